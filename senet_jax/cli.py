@@ -1,0 +1,84 @@
+"""What all commands share: parsing, exit statuses, and user errors as one line."""
+
+import argparse
+import errno
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from senet_jax.errors import UserError
+
+USER_ERROR = 2
+# EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
+PREEMPTED = 75
+
+_USER_OS_ERRORS = {
+  errno.ENOSPC: 'free some space or choose another directory',
+  errno.EDQUOT: 'free some space or choose another directory',
+  errno.EACCES: 'choose a path that you may read and write',
+  errno.EPERM: 'choose a path that you may read and write',
+  errno.EROFS: 'choose a directory on a writable file system',
+  errno.ENOENT: 'check the path',
+  errno.ENOTDIR: 'a part of the path is a file, not a directory',
+  errno.EISDIR: 'give a file, not a directory',
+}
+
+
+class Parser(argparse.ArgumentParser):
+  """An argument parser whose errors are `UserError`s and whose help is the module's docstring."""
+
+  def __init__(self, name: str, doc: str):
+    super().__init__(
+      prog=f'python -m senet_jax.{name}',
+      description=doc,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+
+  def error(self, message: str) -> NoReturn:
+    """Raises `UserError` instead of printing the usage."""
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+  def add_output(self) -> None:
+    """Adds `--output`, where a command that prints a table writes it as JSON too."""
+    self.add_argument(
+      '--output', type=pathlib.Path, help='also write the numbers to this JSON file'
+    )
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes `value` to `path` as JSON, whole or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(json.dumps(value, indent=2) + '\n')
+  partial.replace(path)
+
+
+def run(command: Callable[[list[str]], int | None]) -> NoReturn:
+  """Runs a command on `sys.argv` and exits with its status.
+
+  Args:
+    command: takes the arguments; returns the exit status, None for 0.
+  """
+  try:
+    status = command(sys.argv[1:])
+  except UserError as error:
+    status = _complain(str(error))
+  except OSError as error:
+    if error.errno not in _USER_OS_ERRORS:
+      raise
+    what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
+    status = _complain(f'{what}; {_USER_OS_ERRORS[error.errno]}.')
+  except KeyboardInterrupt:
+    status = _complain('interrupted.', 130)
+  sys.stdout.flush()
+  sys.exit(status)
+
+
+def _complain(message: str, status: int = USER_ERROR) -> int:
+  print('senet_jax:', ' '.join(message.split()), file=sys.stderr)
+  return status

@@ -1,0 +1,32 @@
+"""Errors that a user can cause, worded so that the message alone tells what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+  """A mistake in what was given: the message says what was given, what is allowed, what to change.
+
+  The commands print it as one line and exit with status 2.
+  """
+
+
+def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
+  """Checks that `given` is one of `allowed`.
+
+  Args:
+    field: what the value is called where the user sets it, such as `model.se.squeeze`.
+    given: the value.
+    allowed: the values it may have.
+    hint: a sentence that ends the message.
+
+  Raises:
+    UserError: it is not; the message names the closest allowed values first.
+  """
+  allowed = list(allowed)
+  if given in allowed:
+    return
+  close = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=3, cutoff=0.5)
+  guess = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
+  choices = ', '.join(map(str, allowed))
+  raise UserError(f'{field}={given!r} is unknown{guess} (allowed: {choices}). {hint}'.rstrip())

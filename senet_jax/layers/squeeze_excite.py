@@ -1,0 +1,130 @@
+"""The squeeze-and-excitation block and its options (SENet paper, sections 3 and 6)."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from senet_jax import errors
+
+POSITIONS = ('standard', 'pre', 'post', 'identity', 'conv3x3')
+SQUEEZES = {'avg': jnp.mean, 'max': jnp.max, 'none': None}
+EXCITATIONS = {'sigmoid': jax.nn.sigmoid, 'tanh': jnp.tanh, 'relu': jax.nn.relu}
+
+
+@dataclasses.dataclass(frozen=True)
+class SEConfig:
+  """Options of squeeze-and-excitation; the defaults are the paper's block with the released biases.
+
+  Attributes:
+    ratio: reduction ratio r; the bottleneck has `channels // ratio` units (section 6.1).
+    use_bias: biases in both fully connected layers; the section 6 ablations have none.
+    squeeze: `avg`, `max` (section 6.2), or `none`, the NoSqueeze of section 7.1, whose two layers
+      act on every pixel.
+    excitation: the gate's nonlinearity, `sigmoid`, `tanh` or `relu` (section 6.3).
+    position: where the block sits in a residual unit (section 6.5, figure 5): `standard`, `pre`,
+      `post`, `identity`, or `conv3x3` (SE_3x3, after the 3x3 convolution of a bottleneck).
+    stages: `all`, or a tuple of stages, numbered 2..5 as in the paper (section 6.4).
+    fused: take the squeeze from the statistics that BatchNorm takes; `auto` decides by platform.
+      It never changes the variables.
+
+  Raises:
+    UserError: a value is not one of those above.
+  """
+
+  ratio: int = 16
+  use_bias: bool = True
+  squeeze: str = 'avg'
+  excitation: str = 'sigmoid'
+  position: str = 'standard'
+  stages: str | tuple[int, ...] = 'all'
+  fused: str | bool = 'auto'
+
+  def __post_init__(self):
+    if not isinstance(self.ratio, int) or self.ratio < 1:
+      raise errors.UserError(f'model.se.ratio={self.ratio!r} must be an integer of at least 1.')
+    errors.one_of('model.se.squeeze', self.squeeze, SQUEEZES)
+    errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
+    errors.one_of('model.se.position', self.position, POSITIONS)
+    errors.one_of('model.se.fused', self.fused, ('auto', True, False))
+    if self.fused is True:
+      raise errors.UserError('model.se.fused=True is not built yet; use auto or False.')
+    if self.stages != 'all':
+      object.__setattr__(self, 'stages', tuple(self.stages))
+      for stage in self.stages:
+        errors.one_of('model.se.stages', stage, range(2, 6), "Or give 'all'.")
+
+  def in_stage(self, stage: int) -> bool:
+    """Whether stage `stage` (2..5) has SE blocks."""
+    return self.stages == 'all' or stage in self.stages
+
+
+class SqueezeExcite(nn.Module):
+  """Squeeze-and-excitation: scales each channel by a gate computed from all of them.
+
+  The squeeze and the gate are float32 whatever the dtype of the input: they are `[N, C]`, so this
+  costs nothing, and a bfloat16 mean over thousands of pixels would lose digits. The gate is sown
+  as `intermediates/excitation`.
+
+  Attributes:
+    se: the options; `position`, `stages` and `fused` are the caller's business.
+  """
+
+  se: SEConfig = SEConfig()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Gates `x` `[N, H, W, C]` of any float dtype; returns the same shape and dtype."""
+    squeeze = SQUEEZES[self.se.squeeze]
+    squeezed = x.astype(jnp.float32)
+    if squeeze is not None:
+      squeezed = squeeze(squeezed, axis=(1, 2), keepdims=True)
+    return x * self.gate(squeezed).astype(x.dtype)
+
+  def gate(self, squeezed: jax.Array) -> jax.Array:
+    """The excitation of equation 3: `[N, 1, 1, C]` (`[N, H, W, C]` for NoSqueeze), float32."""
+    channels = squeezed.shape[-1]
+    hidden = channels // self.se.ratio
+    if not hidden:
+      raise errors.UserError(
+        f'model.se.ratio={self.se.ratio} leaves no hidden unit for {channels} channels; '
+        f'it must be at most {channels}.'
+      )
+    # He initialisation for the layer in front of the ReLU, variance 1/fan_in for the other one.
+    fc1 = nn.Dense(hidden, self.se.use_bias, kernel_init=nn.initializers.he_normal(), name='fc1')
+    fc2 = nn.Dense(channels, self.se.use_bias, name='fc2')
+    gate = EXCITATIONS[self.se.excitation](fc2(nn.relu(fc1(squeezed))))
+    self.sow('intermediates', 'excitation', gate if self.se.squeeze == 'none' else gate[:, 0, 0])
+    return gate
+
+
+def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
+  """The gates that a forward pass has sown, by the paper's names.
+
+  Args:
+    intermediates: what `model.apply(..., mutable=['intermediates'])` returned under that name.
+
+  Returns:
+    `{'SE_4_6': gate, …}` (SE_stageID_blockID, blocks from 1) in network order, each float32
+    `[N, C]`, or `[N, H, W, C]` for NoSqueeze. A gate outside a stage goes by its module path.
+  """
+  found = {}
+  for path, gates in jax.tree.flatten_with_path(
+    intermediates, is_leaf=lambda x: isinstance(x, tuple)
+  )[0]:
+    keys = [str(getattr(p, 'key', p)) for p in path]
+    if keys[-1] == 'excitation':
+      found[_paper_name(keys[:-1])] = gates[-1]
+  return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def _paper_name(path: list[str]) -> str:
+  match = re.search(r'stage(\d+)_block(\d+)', '/'.join(path))
+  return f'SE_{match[1]}_{match[2]}' if match else '/'.join(path)
+
+
+def _natural(name: str) -> list:
+  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]

@@ -1,0 +1,147 @@
+"""The networks by name: `create_model`, `list_models`, `model_info`."""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from senet_jax import errors
+from senet_jax.layers import SEConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """What a network expects of its images.
+
+  Attributes:
+    mean: of RGB on the 0-255 scale, subtracted; None: the data set's own.
+    std: of RGB on the 0-255 scale, divided by; None: the data set's own.
+    resize: the shorter side before the centre crop of an evaluation, in pixels; None: as it is.
+  """
+
+  mean: tuple[float, ...] | None = None
+  std: tuple[float, ...] | None = None
+  resize: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+  """What is known about a network before it is built.
+
+  Attributes:
+    name: the registered name.
+    family: of networks that share a builder.
+    se: whether it has squeeze-and-excitation.
+    paper: the tables of the SENet paper it is in, with the row.
+    image_size: the published side of its square images, in pixels.
+    num_classes: the published number of classes.
+    preprocessing: of its images.
+    published: figures of the paper: errors in percent by table, `gflops`, `params`.
+  """
+
+  name: str
+  family: str
+  se: bool
+  paper: str
+  image_size: int
+  num_classes: int
+  preprocessing: Preprocessing
+  published: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  info: ModelInfo
+  module: type[nn.Module]
+  arguments: dict[str, Any]
+
+
+_MODELS: dict[str, _Entry] = {}
+
+# Fields of a module that are not overrides: they have arguments of their own, or belong to Flax.
+_NOT_OVERRIDES = ('name', 'parent', 'num_classes', 'dtype')
+
+
+def register_pair(
+  name: str,
+  module: type[nn.Module],
+  arguments: dict[str, Any],
+  *,
+  published: dict[str, Any],
+  se_published: dict[str, Any],
+  **info,
+) -> None:
+  """Registers a network under `name` and its SE twin under `se_` + `name`.
+
+  Args:
+    name: of the network without SE.
+    module: its class; it has fields `num_classes`, `dtype` and `se`.
+    arguments: fields of the class that make this network.
+    published: figures of the paper for the network without SE.
+    se_published: the same for its twin.
+    **info: the other fields of `ModelInfo`.
+  """
+  for se in (False, True):
+    full_name = f'se_{name}' if se else name
+    figures = se_published if se else published
+    entry = ModelInfo(name=full_name, se=se, published=figures, **info)
+    _MODELS[full_name] = _Entry(entry, module, arguments)
+
+
+def list_models(filter: str = '*') -> list[str]:
+  """The registered names that match the fnmatch pattern `filter`, sorted."""
+  return sorted(fnmatch.filter(_MODELS, filter))
+
+
+def model_info(name: str) -> ModelInfo:
+  """What is known about the network `name`.
+
+  Raises:
+    UserError: there is no such network; the message names the closest ones.
+  """
+  return _entry(name).info
+
+
+def create_model(
+  name: str,
+  num_classes: int | None = None,
+  dtype: jnp.dtype = jnp.float32,
+  **overrides,
+) -> nn.Module:
+  """Builds a network.
+
+  Args:
+    name: one of `list_models()`.
+    num_classes: outputs of the head; None is the published number.
+    dtype: of the computation (`float32`, `bfloat16`); parameters, statistics and logits stay
+      float32.
+    **overrides: fields of the family's module, among them `se`, an `SEConfig` (on a plain name it
+      gives the SE twin) or None (the plain twin of an `se_` name), and `bn`, a `BatchNormConfig`.
+
+  Returns:
+    A Flax module: `variables = model.init(key, images, train=False)` with images `[N, H, W, 3]`
+    of any float dtype; `logits = model.apply(variables, images, train=False)`, `[N, num_classes]`
+    float32. `train=True` needs `mutable=['batch_stats']`.
+
+  Raises:
+    UserError: an unknown name or override, or options that do not fit together.
+  """
+  entry = _entry(name)
+  allowed = [f for f in entry.module.__dataclass_fields__ if f not in _NOT_OVERRIDES]
+  for override in overrides:
+    if override not in allowed:
+      errors.one_of(f'the override of {name}', override, allowed)
+  se = overrides.pop('se', SEConfig() if entry.info.se else None)
+  if se is not None and not isinstance(se, SEConfig):
+    raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')
+  if num_classes is None:
+    num_classes = entry.info.num_classes
+  arguments = {**entry.arguments, **overrides}
+  return entry.module(num_classes=num_classes, dtype=jnp.dtype(dtype), se=se, **arguments)
+
+
+def _entry(name: str) -> _Entry:
+  errors.one_of('model.name', name, list_models())
+  return _MODELS[name]
