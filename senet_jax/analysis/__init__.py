@@ -1,0 +1,1 @@
+"""What a network costs and what its gates do, without training it."""

@@ -1,0 +1,261 @@
+"""Parameters and multiply-adds of a network, as the paper counts them, by layer and by stage.
+
+A MAC is one multiply-add of a convolution or a matrix product, those of the SE blocks included;
+pooling, normalisation, nonlinearities and additions are not counted (the paper's "FLOPs" are these
+MACs within 0.5 percent). They are counted in the jaxpr of an evaluation, so nothing is computed.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+from flax import linen as nn, traverse_util
+
+from senet_jax.layers import SqueezeExcite
+
+_Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One layer of a network.
+
+  Attributes:
+    path: of the module, such as `stage4_block6/se/fc1`.
+    type: the module's class; empty for one that an evaluation does not run.
+    output: shape of its output; None for one that an evaluation does not run.
+    params: trainable parameters.
+    macs: multiply-adds.
+    stage: `stem`, `stage2`, …, `head`: modules named `stage…` give the stages, what runs before
+      them is the stem and anything else the head.
+    se: whether it belongs to an SE block.
+  """
+
+  path: str
+  type: str
+  output: tuple[int, ...] | None
+  params: int
+  macs: int
+  stage: str
+  se: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """Sums over layers.
+
+  Attributes:
+    params: trainable parameters.
+    macs: multiply-adds.
+    se_params: parameters of SE blocks among them, biases included.
+    se_macs: multiply-adds of the fully connected layers of SE blocks among them.
+  """
+
+  params: int
+  macs: int
+  se_params: int
+  se_macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity(Cost):
+  """What a network costs.
+
+  Attributes:
+    batch_stats: running means and variances.
+    se_weights: weights of SE blocks, without the biases.
+    equation_5: the paper's (2 / r) Σ N_s C_s², with N_s SE blocks on C_s channels.
+    squeezed_elements: elements that enter the squeezes; none for NoSqueeze.
+    stages: the costs of stem, stages and head.
+    layers: in the order in which they run, then those that only training runs.
+  """
+
+  batch_stats: int
+  se_weights: int
+  equation_5: int
+  squeezed_elements: int
+  stages: dict[str, Cost]
+  layers: tuple[Layer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trace:
+  """An evaluation that was traced, not run.
+
+  Attributes:
+    variables: shapes, as a flat dictionary from path to leaf.
+    modules: those that were called, by path, in the order in which their calls end.
+    outputs: the shape of the output of each of them.
+    macs: multiply-adds by the path of the module that has them.
+  """
+
+  variables: dict[_Path, jax.ShapeDtypeStruct]
+  modules: dict[_Path, nn.Module]
+  outputs: dict[_Path, tuple[int, ...]]
+  macs: collections.Counter[_Path]
+
+  @functools.cached_property
+  def se_blocks(self) -> dict[_Path, SqueezeExcite]:
+    """The SE blocks by path."""
+    return {path: m for path, m in self.modules.items() if isinstance(m, SqueezeExcite)}
+
+  def in_se(self, path: Sequence[str]) -> bool:
+    """Whether the module or variable at `path` belongs to an SE block."""
+    return any(tuple(path[:i]) in self.se_blocks for i in range(len(path) + 1))
+
+
+def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
+  """Counts parameters and multiply-adds of an evaluation of `model`.
+
+  Args:
+    model: as `create_model` returns it.
+    image_size: side of the square images in pixels; that of the publication is
+      `model_info(name).image_size`.
+    batch: images; MACs and squeezed elements are those of all of them.
+
+  Returns:
+    The totals, the stages and the layers.
+  """
+  trace = _trace(model, image_size, batch)
+  layers = _layers(trace)
+  stages = collections.defaultdict(list)
+  for layer in layers:
+    stages[layer.stage].append(layer)
+  # An SE block returns the shape that it takes.
+  blocks = [(module.se, trace.outputs[path]) for path, module in trace.se_blocks.items()]
+  sizes = collections.Counter()
+  for (collection, *path), leaf in trace.variables.items():
+    sizes[collection] += leaf.size
+    sizes['se_weights'] += leaf.size * (path[-1] == 'kernel' and trace.in_se(path))
+  return Complexity(
+    **vars(_sum(layers)),
+    batch_stats=sizes['batch_stats'],
+    se_weights=sizes['se_weights'],
+    equation_5=round(sum(2 * shape[-1] ** 2 / se.ratio for se, shape in blocks)),
+    squeezed_elements=sum(math.prod(shape) for se, shape in blocks if se.squeeze != 'none'),
+    stages={name: _sum(members) for name, members in stages.items()},
+    layers=tuple(layers),
+  )
+
+
+def layer_table(model: nn.Module, image_size: int, batch: int = 1) -> list[Layer]:
+  """The layers that `complexity` sums: all modules without modules inside, and their owners.
+
+  Owners of modules are listed where they have parameters or multiply-adds of their own.
+  """
+  return _layers(_trace(model, image_size, batch))
+
+
+def count_macs(function: Callable, *arguments) -> int:
+  """Multiply-adds of the convolutions and matrix products of `function(*arguments)`.
+
+  Loops count as often as they run, of the branches of a conditional the most expensive.
+
+  Args:
+    function: traceable by JAX.
+    *arguments: arrays, or `jax.ShapeDtypeStruct`s.
+
+  Raises:
+    ValueError: a `while` loop, whose length is not known before it runs, has multiply-adds.
+  """
+  return _macs(jax.make_jaxpr(function)(*arguments).jaxpr).total()
+
+
+def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
+  images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
+  variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+  modules, outputs = {}, {}
+
+  def record(call, args, kwargs, context):
+    output = call(*args, **kwargs)
+    if context.method_name == '__call__':
+      modules[context.module.path] = context.module
+      outputs[context.module.path] = jax.tree.leaves(output)[0].shape
+    return output
+
+  with nn.intercept_methods(record):
+    closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
+  return _Trace(
+    traverse_util.flatten_dict(variables), modules, outputs, _macs(closed.jaxpr, modules)
+  )
+
+
+def _macs(
+  jaxpr: jex.Jaxpr, modules: Collection[_Path] = (), path: _Path = ()
+) -> collections.Counter[_Path]:
+  """MACs of `jaxpr`, which the module at `path` runs, by the path of the innermost module."""
+  counts = collections.Counter()
+  for eqn in jaxpr.eqns:
+    inner = path
+    # Flax names scopes by module, root included, and adds those of methods: `ResNet/block/conv1`.
+    for name in str(eqn.source_info.name_stack).split('/'):
+      inner = (*inner, name) if (*inner, name) in modules else inner
+    branches = [_macs(sub, modules, inner) for sub in jex.jaxprs_in_params(eqn.params)]
+    primitive = eqn.primitive.name
+    if primitive == 'cond':
+      counts.update(max(branches, key=collections.Counter.total))
+      continue
+    if primitive == 'while' and any(branches):
+      raise ValueError('The multiply-adds of a while loop are unknown; use a loop of fixed length.')
+    times = eqn.params['length'] if primitive == 'scan' else 1
+    for branch in branches:
+      counts.update({name: times * count for name, count in branch.items()})
+    if macs := _equation_macs(eqn):
+      counts[inner] += macs
+  return counts
+
+
+def _equation_macs(eqn: jex.JaxprEqn) -> int:
+  """Elements of the output times the products that each of them sums."""
+  if eqn.primitive.name == 'conv_general_dilated':
+    kernel = eqn.invars[1].aval
+    return eqn.outvars[0].aval.size * (
+      kernel.size // kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
+    )
+  if eqn.primitive.name == 'dot_general':
+    (contracted, _), _ = eqn.params['dimension_numbers']
+    return eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+  return 0
+
+
+def _layers(trace: _Trace) -> list[Layer]:
+  params = collections.Counter()
+  for (collection, *path), leaf in trace.variables.items():
+    if collection == 'params':
+      params[tuple(path[:-1])] += leaf.size
+  owners = {path[:i] for path in trace.modules for i in range(len(path))}
+  layers, stage = [], 'stem'
+  for path in [*trace.modules, *(path for path in params if path not in trace.modules)]:
+    module = trace.modules.get(path)
+    named = re.match(r'stage\d+', path[0]) if path else None
+    if named or stage != 'stem' or not module:
+      stage = named[0] if named else 'head'
+    if path in owners and not params[path] and not trace.macs[path]:
+      continue
+    layers.append(
+      Layer(
+        path='/'.join(path),
+        type=type(module).__name__ if module else '',
+        output=trace.outputs.get(path),
+        params=params[path],
+        macs=trace.macs[path],
+        stage=stage,
+        se=trace.in_se(path),
+      )
+    )
+  return layers
+
+
+def _sum(layers: Collection[Layer]) -> Cost:
+  return Cost(
+    params=sum(layer.params for layer in layers),
+    macs=sum(layer.macs for layer in layers),
+    se_params=sum(layer.params for layer in layers if layer.se),
+    se_macs=sum(layer.macs for layer in layers if layer.se),
+  )

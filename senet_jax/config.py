@@ -1,0 +1,235 @@
+"""The configuration of a run: every field with its default, and the checks before any device work.
+
+A file under `configs/` starts from `default()` and sets what differs; the command line overrides
+single fields (`--config.batch_size=256`).
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from senet_jax.errors import UserError, one_of
+
+# Choices that a field may have; other rooms check what only they know (model names, SE options).
+_CHOICES = {
+  'model.dtype': ('float32', 'bfloat16'),
+  'bn.scope': ('local', 'global', 'ghost'),
+  'data.name': ('digits', 'cifar10', 'cifar100'),
+  'data.feed': ('device',),
+  'optimizer.name': ('sgd',),
+  'optimizer.decay_mask': ('all', 'kernels'),
+  'schedule.name': ('constant', 'step', 'multistep', 'cosine', 'plateau'),
+  'schedule.unit': ('epochs', 'steps'),
+  'schedule.warmup_shape': ('linear', 'constant'),
+  'early_stopping.metric': ('loss', 'top1_error', 'top5_error'),
+}
+_POSITIVE = ('batch_size', 'optimizer.learning_rate', 'optimizer.accumulate', 'checkpoint.keep',
+             'log.every_steps', 'eval.every_epochs', 'profile.steps')  # fmt: skip
+_NOT_NEGATIVE = ('optimizer.weight_decay', 'schedule.warmup', 'early_stopping.patience', 'data.pad',
+                 'data.cutout', 'bn.freeze_last_epochs', 'checkpoint.every_steps')  # fmt: skip
+_BELOW_ONE = ('optimizer.momentum', 'optimizer.ema_decay', 'bn.momentum', 'label_smoothing')
+
+# Fields that change no number that is computed, so that a run may be resumed with others.
+NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'eval.batch_size', 'model.se.fused',
+           'steps_per_dispatch')  # fmt: skip
+# Fields that say how long a run goes on; a finished run may be resumed to go further.
+LENGTH = ('epochs', 'steps')
+
+
+def default() -> ConfigDict:
+  """All fields of a configuration, with their defaults."""
+  c = ConfigDict()
+  c.seed = 0  # of the initial weights, the order of the examples and their augmentation
+  c.batch_size = 128  # images a step, over all devices
+  c.epochs = 100.0  # length of the run, passes over the training split
+  c.steps = config_dict.placeholder(int)  # length in steps instead
+  c.label_smoothing = 0.0  # share of the target spread over all classes
+  c.steps_per_dispatch = config_dict.placeholder(int)  # None: 1 on CPU, 100 on GPU and TPU
+  c.init_from = config_dict.placeholder(str)  # workdir whose weights to start from (not built yet)
+  c.deterministic = False  # bitwise equal runs on GPU (not built yet; CPU runs always are)
+  c.model = _model()
+  c.bn = ConfigDict()
+  c.bn.scope = 'local'  # statistics over one device, the whole batch (global), or groups (ghost)
+  c.bn.ghost_size = 32  # images of a group under ghost
+  c.bn.momentum = 0.9  # of the running statistics
+  c.bn.epsilon = 1e-5  # added to the variance
+  c.bn.freeze_last_epochs = 0.0  # at the end, train on the running statistics and keep them
+  c.data = _data()
+  c.optimizer = ConfigDict()
+  c.optimizer.name = 'sgd'
+  c.optimizer.learning_rate = 0.1  # at the peak of the schedule
+  c.optimizer.momentum = 0.9
+  c.optimizer.nesterov = False
+  c.optimizer.weight_decay = 1e-4  # L2: added to the gradient in front of the momentum
+  c.optimizer.decay_mask = 'all'  # or `kernels`: no decay of BN scales and biases
+  c.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
+  c.optimizer.accumulate = 1  # micro-batches a step; BN takes its statistics in each of them
+  c.optimizer.ema_decay = 0.0  # of averaged weights and statistics, used to evaluate; 0: none
+  c.schedule = _schedule()
+  c.early_stopping = ConfigDict()
+  c.early_stopping.patience = 0  # evaluations without improvement that end the run; 0: never
+  c.early_stopping.metric = 'loss'  # loss, top1_error or top5_error of the evaluation split
+  c.early_stopping.min_delta = 0.0  # smallest improvement that counts
+  c.eval = ConfigDict()
+  c.eval.every_epochs = 1.0
+  c.eval.batch_size = config_dict.placeholder(int)  # None: as in training
+  c.checkpoint = ConfigDict()
+  c.checkpoint.every_steps = 0  # besides the one after each evaluation; 0: only those
+  c.checkpoint.keep = 2  # newest checkpoints kept, besides the best one
+  c.log = ConfigDict()
+  c.log.every_steps = 50  # a line of metrics
+  c.log.tensorboard = True  # write event files too (needs TensorFlow)
+  c.profile = ConfigDict()
+  c.profile.start = config_dict.placeholder(int)  # first step of an XLA trace in workdir/profile
+  c.profile.steps = 5  # steps in the trace
+  return c.lock()
+
+
+def _model() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'se_resnet50'  # one of senet_jax.models.list_models()
+  c.num_classes = config_dict.placeholder(int)  # None: those of the data set
+  c.dtype = 'float32'  # of the computation; or bfloat16
+  # Options of a family; None: the network's own.
+  c.stride_in = config_dict.placeholder(str)  # convolution of a bottleneck that strides: 1x1, 3x3
+  c.pool_align = config_dict.placeholder(str)  # alignment of the stem's max pooling: caffe, torch
+  c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad
+  c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
+  c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
+  c.width = config_dict.placeholder(int)  # channels of the stem
+  c.se = ConfigDict()  # of networks named se_…
+  c.se.ratio = 16  # channels over hidden units
+  c.se.use_bias = True  # in the two fully connected layers
+  c.se.squeeze = 'avg'  # avg, max, none
+  c.se.excitation = 'sigmoid'  # sigmoid, tanh, relu
+  c.se.position = 'standard'  # standard, pre, post, identity, conv3x3
+  c.se.stages = 'all'  # or a list of stages: (2, 3)
+  c.se.fused = 'auto'  # take the squeeze from BN's statistics: auto, True, False
+  return c
+
+
+def _data() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'cifar10'  # digits, cifar10, cifar100
+  c.dir = config_dict.placeholder(str)  # None: $TFDS_DATA_DIR or ~/tensorflow_datasets
+  c.fake = False  # random images of the data set's shape instead of the data set
+  c.feed = 'device'  # the whole split in device memory
+  c.train_split = 'train'  # a split or a part of one: train[:90%]
+  c.eval_split = 'test'
+  c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the images'
+  c.pad = 4  # zero pixels around an image before a random crop of its size
+  c.flip = True  # mirror half of the images
+  c.cutout = 0  # side of a square of zeros at a random place; 0: none
+  return c
+
+
+def _schedule() -> ConfigDict:
+  c = ConfigDict()
+  c.name = 'step'  # constant, step, multistep, cosine, plateau
+  c.unit = 'epochs'  # of warmup, every and boundaries: epochs or steps
+  c.warmup = 0.0  # length of the warm-up in front of any schedule
+  c.warmup_shape = 'linear'  # linear rise, or constant at the start value
+  c.warmup_start = 0.0  # learning rate at its start, as a share of the peak
+  c.factor = 0.1  # of each drop (step, multistep, plateau)
+  c.every = 30.0  # between drops (step)
+  c.boundaries = (30.0, 60.0, 90.0)  # of the drops (multistep)
+  c.final = 0.0  # end of the cosine, as a share of the peak
+  c.patience = 5  # evaluations without a lower evaluation loss before a drop (plateau)
+  c.min_scale = 1e-4  # lowest share of the peak (plateau)
+  return c
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+  """A configuration from nested values, such as a workdir's `config.json`.
+
+  Raises:
+    UserError: a field does not exist or has the wrong type.
+  """
+  config = default()
+  try:
+    config.update(_tuples(values))
+  except (KeyError, AttributeError, TypeError, ValueError) as error:
+    raise UserError(f'not a configuration of this version: {error}') from error
+  return config
+
+
+def _tuples(value):
+  if isinstance(value, Mapping):
+    return {k: _tuples(v) for k, v in value.items()}
+  return tuple(value) if isinstance(value, list) else value
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """The fields as `('model.se.ratio', 16)`, depth first."""
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      yield from flatten(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def check(config: ConfigDict) -> None:
+  """Checks the values and combinations that can be checked without a device or data.
+
+  Raises:
+    UserError: names the field, the value given and the values allowed.
+  """
+  fields = dict(flatten(config))
+  for field, allowed in _CHOICES.items():
+    one_of(f'config.{field}', fields[field], allowed)
+  for field in _POSITIVE:
+    if not fields[field] > 0:
+      raise UserError(f'config.{field}={fields[field]} must be greater than 0.')
+  for field in _NOT_NEGATIVE:
+    if not fields[field] >= 0:
+      raise UserError(f'config.{field}={fields[field]} must not be negative.')
+  for field in _BELOW_ONE:
+    if not 0 <= fields[field] < 1:
+      raise UserError(f'config.{field}={fields[field]} must be at least 0 and below 1.')
+  for field in ('steps', 'steps_per_dispatch', 'eval.batch_size', 'model.num_classes'):
+    if fields[field] is not None and fields[field] < 1:
+      raise UserError(f'config.{field}={fields[field]} must be at least 1.')
+  if config.steps is None and not config.epochs > 0:
+    raise UserError(f'config.epochs={config.epochs} must be greater than 0.')
+  if config.init_from is not None:
+    raise UserError('config.init_from is not built yet; leave it out.')
+  if config.deterministic:
+    raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
+  _check_se(config.model)
+
+
+def _check_se(model: ConfigDict) -> None:
+  """SE options on a network without SE would be ignored in silence."""
+  if model.name.startswith('se'):
+    return
+  for field, value in default().model.se.items():
+    if model.se[field] != value:
+      raise UserError(
+        f'config.model.se.{field}={model.se[field]!r} has no effect on {model.name!r}, which has '
+        f"no SE; name the network 'se_{model.name}' or leave the field out."
+      )
+
+
+def parse_stages(stages: Any) -> Any:
+  """`model.se.stages` as given on a command line, `'(2, 3)'`, as a tuple."""
+  if isinstance(stages, str) and stages != 'all':
+    try:
+      stages = ast.literal_eval(stages)
+    except (ValueError, SyntaxError) as error:
+      raise UserError(
+        f"config.model.se.stages={stages!r} must be 'all' or a list of stages such as (2, 3)."
+      ) from error
+    stages = stages if isinstance(stages, tuple | list) else (stages,)
+  return tuple(stages) if isinstance(stages, list) else stages
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Fields that change what a run computes and that differ, as `{field: (saved, given)}`."""
+  old, new = (dict(flatten(_tuples(c))) for c in (saved, given))
+  return {
+    field: (old.get(field), new.get(field))
+    for field in {**old, **new}
+    if not field.startswith(NEUTRAL) and field not in LENGTH and old.get(field) != new.get(field)
+  }

@@ -1,0 +1,169 @@
+"""Datasets as `.npy` files, for the feed that keeps all images in memory.
+
+Reading them needs neither TensorFlow nor tfds. They lie beside the tfds files, in tfds's order:
+
+    <data_dir>/<name>/<version>/arrays/
+      train_images.npy  uint8 [N, H, W, C]
+      train_labels.npy  int32 [N]
+      arrays.json       names, shapes and SHA-256 digests
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from senet_jax import cli, errors
+
+FOLDER = 'arrays'
+_INDEX = 'arrays.json'
+_DTYPES = {'images': np.dtype(np.uint8), 'labels': np.dtype(np.int32)}
+
+
+def default_data_dir() -> pathlib.Path:
+  """The directory of all datasets that tfds uses too: `$TFDS_DATA_DIR` or ~/tensorflow_datasets."""
+  return pathlib.Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+
+
+def write_arrays(
+  version_dir: str | os.PathLike,
+  name: str,
+  version: str,
+  splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  label_names: Sequence[str],
+) -> None:
+  """Writes the arrays of a dataset, whole or not at all; replaces those that are there.
+
+  Args:
+    version_dir: `<data_dir>/<name>/<version>`.
+    name: of the dataset.
+    version: of the dataset.
+    splits: split -> images, uint8 `[N, H, W, C]`, and labels, integers `[N]`.
+    label_names: of label 0, 1, ...
+  """
+  folder = pathlib.Path(version_dir) / FOLDER
+  partial = folder.with_name(f'{FOLDER}.partial')
+  shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+  partial.mkdir(parents=True)
+  try:
+    index = {'name': name, 'version': version, 'label_names': list(label_names), 'splits': {}}
+    for split, (images, labels) in splits.items():
+      labels = np.asarray(labels, _DTYPES['labels'])
+      if images.dtype != _DTYPES['images'] or images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise ValueError(f'{split}: {images.dtype} {images.shape} with labels {labels.shape}')
+      np.save(partial / f'{split}_images.npy', images)
+      np.save(partial / f'{split}_labels.npy', labels)
+      index['splits'][split] = {
+        'num_examples': len(images),
+        'image_shape': images.shape[1:],
+        'images_sha256': _sha256(images),
+        'labels_sha256': _sha256(labels),
+      }
+    cli.write_json(partial / _INDEX, index)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def find_arrays(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
+  """Finds the newest version of a dataset that has arrays.
+
+  Args:
+    name: of the dataset.
+    data_dir: the directory of all datasets.
+
+  Returns:
+    its directory, `<data_dir>/<name>/<version>`; None if there is none.
+  """
+  indices = (pathlib.Path(data_dir).expanduser() / name).glob(f'*/{FOLDER}/{_INDEX}')
+  versions = [i.parents[1] for i in indices if re.fullmatch(r'\d+\.\d+\.\d+', i.parents[1].name)]
+  return max(versions, key=lambda v: [int(n) for n in v.name.split('.')], default=None)
+
+
+def read_arrays(
+  name: str, data_dir: str | os.PathLike, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads one split of the newest version, mapped into memory, not loaded.
+
+  Args:
+    name: of the dataset.
+    data_dir: the directory of all datasets.
+    split: such as `train`.
+
+  Returns:
+    images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`.
+
+  Raises:
+    UserError: there are no arrays or no such split, or a file is damaged.
+  """
+  version_dir = find_arrays(name, data_dir)
+  if version_dir is None:
+    command = f'python -m senet_jax.tools.prepare_data --dataset={name} --data_dir={data_dir}'
+    raise errors.UserError(f'{data_dir} has no arrays of {name}; make them with `{command}`.')
+  return read_version(version_dir, split)
+
+
+def read_version(version_dir: str | os.PathLike, split: str) -> tuple[np.ndarray, np.ndarray]:
+  """As `read_arrays`, of the version whose directory is given."""
+  version_dir = pathlib.Path(version_dir)
+  splits = read_index(version_dir)['splits']
+  errors.one_of('split', split, splits)
+  count, image_shape = splits[split]['num_examples'], splits[split]['image_shape']
+  images = _load(version_dir, split, 'images', (count, *image_shape))
+  labels = _load(version_dir, split, 'labels', (count,))
+  return images, labels
+
+
+def read_index(version_dir: str | os.PathLike) -> dict[str, Any]:
+  """Reads `arrays.json`: `name`, `version`, `label_names` and, by split, sizes and digests.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  path = pathlib.Path(version_dir) / FOLDER / _INDEX
+  try:
+    return json.loads(path.read_text())
+  except (FileNotFoundError, ValueError) as error:
+    raise _damaged(path, str(error)) from error
+
+
+def check_arrays(version_dir: str | os.PathLike) -> None:
+  """Reads all files in full and compares them with `arrays.json`.
+
+  Raises:
+    UserError: a file is missing or damaged.
+  """
+  for split, entry in read_index(version_dir)['splits'].items():
+    for kind, array in zip(_DTYPES, read_version(version_dir, split), strict=True):
+      if _sha256(array) != entry[f'{kind}_sha256']:
+        path = pathlib.Path(version_dir) / FOLDER / f'{split}_{kind}.npy'
+        raise _damaged(path, f'its SHA-256 is not that of {_INDEX}')
+
+
+def _load(version_dir: pathlib.Path, split: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+  path = version_dir / FOLDER / f'{split}_{kind}.npy'
+  try:
+    array = np.load(path, mmap_mode='r', allow_pickle=False)
+  except (FileNotFoundError, EOFError, ValueError) as error:
+    raise _damaged(path, str(error)) from error
+  if array.shape != shape or array.dtype != _DTYPES[kind]:
+    expected = f'{_DTYPES[kind]} {shape} of {_INDEX}'
+    raise _damaged(path, f'it holds {array.dtype} {array.shape}, not the {expected}')
+  return array
+
+
+def _damaged(path: pathlib.Path, why: str) -> errors.UserError:
+  return errors.UserError(
+    f'{path} is missing or damaged ({why}); run senet_jax.tools.prepare_data again.'
+  )
+
+
+def _sha256(array: np.ndarray) -> str:
+  return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

@@ -1,0 +1,178 @@
+"""The device feed: a whole split in device memory, shuffled, augmented and cut into batches there.
+
+Batch `s` holds the examples at positions `s * batch_size` and up of an endless sequence: epoch 0 in
+its random order, epoch 1 in its, and so on. A batch may thus straddle two epochs, each epoch shows
+each example once, and nothing but the step is needed to go on anywhere, on any number of devices.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+
+from senet_jax import runtime
+from senet_jax.data import augment, datasets
+from senet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """A split in device memory, and how its images become inputs.
+
+  Attributes:
+    arrays: `images` `[N, H, W, C]` uint8 and `labels` `[N]` int32, whole on every device. They are
+      arguments of the compiled programs, never constants in them.
+    num_examples: N.
+    to_input: maps stored images to inputs, `[n, H, W, C]` uint8 to `[n, S, S, 3]` float32.
+  """
+
+  arrays: dict[str, jax.Array]
+  num_examples: int
+  to_input: functools.partial
+
+  @classmethod
+  def load(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'Split':
+    """Reads a split of the data set that `config.data` describes onto the devices."""
+    data = config.data
+    info = datasets.dataset_info(data.name)
+    images, labels = datasets.load(data.name, split, data.dir, fake=data.fake)
+    if config.model.num_classes is not None:
+      datasets.check_labels(labels, config.model.num_classes, f'{data.name}, split {split}')
+    arrays = jax.device_put({'images': images, 'labels': labels}, runtime.replicated(mesh))
+    to_input = functools.partial(
+      augment.to_input, mean=info.mean, std=info.std, image_size=data.image_size
+    )
+    return cls(arrays, len(labels), to_input)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeviceFeed:
+  """Training batches from a split in device memory.
+
+  Attributes:
+    split: the data.
+    batch_size: images a step, over all devices.
+    seed: of order and augmentation.
+    augment: random changes of inputs, from keys `[n]` and inputs `[n, S, S, 3]`.
+  """
+
+  split: Split
+  batch_size: int
+  seed: int
+  augment: functools.partial
+  # Every device gets the same inputs and picks its own examples.
+  input_spec = PartitionSpec()
+
+  @classmethod
+  def create(cls, config: ConfigDict, mesh: Mesh) -> 'DeviceFeed':
+    """The feed of a run.
+
+    Raises:
+      UserError: the batch is larger than the split, or does not fit the devices.
+    """
+    runtime.per_device(config.batch_size, mesh.size)
+    data = config.data
+    split = Split.load(config, data.train_split, mesh)
+    if config.batch_size > split.num_examples:
+      raise UserError(
+        f'config.batch_size={config.batch_size} is larger than the {split.num_examples} examples '
+        f'of {data.name}, split {data.train_split}; use at most that many.'
+      )
+    changes = functools.partial(augment.augment, pad=data.pad, flip=data.flip, cutout=data.cutout)
+    return cls(split, config.batch_size, config.seed, changes)
+
+  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
+    """What the program needs to run steps from `step` on, and how many it can run with that.
+
+    Args:
+      step: the next step.
+      limit: steps wanted at most.
+    """
+    n = self.split.num_examples
+    epoch, offset = divmod(step * self.batch_size, n)
+    steps = min(limit, (2 * n - offset) // self.batch_size)
+    window = {'order': self._orders(epoch), 'epoch': epoch, 'step': step, 'offset': offset}
+    window = {k: np.int32(v) if isinstance(v, int) else v for k, v in window.items()}
+    return {**self.split.arrays, **window}, steps
+
+  @functools.lru_cache(maxsize=1)  # noqa: B019 (one feed lives as long as the run)
+  def _orders(self, epoch: int) -> jax.Array:
+    """The examples of `epoch` and the one after it, `[2 N]` int32."""
+    return _two_orders(self.seed, epoch, self.split.num_examples)
+
+  def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
+    """This device's share of the batch of `step`; runs inside the compiled program.
+
+    Args:
+      inputs: from `inputs`, for a range of steps with `step` in it.
+      step: int32.
+
+    Returns:
+      `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices.
+    """
+    index, epoch = self.examples(inputs, step)
+    images = self.split.to_input(inputs['images'][index])
+    base = jax.random.key(self.seed)
+    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(base, e), i))(epoch, index)
+    return {'images': self.augment(keys, images), 'labels': inputs['labels'][index]}
+
+  def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`."""
+    n = self.batch_size // jax.lax.axis_size(runtime.DATA_AXIS)
+    first = inputs['offset'] + (step - inputs['step']) * self.batch_size
+    position = first + jax.lax.axis_index(runtime.DATA_AXIS) * n + jnp.arange(n)
+    epoch = inputs['epoch'] + (position >= self.split.num_examples)
+    return inputs['order'][position], epoch
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _two_orders(seed, epoch, n: int) -> jax.Array:
+  # A stream of its own, so that no order shares its key with an augmentation.
+  key = jax.random.fold_in(jax.random.key(seed), jnp.uint32(0xFFFFFFFF))
+  orders = [jax.random.permutation(jax.random.fold_in(key, epoch + i), n) for i in (0, 1)]
+  return jnp.concatenate(orders).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalFeed:
+  """Evaluation batches from a split in device memory: each example once, in order.
+
+  Attributes:
+    split: the data.
+    batch_size: images a step, over all devices; the last batch is padded and masked.
+  """
+
+  split: Split
+  batch_size: int
+  input_spec = PartitionSpec()
+
+  @classmethod
+  def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'EvalFeed':
+    """The feed over `split`; the batch is at most the split, rounded up to fill the devices."""
+    loaded = Split.load(config, split, mesh)
+    wanted = min(config.eval.batch_size or config.batch_size, loaded.num_examples)
+    return cls(loaded, -(-wanted // mesh.size) * mesh.size)
+
+  def __len__(self) -> int:
+    return -(-self.split.num_examples // self.batch_size)
+
+  def inputs(self, step: int) -> dict[str, jax.Array]:
+    """What the program needs for batch `step`."""
+    return {**self.split.arrays, 'first': np.int32(step * self.batch_size)}
+
+  def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """This device's share: as of `DeviceFeed.batch`, and `mask` `[n]`, 0.0 where it is padding."""
+    n = self.batch_size // jax.lax.axis_size(runtime.DATA_AXIS)
+    index = inputs['first'] + jax.lax.axis_index(runtime.DATA_AXIS) * n + jnp.arange(n)
+    mask = index < self.split.num_examples
+    index = jnp.minimum(index, self.split.num_examples - 1)
+    images = self.split.to_input(inputs['images'][index])
+    return {
+      'images': images,
+      'labels': inputs['labels'][index],
+      'mask': mask.astype(jnp.float32),
+    }

@@ -1,0 +1,35 @@
+"""Trains and evaluates a network.
+
+  python -m senet_jax.main --config=configs/cifar10_se_r20.py --workdir=runs/se20
+
+Any field of the configuration can be changed: --config.batch_size=256 --config.model.se.ratio=8.
+`--print_config` shows them all. A workdir that has a checkpoint is resumed. Exit status: 0 when the
+run is complete, 75 when SIGTERM made it save and stop, 2 for an error that the message explains.
+"""
+
+from senet_jax import cli
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command with the arguments `argv`; returns the exit status."""
+  if not argv or {'--help', '-h', '--helpfull'} & set(argv):
+    print(__doc__)
+    return 0 if argv else cli.USER_ERROR
+  from senet_jax import flags
+
+  options = flags.parse(argv)
+  if options.print_config:
+    print(options.config)
+    return 0
+
+  from senet_jax import config as config_lib, runtime
+
+  config_lib.check(options.config)
+  runtime.use_compilation_cache()
+  from senet_jax.training.loop import train
+
+  return train(options.config, options.workdir)
+
+
+if __name__ == '__main__':
+  cli.run(main)

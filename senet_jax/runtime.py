@@ -1,0 +1,86 @@
+"""The devices of a run: mesh, data-parallel functions, compilation cache, start-up line."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from senet_jax.errors import UserError
+
+DATA_AXIS = 'data'
+
+
+def data_mesh() -> Mesh:
+  """All devices on one `data` axis."""
+  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def data_parallel(
+  function: Callable, mesh: Mesh, in_specs, out_specs, *, donate: tuple = ()
+) -> Callable:
+  """Compiles a function that each device runs on its share of the data.
+
+  `check_vma=False`: gradients are those of the device's own images until the function averages
+  them itself, in one collective.
+
+  Args:
+    function: runs on one device; collectives go over `DATA_AXIS`.
+    mesh: from `data_mesh`.
+    in_specs: which arguments are sharded, as of `jax.shard_map`.
+    out_specs: which results are.
+    donate: positions of the arguments whose memory the results may take.
+  """
+  sharded = jax.shard_map(
+    function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+  )
+  return jax.jit(sharded, donate_argnums=donate)
+
+
+def per_device(batch_size: int, devices: int, field: str = 'batch_size') -> int:
+  """Images a device has of each batch.
+
+  Raises:
+    UserError: the devices do not divide the batch.
+  """
+  if batch_size % devices:
+    near = max(batch_size // devices, 1) * devices
+    raise UserError(
+      f'config.{field}={batch_size} is not divisible by the {devices} devices; '
+      f'use {near} or {near + devices}.'
+    )
+  return batch_size // devices
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache."""
+  if not jax.config.jax_compilation_cache_dir:
+    base = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
+    jax.config.update('jax_compilation_cache_dir', str(base / 'senet_jax' / 'xla'))
+
+
+def describe_devices() -> str:
+  """The devices in words: `8 x cpu`, `1 x NVIDIA H200`."""
+  return f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+
+
+@contextlib.contextmanager
+def on_sigterm(function: Callable[[], None]) -> Iterator[None]:
+  """Calls `function` on SIGTERM within the block; outside the main thread it does nothing."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = signal.signal(signal.SIGTERM, lambda *_: function())
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""The commands: `python -m senet_jax.tools.<name> --help`."""

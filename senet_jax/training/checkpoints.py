@@ -1,0 +1,226 @@
+"""Checkpoints through Orbax: the newest few and the best, resumed exactly or refused clearly."""
+
+import contextlib
+import dataclasses
+import errno
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from senet_jax import config as config_lib
+from senet_jax.errors import UserError
+from senet_jax.training.state import TrainState, checksum
+
+_DIRECTORY = 'checkpoints'
+_DAMAGED = 'damaged'
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A checkpoint that was read and found whole.
+
+  Attributes:
+    state: the training state.
+    host: what the run keeps outside the device: counters, best result, configuration.
+  """
+
+  state: TrainState
+  host: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one workdir.
+
+  Saving is asynchronous; `close` (or the end of a `with`) waits for it. Each checkpoint has two
+  items, `state` and `host`, and the checksum of the former is in the latter.
+  """
+
+  def __init__(self, workdir: pathlib.Path, keep: int = 2, *, read_only: bool = False):
+    """Opens the checkpoints of `workdir` (absolute), of which the `keep` newest are kept."""
+    self._directory = workdir / _DIRECTORY
+    self._options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(
+        [
+          policies.LatestN(keep),
+          policies.BestN(
+            get_metric_fn=lambda metrics: -metrics['top1_error'],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      ),
+      save_decision_policy=policies.FixedIntervalPolicy(1),
+      enable_async_checkpointing=not read_only,
+      create=not read_only,
+      read_only=read_only,
+    )
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+      self._directory,
+      options=self._options,
+      item_handlers={'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()},
+    )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Waits for the last save."""
+    with _disk_errors(self._directory):
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+  def steps(self) -> list[int]:
+    """Steps that have a complete checkpoint, rising."""
+    return sorted(self._manager.all_steps())
+
+  def latest(self) -> int | None:
+    """The newest step, None if there is no checkpoint."""
+    return max(self._manager.all_steps(), default=None)
+
+  def best(self) -> int | None:
+    """The step with the lowest top-1 error on the evaluation split, None if none has one."""
+    errors = {}
+    for step in self.steps():
+      metrics = self._manager.metrics(step)
+      if metrics:
+        errors[step] = metrics['top1_error']
+    return min(errors, key=lambda step: (errors[step], -step), default=None)
+
+  def save(self, state: TrainState, host: dict[str, Any], metrics: dict | None) -> None:
+    """Starts to save `state`, with the evaluation `metrics` of this step if there are any.
+
+    Saving a step again does nothing.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    # The next step takes the memory of `state` while the files are still being written.
+    state = jax.tree.map(lambda x: x.copy(), state)
+    host = {**host, 'checksum': int(checksum(state))}
+    items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+    with _disk_errors(self._directory):
+      self._manager.save(step, args=items, metrics=metrics)
+
+  def restore(self, abstract: TrainState, step: int) -> Restored:
+    """Reads a checkpoint whole and checks it.
+
+    Args:
+      abstract: shapes, dtypes and shardings of the state.
+      step: one of `steps()`.
+
+    Raises:
+      UserError: its files are damaged.
+    """
+    try:
+      items = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
+        ),
+      )
+      whole = int(checksum(items.state)) == items.host['checksum']
+    except Exception as error:
+      reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+      raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
+    if not whole:
+      raise UserError(f'checkpoint {step} in {self._directory} is damaged (checksum differs).')
+    return Restored(items.state, items.host)
+
+  def host(self, step: int) -> dict[str, Any] | None:
+    """The `host` item of a checkpoint, None if it cannot be read."""
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
+    except Exception:
+      return None
+
+  def restore_latest(self, abstract: TrainState, say=print) -> Restored | None:
+    """The newest whole checkpoint, None if there is none at all.
+
+    Damaged ones on the way are moved to `workdir/damaged`, each with a line.
+
+    Raises:
+      UserError: there are checkpoints, but none is whole.
+    """
+    steps = self.steps()
+    damaged = []
+    for step in reversed(steps):
+      try:
+        restored = self.restore(abstract, step)
+      except UserError as error:
+        say(f'{error} Falling back to the one before.')
+        damaged.append(step)
+        continue
+      self._set_aside(damaged)
+      return restored
+    if steps:
+      raise UserError(
+        f'none of the checkpoints {steps} in {self._directory} can be read; '
+        'move that directory away to start again, or give another --workdir.'
+      )
+    return None
+
+  def _set_aside(self, steps: list[int]) -> None:
+    """Moves damaged checkpoints out of the way, or their steps could not be saved again."""
+    if not steps:
+      return
+    self._manager.close()
+    for step in steps:
+      target = self._directory.parent / _DAMAGED
+      target.mkdir(exist_ok=True)
+      number = len(list(target.iterdir()))
+      (self._directory / str(step)).rename(target / f'{step}.{number}')
+    self._manager = self._open()
+
+
+def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
+  """Shapes and dtypes of `state` (concrete or abstract), placed as `sharding` says."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+
+
+def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: pathlib.Path) -> None:
+  """Refuses to resume a run as another one.
+
+  Args:
+    saved: configuration and data in the checkpoint.
+    given: those of this run.
+    workdir: for the message.
+
+  Raises:
+    UserError: fields that change what is computed differ; the message names them.
+  """
+  differing = config_lib.differences(saved, given)
+  if differing:
+    fields = '; '.join(f'{k}: {old!r} there, {new!r} given' for k, (old, new) in differing.items())
+    raise UserError(
+      f'{workdir} holds a run of another configuration ({fields}); '
+      'set these fields back or give another --workdir.'
+    )
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
+  """Turns what the storage libraries raise on a full or unwritable disk into a `UserError`."""
+  try:
+    yield
+  except Exception as error:
+    text = str(error)
+    if getattr(error, 'errno', None) == errno.ENOSPC or 'No space left' in text:
+      what = 'no space left'
+    elif isinstance(error, PermissionError) or 'ermission denied' in text or 'Read-only' in text:
+      what = 'not writable'
+    else:
+      raise
+    raise UserError(
+      f'cannot write a checkpoint to {directory}: {what}; free some space or choose another '
+      '--workdir. The checkpoints before it are whole.'
+    ) from error

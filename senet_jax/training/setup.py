@@ -1,0 +1,121 @@
+"""What a configuration describes, built: the network, its state, the length of the run."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from senet_jax import config as config_lib, runtime
+from senet_jax.data.datasets import dataset_info
+from senet_jax.errors import UserError
+from senet_jax.layers import BatchNormConfig, SEConfig
+from senet_jax.models import create_model, model_info
+from senet_jax.training.state import TrainState
+
+# Fields of config.model that are not options of a family.
+_NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
+
+
+def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
+  """The network of a configuration; `frozen_bn` makes training keep the running statistics.
+
+  Raises:
+    UserError: the network or one of its options does not exist.
+  """
+  model, bn = config.model, config.bn
+  options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
+  if model_info(model.name).se:
+    stages = config_lib.parse_stages(model.se.stages)
+    options['se'] = SEConfig(**{**model.se.to_dict(), 'stages': stages})
+  return create_model(
+    model.name,
+    num_classes=model.num_classes or dataset_info(config.data.name).num_classes,
+    dtype=model.dtype,
+    bn=BatchNormConfig(
+      scope=bn.scope,
+      ghost_size=bn.ghost_size,
+      momentum=bn.momentum,
+      epsilon=bn.epsilon,
+      frozen=frozen_bn,
+    ),
+    **options,
+  )
+
+
+def input_size(config: ConfigDict) -> int:
+  """Side of the network's square input images, in pixels."""
+  return config.data.image_size or dataset_info(config.data.name).image_shape[0]
+
+
+def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
+  """Fresh `params` and `batch_stats`, whole on every device."""
+  size = input_size(config)
+  init = functools.partial(model.init, images=jnp.zeros((1, size, size, 3)), train=False)
+  init = jax.jit(init, out_shardings=runtime.replicated(mesh))
+  return init(jax.random.key(config.seed))
+
+
+def init_state(
+  config: ConfigDict,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  plateau: optax.GradientTransformationExtraArgs | None,
+  mesh: Mesh,
+) -> TrainState:
+  """The state before the first step."""
+  variables = init_variables(config, model, mesh)
+
+  def build(variables):
+    params = variables['params']
+    averaged = config.optimizer.ema_decay > 0
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      batch_stats=variables['batch_stats'],
+      opt_state=optimizer.init(params),
+      ema=jax.tree.map(jnp.copy, variables) if averaged else None,
+      plateau=plateau.init(params) if plateau else None,
+    )
+
+  return jax.jit(build, out_shardings=runtime.replicated(mesh))(variables)
+
+
+def check_batch(config: ConfigDict, devices: int) -> None:
+  """Checks that devices, micro-batches and ghost groups divide the batch.
+
+  Raises:
+    UserError: they do not.
+  """
+  local = runtime.per_device(config.batch_size, devices)
+  k = config.optimizer.accumulate
+  if local % k:
+    raise UserError(
+      f'config.optimizer.accumulate={k} does not divide the {local} images a device has of each '
+      f'batch of {config.batch_size}.'
+    )
+  size = config.bn.ghost_size
+  if config.bn.scope == 'ghost' and local // k % max(size, 1):
+    raise UserError(
+      f'config.bn.ghost_size={size} does not divide the {local // k} images that a device '
+      'normalises together; change config.bn.ghost_size or config.batch_size.'
+    )
+
+
+def total_steps(config: ConfigDict, num_examples: int) -> int:
+  """Length of the run: `config.steps`, or the steps in which each epoch is complete."""
+  if config.steps is not None:
+    return config.steps
+  return math.ceil(config.epochs * num_examples / config.batch_size - 1e-9)
+
+
+def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[int]:
+  """The steps after which to evaluate, rising; the last one is the end of the run."""
+  every = config.eval.every_epochs * steps_per_epoch
+  count = int(total / every)
+  steps = {max(math.ceil(k * every - 1e-9), 1) for k in range(1, count + 1)}
+  return sorted({step for step in steps if step < total} | {total})

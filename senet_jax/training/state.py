@@ -1,0 +1,72 @@
+"""The state of a training run, and digests of it."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+
+class TrainState(struct.PyTreeNode):
+  """Everything a step changes; whole on every device.
+
+  Attributes:
+    step: int32, steps taken.
+    params: trainable parameters, float32.
+    batch_stats: BN's running statistics, float32.
+    opt_state: of the optimizer.
+    ema: moving averages of `params` and `batch_stats`, or None.
+    plateau: state of the plateau schedule, or None.
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: optax.OptState
+  ema: dict[str, Any] | None = None
+  plateau: Any = None
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The raw variables of the network."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+  @property
+  def eval_variables(self) -> dict[str, Any]:
+    """The variables to evaluate: the averaged ones if there are any."""
+    return self.ema or self.variables
+
+  @property
+  def scale(self) -> jax.Array | float:
+    """What the plateau schedule multiplies the learning rate by."""
+    return 1.0 if self.plateau is None else self.plateau.scale
+
+
+def params_sha256(variables: dict[str, Any]) -> str:
+  """SHA-256 over all variables: paths sorted, each with dtype, shape and little-endian bytes."""
+  leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(variables)}
+  digest = hashlib.sha256()
+  for path in sorted(leaves):
+    array = np.asarray(leaves[path])
+    digest.update(f'{path} {array.dtype.name} {array.shape} '.encode())
+    digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder('<')).tobytes())
+  return digest.hexdigest()
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+  """A uint32 that changes with any value of `tree`, cheap on a device; against damaged files."""
+  total = jnp.uint32(0)
+  for i, leaf in enumerate(jax.tree.leaves(tree)):
+    bits = jax.lax.bitcast_convert_type(leaf.ravel(), _unsigned(leaf.dtype)).astype(jnp.uint32)
+    # Odd weights by place: swapped values change the sum as well.
+    weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2) + jnp.uint32(2 * i + 1)
+    total = total * jnp.uint32(31) + jnp.sum(bits * weights, dtype=jnp.uint32)
+  return total
+
+
+def _unsigned(dtype: jnp.dtype) -> jnp.dtype:
+  return jnp.dtype(f'uint{8 * jnp.dtype(dtype).itemsize}')

@@ -1,0 +1,63 @@
+"""`summary.json`: what a finished run amounts to."""
+
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from senet_jax import runtime
+from senet_jax.training.state import TrainState, params_sha256
+
+_PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def summarize(state: TrainState, host: dict[str, Any], images_per_second: float) -> dict[str, Any]:
+  """The contents of `summary.json`.
+
+  Args:
+    state: at the end of the run.
+    host: counters and results of the run.
+    images_per_second: of training, without compilation and evaluation.
+  """
+  return {
+    'final': host['final'],
+    'best': host['best'],
+    'steps': int(state.step),
+    'epochs': host['final']['epoch'],
+    'examples_seen': host['examples_seen'],
+    'wall_time_s': round(host['wall_time_s'], 2),
+    'images_per_second': round(images_per_second, 1),
+    'params': sum(x.size for x in jax.tree.leaves(state.params)),
+    'params_sha256': params_sha256(state.variables),
+    'device': runtime.describe_devices(),
+    'versions': versions(),
+    'git_commit': git_commit(),
+  }
+
+
+def versions() -> dict[str, str]:
+  """Of Python and the packages that decide the numbers."""
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def git_commit() -> str | None:
+  """The commit of this code, `+` behind it if files differ; None outside a repository."""
+
+  def git(*arguments: str) -> str:
+    directory = pathlib.Path(__file__).parent
+    command = ['git', '-C', str(directory), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+  try:
+    return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

@@ -1,0 +1,412 @@
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from senet_jax import errors
+from senet_jax.analysis import complexity as complexity_lib
+from senet_jax.layers import SEConfig, SqueezeExcite
+from senet_jax.models import create_model, list_models, model_info
+from senet_jax.tools import complexity as tool
+
+NO_BIAS = SEConfig(use_bias=False)
+BIAS = SEConfig()
+STRIDE_1, STRIDE_3 = {'stride_in': '1x1'}, {'stride_in': '3x3'}
+A, B, POST = {'shortcut': 'pad'}, {'shortcut': 'projection'}, {'preact': False}
+
+# Counted with hooks in independent PyTorch definitions (and, for the rows that have a Caffe
+# prototxt or a torchvision or timm network, equal to those): per configuration without SE: network,
+# overrides, classes, parameters, BN statistics, MACs; then parameters with SE without and with
+# biases, multiply-adds of its fully connected layers, elements squeezed.
+NETWORKS = [
+  ('resnet18', {}, 1000, 11_689_512, 9_600, 1_814_073_344,
+   11_776_552, 11_778_592, 87_040, 752_640),
+  ('resnet34', {}, 1000, 21_797_672, 17_024, 3_663_761_408,
+   21_954_856, 21_958_868, 157_184, 1_379_840),
+  ('resnet50', STRIDE_1, 1000, 25_557_032, 53_120, 3_857_973_248,
+   28_071_976, 28_088_024, 2_514_944, 5_519_360),
+  ('resnet50', STRIDE_3, 1000, 25_557_032, 53_120, 4_089_184_256,
+   28_071_976, 28_088_024, 2_514_944, 5_519_360),
+  ('resnet101', STRIDE_1, 1000, 44_549_160, 105_344, 7_570_194_432,
+   49_292_328, 49_326_872, 4_743_168, 8_931_328),
+  ('resnet101', STRIDE_3, 1000, 44_549_160, 105_344, 7_801_405_440,
+   49_292_328, 49_326_872, 4_743_168, 8_931_328),
+  ('resnet152', STRIDE_1, 1000, 60_192_808, 151_424, 11_282_415_616,
+   66_770_984, 66_821_848, 6_578_176, 13_146_112),
+  ('resnet152', STRIDE_3, 1000, 60_192_808, 151_424, 11_513_626_624,
+   66_770_984, 66_821_848, 6_578_176, 13_146_112),
+  ('resnext50_32x4d', STRIDE_3, 1000, 25_028_904, 68_224, 4_230_479_872,
+   27_543_848, 27_559_896, 2_514_944, 5_519_360),
+  ('resnext50_32x4d', STRIDE_1, 1000, 25_028_904, 68_224, 3_768_057_856,
+   27_543_848, 27_559_896, 2_514_944, 5_519_360),
+  ('resnext101_32x4d', STRIDE_3, 1000, 44_177_704, 137_856, 7_969_996_800,
+   48_920_872, 48_955_416, 4_743_168, 8_931_328),
+  ('resnext101_32x4d', STRIDE_1, 1000, 44_177_704, 137_856, 7_507_574_784,
+   48_920_872, 48_955_416, 4_743_168, 8_931_328),
+  ('resnet110_cifar', A, 10, 1_727_962, 8_096, 252_887_680,
+   1_740_058, 1_742_200, 12_096, 516_096),
+  ('resnet110_cifar', B, 10, 1_730_522, 8_096, 253_149_824,
+   1_742_618, 1_744_760, 12_096, 516_096),
+  ('resnet110_cifar', A | POST, 10, 1_727_962, 8_096, 252_887_680,
+   1_740_058, 1_742_200, 12_096, 516_096),
+  ('resnet164_cifar', {}, 10, 1_703_258, 24_224, 244_500_992,
+   1_896_794, 1_905_362, 193_536, 2_064_384),
+  ('resnet110_cifar', A, 100, 1_733_812, 8_096, 252_893_440,
+   1_745_908, 1_748_050, 12_096, 516_096),
+  ('resnet110_cifar', B, 100, 1_736_372, 8_096, 253_155_584,
+   1_748_468, 1_750_610, 12_096, 516_096),
+  ('resnet110_cifar', A | POST, 100, 1_733_812, 8_096, 252_893_440,
+   1_745_908, 1_748_050, 12_096, 516_096),
+  ('resnet164_cifar', {}, 100, 1_726_388, 24_224, 244_524_032,
+   1_919_924, 1_928_492, 193_536, 2_064_384),
+]  # fmt: skip
+
+# SE-ResNet-50 of section 6 (no biases): options, parameters, the same with biases, MACs.
+ABLATIONS = [
+  ({'ratio': 2}, 45_676_584, 45_699_240, 3_878_092_800),
+  ({'ratio': 4}, 35_616_808, 35_635_688, 3_868_033_024),
+  ({'ratio': 8}, 30_586_920, 30_603_912, 3_863_003_136),
+  ({'ratio': 16}, 28_071_976, 28_088_024, 3_860_488_192),
+  ({'ratio': 32}, 26_814_504, 26_830_080, 3_859_230_720),
+  ({'stages': (2,)}, 25_581_608, 25_582_424, 3_857_997_824),
+  ({'stages': (3,)}, 25_688_104, 25_690_280, 3_858_104_320),
+  ({'stages': (4,)}, 26_343_464, 26_349_992, 3_858_759_680),
+  ({'stages': (5,)}, 27_129_896, 27_136_424, 3_859_546_112),
+  ({'position': 'pre'}, 27_548_200, 27_562_140, 3_859_964_416),
+  ({'position': 'post'}, 28_071_976, 28_088_024, 3_860_488_192),
+  ({'position': 'identity'}, 28_071_976, 28_088_024, 3_860_488_192),
+  ({'position': 'conv3x3'}, 25_714_216, 25_718_228, 3_858_130_432),
+  ({'squeeze': 'max'}, 28_071_976, 28_088_024, 3_860_488_192),
+  ({'squeeze': 'none'}, 28_071_976, 28_088_024, 4_269_015_040),
+]
+
+
+def _complexity(name, num_classes=None, **overrides):
+  model = create_model(name, num_classes, **overrides)
+  return complexity_lib.complexity(model, model_info(name).image_size)
+
+
+def _assert_sums(cost):
+  for field in ('params', 'macs', 'se_params', 'se_macs'):
+    assert sum(getattr(stage, field) for stage in cost.stages.values()) == getattr(cost, field)
+  assert sum(layer.params for layer in cost.layers) == cost.params
+  assert sum(layer.macs for layer in cost.layers) == cost.macs
+  assert sum(layer.macs for layer in cost.layers if layer.se) == cost.se_macs
+
+
+def _row_id(row):
+  return '-'.join(map(str, (row[0], *row[1].values(), row[2])))
+
+
+@pytest.mark.parametrize('se', [None, NO_BIAS, BIAS], ids=['plain', 'no_bias', 'bias'])
+@pytest.mark.parametrize('row', NETWORKS, ids=_row_id)
+def test_networks_cost_what_independent_definitions_cost(row, se):
+  name, overrides, num_classes, params, stats, macs, no_bias, bias, se_macs, squeezed = row
+  cost = _complexity(name, num_classes, se=se, **overrides)
+  total = {None: params, NO_BIAS: no_bias, BIAS: bias}[se]
+  if se is None:
+    se_macs = squeezed = 0
+  assert (cost.params, cost.batch_stats, cost.macs) == (total, stats, macs + se_macs)
+  assert (cost.se_params, cost.se_macs) == (total - params, se_macs)
+  assert cost.se_weights == cost.equation_5 == (no_bias - params if se else 0)
+  assert cost.squeezed_elements == squeezed
+  _assert_sums(cost)
+
+
+@pytest.mark.parametrize('use_bias', [False, True], ids=['no_bias', 'bias'])
+@pytest.mark.parametrize(
+  'row', ABLATIONS, ids=lambda row: '-'.join(f'{k}={v}' for k, v in row[0].items())
+)
+def test_ablations_cost_what_independent_definitions_cost(row, use_bias):
+  options, no_bias, bias, macs = row
+  cost = _complexity('se_resnet50', se=SEConfig(use_bias=use_bias, **options))
+  assert (cost.params, cost.macs) == (bias if use_bias else no_bias, macs)
+  assert cost.se_weights == cost.equation_5 == no_bias - 25_557_032
+  assert cost.se_macs == macs - 3_857_973_248
+  assert (cost.squeezed_elements == 0) == (options.get('squeeze') == 'none')
+  _assert_sums(cost)
+
+
+@pytest.mark.parametrize('name', [n for n in list_models() if 'gflops' in model_info(n).published])
+def test_published_networks_are_within_half_a_percent_of_the_paper(name):
+  info = model_info(name)
+  assert _complexity(name).macs / 1e9 == pytest.approx(info.published['gflops'], rel=5e-3)
+
+
+def test_batch_scales_macs_and_squeezed_elements_but_not_parameters():
+  model = create_model('se_resnet20_cifar')
+  one, three = (complexity_lib.complexity(model, 32, batch) for batch in (1, 3))
+  assert (three.macs, three.squeezed_elements) == (3 * one.macs, 3 * one.squeezed_elements)
+  assert (three.params, three.equation_5) == (one.params, one.equation_5)
+
+
+def test_stages_are_named_as_in_the_paper():
+  cost = _complexity('se_resnet50', se=NO_BIAS)
+  assert list(cost.stages) == ['stem', 'stage2', 'stage3', 'stage4', 'stage5', 'head']
+  assert cost.stages['stem'].macs == 112 * 112 * 64 * 7 * 7 * 3
+  assert cost.stages['head'] == complexity_lib.Cost(2048 * 1000 + 1000, 2048 * 1000, 0, 0)
+  weights = [cost.stages[f'stage{s}'].se_params for s in range(2, 6)]
+  assert weights == [24_576, 131_072, 786_432, 1_572_864]
+
+
+def test_equation_5_is_an_estimate_where_the_ratio_does_not_divide_the_channels():
+  cost = _complexity('se_resnet20_cifar', se=SEConfig(ratio=10, use_bias=False))
+  blocks = [(3, 16, 1), (3, 32, 3), (3, 64, 6)]
+  assert cost.se_weights == sum(2 * n * c * hidden for n, c, hidden in blocks)
+  assert cost.equation_5 == round(sum(2 * n * c * c / 10 for n, c, _ in blocks))
+
+
+def test_layer_table_lists_the_layers_as_they_run():
+  layers = complexity_lib.layer_table(create_model('se_resnet50'), 224)
+  rows = {row.path: row for row in layers}
+  assert len(rows) == len(layers)
+  assert rows['stem_conv'] == complexity_lib.Layer(
+    'stem_conv', 'Conv', (1, 112, 112, 64), 9_408, 118_013_952, 'stem', False
+  )
+  assert rows['stage4_block6/conv2'] == complexity_lib.Layer(
+    'stage4_block6/conv2', 'Conv', (1, 14, 14, 256), 589_824, 115_605_504, 'stage4', False
+  )
+  assert rows['stage4_block6/se/fc1'] == complexity_lib.Layer(
+    'stage4_block6/se/fc1', 'Dense', (1, 1, 1, 64), 65_600, 65_536, 'stage4', True
+  )
+  unit = [row.path for row in layers if row.path.startswith('stage2_block2/')]
+  names = ('conv1', 'bn1', 'conv2', 'bn2', 'conv3', 'bn3', 'se/fc1', 'se/fc2')
+  assert unit == [f'stage2_block2/{name}' for name in names]
+  assert (layers[0].path, layers[-1].path) == ('stem_conv', 'fc')
+
+
+class _Odd(nn.Module):
+  """Own parameters beside a module, a rematerialised one, a gate, and one for training only."""
+
+  @nn.compact
+  def __call__(self, images, train):
+    x = nn.Conv(4, (1, 1), use_bias=False, name='stem')(images)
+    x = nn.remat(nn.Conv)(4, (3, 3), use_bias=False, name='stage2_conv')(x)
+    x = SqueezeExcite(SEConfig(ratio=2, use_bias=False), name='gate')(x)
+    auxiliary = nn.Dense(7, name='auxiliary')
+    if train or self.is_initializing():
+      auxiliary(x)
+    return jax.jit(jnp.matmul)(x, self.param('kernel', nn.initializers.ones, (4, 5)))
+
+
+def test_every_parameter_and_mac_has_a_layer():
+  cost = complexity_lib.complexity(_Odd(), 8)
+  rows = [(e.path, e.type, e.output, e.params, e.macs, e.stage, e.se) for e in cost.layers]
+  assert rows == [
+    ('stem', 'Conv', (1, 8, 8, 4), 12, 64 * 12, 'stem', False),
+    ('stage2_conv', 'Conv', (1, 8, 8, 4), 144, 64 * 144, 'stage2', False),
+    ('gate/fc1', 'Dense', (1, 1, 1, 2), 8, 8, 'head', True),
+    ('gate/fc2', 'Dense', (1, 1, 1, 4), 8, 8, 'head', True),
+    ('', '_Odd', (1, 8, 8, 5), 20, 64 * 20, 'head', False),
+    ('auxiliary', '', None, 35, 0, 'head', False),
+  ]
+  assert cost.squeezed_elements == 8 * 8 * 4
+  assert cost.se_weights == cost.equation_5 == 16
+  _assert_sums(cost)
+
+
+def _shape(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _conv(groups=1, stride=1):
+  def function(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, (stride, stride), 'SAME',
+      feature_group_count=groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )  # fmt: skip
+
+  return function
+
+
+@pytest.mark.parametrize(
+  ('function', 'kernel', 'expected'),
+  [
+    (_conv(), _shape(3, 3, 6, 4), 2 * 8 * 10 * 4 * (3 * 3 * 6)),
+    (_conv(stride=2), _shape(3, 3, 6, 4), 2 * 4 * 5 * 4 * (3 * 3 * 6)),
+    (_conv(groups=2), _shape(3, 5, 3, 4), 2 * 8 * 10 * 4 * (3 * 5 * 3)),
+    (_conv(groups=6), _shape(3, 3, 1, 6), 2 * 8 * 10 * 6 * (3 * 3)),
+  ],
+  ids=['plain', 'strided', 'grouped', 'depthwise'],
+)
+def test_convolutions(function, kernel, expected):
+  assert complexity_lib.count_macs(function, _shape(2, 8, 10, 6), kernel) == expected
+
+
+def test_transposed_kernel_layout():
+  def function(x, kernel):
+    return jax.lax.conv(x, kernel, (1, 1), 'VALID')  # NCHW, OIHW
+
+  macs = complexity_lib.count_macs(function, _shape(2, 6, 8, 8), _shape(4, 6, 3, 3))
+  assert macs == 2 * 6 * 6 * 4 * (6 * 3 * 3)
+
+
+@pytest.mark.parametrize(
+  ('equation', 'shapes', 'expected'),
+  [
+    ('mk,kn->mn', [(4, 5), (5, 6)], 4 * 6 * 5),
+    ('bmk,bkn->bmn', [(3, 4, 5), (3, 5, 6)], 3 * 4 * 6 * 5),
+    ('bhmk,bhnk->bhmn', [(2, 3, 4, 5), (2, 3, 6, 5)], 2 * 3 * 4 * 6 * 5),
+    ('mkl,kln->mn', [(4, 5, 7), (5, 7, 6)], 4 * 6 * 5 * 7),
+  ],
+)
+def test_matrix_products(equation, shapes, expected):
+  def product(a, b):
+    return jnp.einsum(equation, a, b)
+
+  assert complexity_lib.count_macs(product, *(_shape(*s) for s in shapes)) == expected
+
+
+def _square(x):
+  return x @ x
+
+
+def _scanned(x):
+  return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=5)[0]
+
+
+@jax.custom_jvp
+def _custom_jvp(x):
+  return x @ x
+
+
+_custom_jvp.defjvps(lambda tangent, answer, x: tangent)
+
+
+@jax.custom_vjp
+def _custom_vjp(x):
+  return x @ x
+
+
+_custom_vjp.defvjp(lambda x: (x @ x, x), lambda x, g: (2 * g @ x,))
+
+
+@pytest.mark.parametrize(
+  ('function', 'products'),
+  [
+    (_square, 1),
+    (_scanned, 5),
+    (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: _scanned(y), x), 15),
+    (jax.jit(lambda x: jax.jit(_square)(x) @ jax.jit(_square)(x)), 3),
+    (jax.checkpoint(_square), 1),
+    (_custom_jvp, 1),
+    (_custom_vjp, 1),
+    (lambda x: jax.lax.cond(x[0, 0] > 0, _scanned, _square, x), 5),
+    (lambda x: jax.lax.switch(1, [_square, _scanned, lambda y: y], x), 5),
+    (jnp.sin, 0),
+  ],
+  ids=['once', 'scan', 'nested_loops', 'jit', 'remat', 'custom_jvp', 'custom_vjp', 'cond',
+       'switch', 'none'],
+)  # fmt: skip
+def test_control_flow(function, products):
+  assert complexity_lib.count_macs(function, _shape(4, 4)) == products * 64
+
+
+def test_a_while_loop_with_products_is_refused():
+  def loop(body):
+    return lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 1, body, x)
+
+  assert complexity_lib.count_macs(loop(jnp.sin), _shape(4, 4)) == 0
+  with pytest.raises(ValueError, match='while loop'):
+    complexity_lib.count_macs(loop(_square), _shape(4, 4))
+
+
+def _cells(text, name):
+  """The cells of the line of `text` that starts with `name`."""
+  (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+  return line.split()[1:]
+
+
+def test_tool_prints_and_writes_a_network(capsys, tmp_path):
+  output = tmp_path / 'costs.json'
+  tool.main(['--model=se_resnet50', '--summary', f'--output={output}'])
+  text = capsys.readouterr().out
+  assert _cells(text, 'se_resnet50') == (
+    ['224', '28,088,024', '53,120', '3.8605', '3.87', '-0.25', '9.01', '0.07']
+    + ['2,514,944', '2,514,944']
+  )
+  assert _cells(text, 'head') == ['2,049,000', '2,048,000', '0', '0.00', '0', '0.00']
+  assert _cells(text, 'stage4_block6/se/fc1') == ['Dense', '1x1x1x64', '65,600', '65,536']
+
+  (model,) = json.loads(output.read_text())['models']
+  cost = _complexity('se_resnet50')
+  assert (model['params'], model['macs']) == (cost.params, cost.macs)
+  assert model['stages']['stage5']['se_params'] == cost.stages['stage5'].se_params
+  assert (len(model['layers']), model['paper_gflops']) == (len(cost.layers), 3.87)
+  assert model['deviation_percent'] == pytest.approx(-0.2458, abs=1e-4)
+
+
+def test_tool_takes_patterns_lists_and_options(capsys, tmp_path):
+  output = tmp_path / 'costs.json'
+  flags = '--num_classes=100 --image_size=64 --se.ratio=4 --se.no-bias --se.stages=3,4'
+  names = '--model=*resnet20_cifar,resnet20_cifar --model=se_resnet110_cifar'
+  rest = f'--se.position=pre --se.squeeze=max --output={output}'
+  tool.main(f'{names} {flags} {rest}'.split())
+  text = capsys.readouterr().out
+  models = json.loads(output.read_text())['models']
+  assert [m['model'] for m in models] == [
+    'resnet20_cifar',
+    'se_resnet20_cifar',
+    'se_resnet110_cifar',
+  ]
+  se = SEConfig(ratio=4, use_bias=False, stages=(3, 4), position='pre', squeeze='max')
+  for model in models:
+    is_se = model['model'].startswith('se_')
+    network = create_model(model['model'], 100, se=se if is_se else None)
+    cost = complexity_lib.complexity(network, 64)
+    assert (model['params'], model['macs']) == (cost.params, cost.macs)
+    assert (model['num_classes'], model['image_size']) == (100, 64)
+    assert ('layers' in model, 'se' in model['overrides']) == (False, is_se)
+    assert _cells(text, model['model'])[1] == f'{cost.params:,}'
+
+
+def test_tool_takes_the_stride(capsys):
+  tool.main(['--model=resnet50', '--stride_in=3x3'])
+  assert _cells(capsys.readouterr().out, 'resnet50')[3:6] == ['4.0892', '3.86', '+5.94']
+
+
+def test_tool_leaves_the_paper_out_at_another_size(capsys):
+  tool.main(['--model=resnet50', '--image_size=192'])
+  assert _cells(capsys.readouterr().out, 'resnet50')[4:6] == ['-', '-']
+
+
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    ([], '--model'),
+    (['--model=se_resnet5'], "did you mean 'se_resnet50'"),
+    (['--model=x*'], r"--model='x\*' is unknown"),
+    (['--model=resnet50', '--se.ratio=8'], r'--se.ratio .* use the names with se_'),
+    (['--model=se_resnet18', '--se.position=conv3x3'], 'needs 1x1-3x3-1x1 units'),
+    (['--model=se_resnet18', '--se.stages=2,x'], 'stages such as 2,3'),
+    (['--model=se_resnet18', '--se.stages=7'], 'model.se.stages=7'),
+    (['--model=se_resnet18', '--image_size=0'], 'at least 1'),
+    (['--model=se_resnet18', '--image_size=big'], 'an integer'),
+    (['--model=resnet50', '--stride_in=2x2'], 'model.stride_in'),
+  ],
+)
+def test_tool_says_what_is_wrong(argv, message):
+  with pytest.raises(errors.UserError, match=message):
+    tool.main(argv)
+
+
+def _python(*arguments):
+  return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_an_unknown_network_ends_in_one_line_and_status_2():
+  result = _python('-m', 'senet_jax.tools.complexity', '--model=se_resnet51')
+  assert (result.returncode, result.stdout) == (2, '')
+  assert result.stderr.count('\n') == 1 and 'se_resnet50' in result.stderr
+
+
+def test_help_needs_no_jax():
+  code = (
+    'import sys; from senet_jax.tools import complexity; '
+    "print(sorted({'jax', 'flax', 'rich'} & sys.modules.keys()))"
+  )
+  assert _python('-c', code).stdout == '[]\n'
