@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -64,6 +65,8 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   Args:
     command: takes the arguments; returns the exit status, None for 0.
   """
+  # Libraries warn through absl about what is as it should be; errors still come through.
+  logging.getLogger('absl').setLevel(logging.ERROR)
   try:
     status = command(sys.argv[1:])
   except UserError as error:

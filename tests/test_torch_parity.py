@@ -123,9 +123,7 @@ class PreActivationResNet(nn.Module):
       outputs, blocks = width * 2**stage * (4 if bottleneck else 1), []
       for block in range(depth):
         stride = 2 if stage and not block else 1
-        blocks.append(
-          PreActivationUnit(inputs, outputs, stride, not block, bottleneck, ratio)
-        )
+        blocks.append(PreActivationUnit(inputs, outputs, stride, not block, bottleneck, ratio))
         inputs = outputs
       setattr(self, f'layer{stage + 1}', nn.Sequential(*blocks))
     self.stages = len(depths)

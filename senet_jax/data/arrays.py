@@ -105,8 +105,11 @@ def read_arrays(
   """
   version_dir = find_arrays(name, data_dir)
   if version_dir is None:
-    command = f'python -m senet_jax.tools.prepare_data --dataset={name} --data_dir={data_dir}'
-    raise errors.UserError(f'{data_dir} has no arrays of {name}; make them with `{command}`.')
+    raise errors.UserError(
+      f'{name} is not prepared in {data_dir}; run: python -m senet_jax.tools.prepare_data '
+      f'--dataset={name} --data_dir={data_dir} --source=DIR, with DIR where its published files '
+      'are (or --source=download), or try --config.data.fake=True.'
+    )
   return read_version(version_dir, split)
 
 

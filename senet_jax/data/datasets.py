@@ -1,11 +1,12 @@
 """What is known about each data set, and its arrays in memory."""
 
 import dataclasses
-import os
 import re
 
 import numpy as np
 
+from senet_jax.data import arrays
+from senet_jax.data.builders import digits
 from senet_jax.errors import UserError, one_of
 
 
@@ -34,7 +35,7 @@ class DatasetInfo:
 DATASETS = {
   info.name: info
   for info in (
-    DatasetInfo('digits', 10, (8, 8, 1), (77.87,), (95.88,), {'train': 1437, 'test': 360}),
+    DatasetInfo('digits', 10, (8, 8, 1), (77.87,), (95.88,), digits.SPLITS),
     DatasetInfo('cifar10', 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7),
                 {'train': 50000, 'test': 10000}),
     DatasetInfo('cifar100', 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4),
@@ -60,8 +61,8 @@ def load(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Reads a split into memory.
 
-  `digits` comes from scikit-learn; the others from the arrays that `prepare_data` wrote, without
-  tfds or TensorFlow, or else from the data set that tfds prepared.
+  `digits` comes from scikit-learn, the others from the arrays that `prepare_data` wrote beside the
+  files of tfds: neither needs tfds or TensorFlow.
 
   Args:
     name: of the data set.
@@ -81,11 +82,9 @@ def load(
   if fake:
     images, labels = _fake(info, base)
   elif name == 'digits':
-    from senet_jax.data.builders import digits
-
     images, labels = digits.load_split(base)
   else:
-    images, labels = _read(name, base, default_data_dir(data_dir))
+    images, labels = arrays.read_arrays(name, data_dir or arrays.default_data_dir(), base)
   images, labels = np.asarray(images[part]), np.asarray(labels[part], np.int32)
   if not len(labels):
     raise UserError(f'data split {split!r} of {name} has no examples.')
@@ -105,12 +104,6 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
       f'label {labels[wrong[0]]} of example {wrong[0]} ({where}) is outside 0 to '
       f'{num_classes - 1}; change the data or config.model.num_classes.'
     )
-
-
-def default_data_dir(data_dir: str | None) -> str:
-  """Where data sets are: the directory given, else $TFDS_DATA_DIR, else tfds's default."""
-  chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  return os.path.expanduser(chosen)
 
 
 def _parse_split(split: str, info: DatasetInfo) -> tuple[str, slice]:
@@ -134,14 +127,3 @@ def _fake(info: DatasetInfo, split: str) -> tuple[np.ndarray, np.ndarray]:
   brightness = 256 * labels / info.num_classes
   noise = rng.uniform(-64, 64, (count, *info.image_shape))
   return np.clip(brightness[:, None, None, None] + noise, 0, 255).astype(np.uint8), labels
-
-
-def _read(name: str, split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
-  from senet_jax.data import arrays
-
-  if arrays.find_arrays(name, data_dir):
-    return arrays.read_arrays(name, data_dir, split)
-  raise UserError(
-    f'{name} is not prepared in {data_dir}; run: python -m senet_jax.tools.prepare_data '
-    f'--dataset={name} --data_dir={data_dir} --source=DIRECTORY_WITH_THE_{name.upper()}_FILES'
-  )

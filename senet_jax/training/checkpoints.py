@@ -53,6 +53,9 @@ class Checkpoints:
           ),
         ]
       ),
+      # Without it the metrics would not be written, and the best be forgotten on a restart.
+      best_fn=lambda metrics: metrics['top1_error'],
+      best_mode='min',
       save_decision_policy=policies.FixedIntervalPolicy(1),
       enable_async_checkpointing=not read_only,
       create=not read_only,
@@ -99,11 +102,13 @@ class Checkpoints:
   def save(self, state: TrainState, host: dict[str, Any], metrics: dict | None) -> None:
     """Starts to save `state`, with the evaluation `metrics` of this step if there are any.
 
-    Saving a step again does nothing.
+    Saving a step again does nothing, unless it is now known how good it is.
     """
     step = int(state.step)
     if step in self._manager.all_steps():
-      return
+      if metrics is None:
+        return
+      self._manager.delete(step)
     # The next step takes the memory of `state` while the files are still being written.
     state = jax.tree.map(lambda x: x.copy(), state)
     host = {**host, 'checksum': int(checksum(state))}

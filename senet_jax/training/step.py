@@ -138,8 +138,7 @@ def train_step(
     The state after the step and the metrics of the whole batch, the same on every device.
   """
   local = gradients(state, batch, model=model, options=options)
-  # One collective for everything; all leaves are float32, so XLA keeps it one.
-  grads, batch_stats, metrics = jax.lax.psum(local, runtime.DATA_AXIS)
+  grads, batch_stats, metrics = runtime.sum_over_devices(local)
   devices = jax.lax.axis_size(runtime.DATA_AXIS)
   grads, batch_stats = jax.tree.map(lambda x: x / devices, (grads, batch_stats))
 

@@ -80,6 +80,7 @@ def _builder_class() -> type:
         supervised_keys=('image', 'label'),
         homepage=_HOMEPAGE,
         citation=_CITATION,
+        disable_shuffling=True,  # example i is example i of `load_split`
       )
 
     def _split_generators(self, dl_manager):

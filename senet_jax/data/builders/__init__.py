@@ -1,0 +1,1 @@
+"""Data sets for tfds: one file a family."""

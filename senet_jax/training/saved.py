@@ -1,0 +1,90 @@
+"""A trained network, read back from its workdir."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from senet_jax import config as config_lib, runtime
+from senet_jax.errors import UserError
+from senet_jax.training import setup
+from senet_jax.training.checkpoints import Checkpoints, abstract_state
+from senet_jax.training.optimizer import make_optimizer, make_plateau
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+  """A network with the variables of a checkpoint.
+
+  Attributes:
+    config: of the run.
+    model: the network.
+    variables: `params` and `batch_stats`, the averaged ones if the run averaged them.
+    step: of the checkpoint.
+  """
+
+  config: ConfigDict
+  model: nn.Module
+  variables: dict[str, Any]
+  step: int
+
+
+def read_config(workdir: pathlib.Path) -> ConfigDict:
+  """The configuration of the run in `workdir`.
+
+  Raises:
+    UserError: there is none, or it is not one of this version.
+  """
+  path = workdir / 'config.json'
+  try:
+    return config_lib.from_dict(json.loads(path.read_text()))
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise UserError(f'{workdir} holds no run: there is no {path.name} in it.') from error
+  except json.JSONDecodeError as error:
+    raise UserError(f'{path} is not JSON: {error}.') from error
+
+
+def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
+  """Reads a checkpoint of a run; changes nothing in its workdir.
+
+  Args:
+    workdir: of the run.
+    checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
+    mesh: the devices that get the variables.
+
+  Raises:
+    UserError: no run, no such checkpoint, or a damaged one.
+  """
+  workdir = pathlib.Path(workdir).expanduser().absolute()
+  config = read_config(workdir)
+  model = setup.build_model(config)
+  plateau = make_plateau(config)
+  # The schedule has no state, so any will do.
+  optimizer = make_optimizer(config, lambda step: 0.0)
+  init = functools.partial(setup.init_state, config, model, optimizer, plateau, mesh)
+  abstract = abstract_state(jax.eval_shape(init), runtime.replicated(mesh))
+  if not (workdir / 'checkpoints').is_dir():
+    raise UserError(f'{workdir} has no checkpoint yet.')
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    step = _choose(checkpoints, checkpoint, workdir)
+    state = checkpoints.restore(abstract, step).state
+  return Saved(config, model, state.eval_variables, step)
+
+
+def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: pathlib.Path) -> int:
+  steps = checkpoints.steps()
+  named = {'best': checkpoints.best, 'latest': checkpoints.latest}
+  if checkpoint in named:
+    step = named[checkpoint]()
+    if step is None:
+      raise UserError(f'{workdir} has no {checkpoint} checkpoint (there are: {steps}).')
+    return step
+  if not checkpoint.isdecimal() or int(checkpoint) not in steps:
+    raise UserError(f'{workdir} has no checkpoint {checkpoint!r}; give best, latest or of {steps}.')
+  return int(checkpoint)
