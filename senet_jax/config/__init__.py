@@ -1,0 +1,11 @@
+"""The configuration of a run.
+
+A file under `configs/` starts from `default()` or a recipe and sets what differs; the command line
+overrides single fields (`--config.batch_size=256`).
+"""
+
+from senet_jax.config.checks import check, differences, flatten, from_dict, parse_stages
+from senet_jax.config.defaults import default
+from senet_jax.config.recipes import cifar
+
+__all__ = ['check', 'cifar', 'default', 'differences', 'flatten', 'from_dict', 'parse_stages']
