@@ -19,9 +19,10 @@ DATA_AXIS = 'data'
 _SMALL = 1 << 16
 
 
-def data_mesh() -> Mesh:
-  """All devices on one `data` axis."""
-  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+def data_mesh(count: int | None = None) -> Mesh:
+  """The first `count` devices, by default all, on one `data` axis."""
+  devices = jax.devices()[:count]
+  return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -352,17 +352,21 @@ def test_dtypes_and_sizes(name, dtype):
   assert [output.shape[1:3] for output in outputs] == [(side, side) for side in sides]
 
 
-def test_bfloat16_is_near_float32():
+def test_bfloat16_logits():
   x = some_images(2, 16)
-  variables = variables_of(small('se_resnet18', depths=(1,)), x)
-  full, half = (
-    jax.jit(functools.partial(small('se_resnet18', depths=(1,), dtype=dtype).apply, train=False))(
-      variables, x
-    )
-    for dtype in ('float32', 'bfloat16')
-  )
-  assert half.dtype == jnp.float32
-  assert 0 < np.abs(full - half).max() < 0.03 * np.abs(full).max()
+  full, half = (small('se_resnet18', depths=(1,), dtype=dtype) for dtype in ('float32', 'bfloat16'))
+  variables = variables_of(full, x)
+  expected = jax.jit(functools.partial(full.apply, train=False))(variables, x)
+  logits, new = jax.jit(
+    functools.partial(half.apply, train=False, capture_intermediates=True, mutable='intermediates')
+  )(variables, x)
+  assert logits.dtype == jnp.float32
+  assert 0 < np.abs(logits - expected).max() < 0.03 * np.abs(expected).max()
+  # The mean over pixels and the head lose no digits of the last activation.
+  (last,) = new['intermediates']['stage2_block1']['__call__']
+  head = variables['params']['fc']
+  exact = np.asarray(last, np.float64).mean((1, 2)) @ head['kernel'] + head['bias']
+  np.testing.assert_allclose(logits, exact, rtol=1e-5, atol=1e-6)
 
 
 def test_init_is_he_and_the_head_torchs():

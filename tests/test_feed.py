@@ -1,0 +1,226 @@
+"""The device feed: which examples a step sees, and what augmentation does to them."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from senet_jax import config as config_lib, runtime
+from senet_jax.data import augment, datasets
+from senet_jax.data.device_feed import DeviceFeed, EvalFeed
+from senet_jax.errors import UserError
+from senet_jax.evaluation.evaluate import eval_program, evaluate
+from senet_jax.models import create_model
+
+
+def digits_config(**fields):
+  config = config_lib.default()
+  config.data.name = 'digits'
+  config.data.pad = 2
+  config.batch_size = 120
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+def examples_of(config, devices: int, steps: range, chunk: int = 1):
+  """Index and epoch of each example of each step, `[steps, batch]`, as the program finds them."""
+  mesh = runtime.data_mesh(devices)
+  feed = DeviceFeed.create(config, mesh)
+  program = runtime.data_parallel(feed.examples, mesh, (P(), P()), P('data'))
+  found = []
+  step = steps.start
+  while step < steps.stop:
+    inputs, count = feed.inputs(step, min(chunk, steps.stop - step))
+    found += [program(inputs, np.int32(s)) for s in range(step, step + count)]
+    step += count
+  return tuple(np.stack(x) for x in zip(*found, strict=True))
+
+
+def test_each_epoch_shows_each_example_once():
+  config = digits_config()
+  n = datasets.dataset_info('digits').splits['train']
+  index, epoch = (x.ravel() for x in examples_of(config, 8, range(36)))
+  assert n % config.batch_size  # so batches straddle epochs
+  np.testing.assert_array_equal(epoch, np.arange(len(index)) // n)
+  for e in (0, 1):
+    np.testing.assert_array_equal(np.sort(index[epoch == e]), np.arange(n))
+  assert (index[:n] != index[n : 2 * n]).mean() > 0.99
+  other = examples_of(digits_config(seed=1), 8, range(1))[0]
+  assert (other[0] != index[: config.batch_size]).mean() > 0.9
+
+
+def test_examples_depend_on_the_step_alone():
+  config = digits_config()
+  whole = examples_of(config, 8, range(30))
+  for devices, start, chunk in ((1, 0, 1), (4, 11, 1), (8, 23, 7), (2, 0, 30)):
+    part = examples_of(config, devices, range(start, 30), chunk)
+    for expected, found in zip(whole, part, strict=True):
+      np.testing.assert_array_equal(found, expected[start:])
+
+
+def test_batches_are_the_same_on_any_number_of_devices():
+  batches = []
+  for devices in (1, 8):
+    mesh = runtime.data_mesh(devices)
+    feed = DeviceFeed.create(digits_config(**{'data.cutout': 3, 'data.image_size': 16}), mesh)
+    inputs, _ = feed.inputs(11, 1)
+    batch = runtime.data_parallel(feed.batch, mesh, (P(), P()), P('data'))(inputs, np.int32(11))
+    batches.append(jax.device_get(batch))
+  assert batches[0]['images'].shape == (120, 16, 16, 3)
+  np.testing.assert_array_equal(batches[0]['labels'], batches[1]['labels'])
+  np.testing.assert_allclose(batches[0]['images'], batches[1]['images'], atol=1e-6)
+
+
+def test_to_input_against_numpy():
+  images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+  mean, std = (10.0, 20.0, 30.0), (2.0, 3.0, 4.0)
+  found = augment.to_input(images, mean, std)
+  np.testing.assert_allclose(found, (images.astype(float) - mean) / std, rtol=1e-6)
+  grey = augment.to_input(images[..., :1], (10.0,), (2.0,), image_size=8)
+  assert grey.shape == (2, 8, 8, 3)
+  np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+
+
+def numpy_augmented(image: np.ndarray, pad: int, cutout: int) -> dict[bytes, tuple[int, ...]]:
+  """All that flip, crop and cutout can make of an image, with the draws that make it."""
+  height, width, _ = image.shape
+  possible = {}
+  for flip, start in enumerate((image, image[:, ::-1])):
+    padded = np.pad(start, [(pad, pad), (pad, pad), (0, 0)])
+    for y, x in itertools.product(range(2 * pad + 1), repeat=2):
+      crop = padded[y : y + height, x : x + width]
+      for cy, cx in itertools.product(range(height), range(width)):
+        cut = crop.copy()
+        rows, columns = (slice(max(c - cutout // 2, 0), c - cutout // 2 + cutout) for c in (cy, cx))
+        cut[rows, columns] = 0
+        possible[cut.tobytes()] = (flip, y, x, cy, cx)
+  return possible
+
+
+@pytest.mark.parametrize(('pad', 'cutout'), [(1, 0), (0, 2), (0, 3), (1, 3)])
+def test_augmentation_is_flip_then_crop_then_cutout(pad, cutout):
+  image = np.arange(1, 5 * 5 * 3 + 1, dtype=np.float32).reshape(5, 5, 3)
+  possible = numpy_augmented(image, pad, cutout)
+  n = 8000
+  keys = jax.random.split(jax.random.key(0), n)
+  run = jax.jit(functools.partial(augment.augment, pad=pad, flip=True, cutout=cutout))
+  found = np.asarray(run(keys, jnp.broadcast_to(jnp.asarray(image), (n, 5, 5, 3))))
+  draws = np.array([possible[x.tobytes()] for x in found])
+  # Where one image has several causes (a square in the padding) their shares say nothing.
+  crops, squares = range(2 * pad + 1), range(5 if cutout and not pad else 0)
+  for column, values in ((0, range(2)), (1, crops), (2, crops), (3, squares), (4, squares)):
+    for value in values if not (pad and cutout) else ():
+      share = (draws[:, column] == value).mean()
+      assert share == pytest.approx(1 / len(values), abs=0.03), (column, value)
+
+
+def test_no_augmentation_is_the_identity():
+  images = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype(np.float32)
+  keys = jax.random.split(jax.random.key(0), 3)
+  found = augment.augment(keys, images, pad=0, flip=False, cutout=0)
+  np.testing.assert_array_equal(found, images)
+
+
+@pytest.mark.parametrize(('devices', 'batch'), [(1, 7), (8, 40), (8, 1000), (3, 100), (1, 360)])
+def test_evaluation_counts_each_example_once(devices, batch):
+  mesh = runtime.data_mesh(devices)
+  feed = EvalFeed.create(digits_config(**{'eval.batch_size': batch}), 'test', mesh)
+  assert feed.batch_size % devices == 0
+  program = runtime.data_parallel(feed.batch, mesh, (P(),), P('data'))
+  seen = [jax.device_get(program(feed.inputs(s))) for s in range(len(feed))]
+  mask = np.concatenate([b['mask'] for b in seen]).astype(bool)
+  images, labels = datasets.load('digits', 'test')
+  np.testing.assert_array_equal(np.concatenate([b['labels'] for b in seen])[mask], labels)
+  found = np.concatenate([b['images'] for b in seen])[mask][..., :1]
+  info = datasets.dataset_info('digits')
+  np.testing.assert_allclose(
+    found, (images - np.float32(info.mean)) / np.float32(info.std), atol=1e-5
+  )
+
+
+def test_evaluation_against_numpy():
+  model = create_model('resnet20_cifar', depths=(1, 1, 1), width=4)
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+  results = []
+  for devices, batch in ((8, 64), (1, 360), (2, 98)):
+    mesh = runtime.data_mesh(devices)
+    feed = EvalFeed.create(digits_config(**{'eval.batch_size': batch}), 'test', mesh)
+    results.append(evaluate(eval_program(model, feed, mesh), variables, feed))
+  images, labels = datasets.load('digits', 'test')
+  info = datasets.dataset_info('digits')
+  logits = np.asarray(
+    model.apply(variables, augment.to_input(images, info.mean, info.std), train=False), float
+  )
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  order = np.argsort(-logits, axis=-1, kind='stable')
+  expected = {'loss': -log_p[np.arange(360), labels].mean()}
+  for k in (1, 3, 5):
+    expected[f'top{k}_error'] = 100 * (order[:, :k] != labels[:, None]).all(-1).mean()
+  for result in results:
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_can_be_interrupted():
+  model = create_model('resnet20_cifar', depths=(1, 1, 1), width=4)
+  feed = EvalFeed.create(digits_config(), 'test', runtime.data_mesh(1))
+  never = eval_program(model, feed, runtime.data_mesh(1))
+  assert evaluate(never, {}, feed, interrupted=lambda: True) is None
+
+
+# --- data sets -----------------------------------------------------------------------------------
+
+
+def test_parts_of_splits():
+  images, labels = datasets.load('digits', 'train')
+  first, rest = datasets.load('digits', 'train[:80%]'), datasets.load('digits', 'train[80%:]')
+  np.testing.assert_array_equal(np.concatenate([first[0], rest[0]]), images)
+  np.testing.assert_array_equal(np.concatenate([first[1], rest[1]]), labels)
+  np.testing.assert_array_equal(datasets.load('digits', 'train[-5:]')[1], labels[-5:])
+  for split, message in (
+    ('train[5%', 'not of the form'),
+    ('validation', "'validation' is unknown"),
+    ('test[400:]', 'no examples'),
+  ):
+    with pytest.raises(UserError, match=message):
+      datasets.load('digits', split)
+
+
+def test_statistics_of_digits():
+  images = datasets.load('digits', 'train')[0]
+  info = datasets.dataset_info('digits')
+  np.testing.assert_allclose(info.mean, images.mean(), rtol=1e-3)
+  np.testing.assert_allclose(info.std, images.std(), rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', list(datasets.DATASETS))
+def test_fake_data_looks_like_the_data(name):
+  info = datasets.dataset_info(name)
+  images, labels = datasets.load(name, 'train', fake=True)
+  assert images.shape[1:] == info.image_shape and images.dtype == np.uint8
+  assert labels.min() >= 0 and labels.max() < info.num_classes
+  again = datasets.load(name, 'train', fake=True)
+  np.testing.assert_array_equal(images, again[0])
+  assert (images != datasets.load(name, 'train[:128]', fake=True)[0][0]).any()
+
+
+def test_labels_are_checked():
+  with pytest.raises(UserError, match=r'label 9 of example 2 .* outside 0 to 8'):
+    datasets.check_labels(np.array([0, 8, 9]), 9, 'here')
+  with pytest.raises(UserError, match='outside 0 to 4'):
+    DeviceFeed.create(digits_config(**{'model.num_classes': 5}), runtime.data_mesh(1))
+
+
+def test_batches_that_do_not_fit():
+  with pytest.raises(UserError, match='not divisible by the 8 devices; use 120 or 128'):
+    DeviceFeed.create(digits_config(batch_size=121), runtime.data_mesh(8))
+  with pytest.raises(UserError, match='larger than the 1437 examples'):
+    DeviceFeed.create(digits_config(batch_size=1440), runtime.data_mesh(8))
+
+
+def test_unprepared_data_names_the_command(tmp_path):
+  with pytest.raises(UserError, match=r'prepare_data --dataset=cifar10 --data_dir=\S+ --source='):
+    datasets.load('cifar10', 'train', str(tmp_path))

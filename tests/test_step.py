@@ -1,0 +1,288 @@
+"""The training step against one device, PyTorch, NumPy, and its own compiled program."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from senet_jax import config as config_lib, runtime
+from senet_jax.evaluation.metrics import cross_entropy
+from senet_jax.layers import BatchNormConfig, SEConfig
+from senet_jax.models import create_model
+from senet_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from senet_jax.training.state import TrainState, checksum, params_sha256
+from senet_jax.training.step import StepOptions, train_step
+
+
+def tiny_model(**options):
+  options = {'depths': (1, 1, 1), 'width': 8, 'se': SEConfig(ratio=4), **options}
+  return create_model('se_resnet20_cifar', **options)
+
+
+def batch_of(n: int, size: int = 8, classes: int = 10) -> dict:
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(n, size, size, 3)).astype(np.float32)
+  return {'images': images, 'labels': rng.integers(0, classes, n).astype(np.int32)}
+
+
+def state_of(model, optimizer, size: int = 8, **fields) -> TrainState:
+  variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    opt_state=optimizer.init(variables['params']),
+    **variables,
+    **fields,
+  )
+
+
+def program_of(model, optimizer, devices: int, options=StepOptions()):  # noqa: B008
+  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
+  return runtime.data_parallel(step, runtime.data_mesh(devices), (P(), P('data')), P())
+
+
+def max_error(a, b) -> float:
+  """Largest difference of two trees, relative to the largest value of each leaf."""
+
+  def error(x, y):
+    return float(np.abs(x - y).max() / (np.abs(y).max() + 1e-12))
+
+  return max(jax.tree.leaves(jax.tree.map(error, *jax.device_get((a, b)))))
+
+
+def tree_difference(a, b):
+  return jax.tree.map(np.subtract, *jax.device_get((a, b)))
+
+
+# --- many devices --------------------------------------------------------------------------------
+
+
+def test_gradient_of_eight_devices_is_that_of_one():
+  model, optimizer = tiny_model(bn=BatchNormConfig(scope='global')), optax.sgd(1.0)
+  state, batch = state_of(model, optimizer), batch_of(32)
+  after = {}
+  for devices in (1, 8):
+    after[devices], report = program_of(model, optimizer, devices)(state, batch)
+    assert report.metrics.loss.count == 32
+  # With plain SGD at rate 1 the change of the parameters is the gradient.
+  gradient = {n: tree_difference(state.params, s.params) for n, s in after.items()}
+  assert max(np.abs(g).max() for g in jax.tree.leaves(gradient[1])) > 0.05
+  assert max_error(gradient[8], gradient[1]) < 1e-4
+  assert max_error(after[8].batch_stats, after[1].batch_stats) < 1e-5
+
+
+def test_local_scope_takes_statistics_of_each_device():
+  model, optimizer = tiny_model(), optax.sgd(1.0)
+  state, batch = state_of(model, optimizer), batch_of(32)
+  local, _ = program_of(model, optimizer, 8)(state, batch)
+  whole, _ = program_of(model, optimizer, 1)(state, batch)
+  shards = [jax.tree.map(lambda x, i=i: x[4 * i : 4 * i + 4], batch) for i in range(8)]
+  one = program_of(model, optimizer, 1)
+  each = [one(state, shard)[0] for shard in shards]
+  mean = jax.tree.map(lambda *x: sum(x) / 8, *[s.variables for s in each])
+  assert max_error(local.variables, mean) < 1e-4
+  assert max_error(local.params, whole.params) > 1e-3
+
+
+_COLLECTIVE = re.compile(
+  r'= (\(.*?\)|\S+) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\('
+)
+
+
+@pytest.mark.parametrize('name', ['se_resnet50', 'se_resnext50_32x4d'])
+def test_compiled_step_has_one_collective(name):
+  model, optimizer = create_model(name), optax.sgd(0.1, 0.9)
+  state = jax.eval_shape(lambda: state_of(model, optimizer, size=32))
+  batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_of(8, size=32)))
+  program = program_of(model, optimizer, 8).lower(state, batch).compile()
+  collectives = _COLLECTIVE.findall(program.as_text())
+  assert [kind for _, kind, _ in collectives] == ['all-reduce']
+  shapes = re.findall(r'(\w+)\[([\d,]*)\]', collectives[0][0])
+  assert {dtype for dtype, _ in shapes} == {'f32'}
+  elements = sum(math.prod(map(int, filter(None, dims.split(',')))) for _, dims in shapes)
+  _, report = jax.eval_shape(program_of(model, optimizer, 8), state, batch)
+  metrics = len(jax.tree.leaves(report.metrics))
+  variables = sum(x.size for x in jax.tree.leaves(state.variables))
+  assert elements == variables + metrics
+
+
+# --- options of the step -------------------------------------------------------------------------
+
+
+def test_accumulation_averages_micro_batches():
+  model, optimizer = tiny_model(), optax.sgd(1.0)
+  state, batch = state_of(model, optimizer), batch_of(8)
+  program = program_of(model, optimizer, 1, StepOptions(accumulate=2))
+  accumulated, report = program(state, batch)
+  assert report.metrics.loss.count == 8
+  one = program_of(model, optimizer, 1)
+  first, second = (jax.tree.map(lambda x, s=s: x[s], batch) for s in (slice(4), slice(4, 8)))
+  a = one(state, first)[0]
+  b = one(state.replace(batch_stats=a.batch_stats), second)[0]
+  mean = jax.tree.map(lambda x, y: (x + y) / 2, a.params, b.params)
+  assert max_error(accumulated.params, mean) < 1e-4
+  assert max_error(accumulated.batch_stats, b.batch_stats) < 1e-5
+
+
+def test_ema_and_plateau_scale():
+  model, optimizer = tiny_model(), optax.sgd(1.0)
+  plateau = optax.contrib.reduce_on_plateau(0.5).init({'x': jnp.zeros(())})
+  plain = state_of(model, optimizer)
+  state = plain.replace(ema=plain.variables, plateau=plateau._replace(scale=jnp.float32(0.5)))
+  program = program_of(model, optimizer, 1, StepOptions(ema_decay=0.9))
+  batch = batch_of(8)
+  after, _ = program(state, batch)
+  full, _ = program_of(model, optimizer, 1)(plain, batch)
+  half = jax.tree.map(lambda x, y: (x + y) / 2, plain.params, full.params)
+  assert max_error(after.params, half) < 1e-4
+  expected = jax.tree.map(lambda x, y: 0.9 * x + 0.1 * y, plain.variables, after.variables)
+  assert max_error(after.ema, expected) < 1e-5
+  assert after.eval_variables is after.ema
+
+
+def test_divergence_is_noticed_at_its_step():
+  model, optimizer = tiny_model(), optax.sgd(0.1)
+  state, batch = state_of(model, optimizer), batch_of(8)
+  program = program_of(model, optimizer, 1)
+  state, report = program(state, batch)
+  assert report.first_bad_step() is None
+  state, bad = program(state, {**batch, 'images': batch['images'] * np.nan})
+  _, worse = program(state, batch)
+  assert report.add(bad).add(worse).first_bad_step() == 2
+
+
+def test_label_smoothing_against_numpy():
+  rng = np.random.default_rng(0)
+  logits, labels = rng.normal(size=(6, 5)), rng.integers(0, 5, 6)
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  target = 0.9 * np.eye(5)[labels] + 0.1 / 5
+  smoothed = cross_entropy(jnp.float32(logits), labels, 0.1)
+  np.testing.assert_allclose(smoothed, -(target * log_p).sum(-1), rtol=1e-5)
+  plain = cross_entropy(jnp.float32(logits), labels)
+  np.testing.assert_allclose(plain, -log_p[np.arange(6), labels], rtol=1e-5)
+
+
+def test_bfloat16_keeps_float32_state():
+  model, optimizer = tiny_model(dtype=jnp.bfloat16), optax.sgd(0.1, 0.9)
+  state, batch = state_of(model, optimizer), batch_of(16)
+  after, report = program_of(model, optimizer, 8)(state, batch)
+  assert {x.dtype.name for x in jax.tree.leaves((after.params, after.batch_stats))} == {'float32'}
+  assert report.metrics.loss.total.dtype == jnp.float32
+  exact, _ = program_of(tiny_model(), optimizer, 8)(state, batch)
+  change = tree_difference(after.params, state.params)
+  exact_change = tree_difference(exact.params, state.params)
+  flat, exact_flat = (
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (change, exact_change)
+  )
+  cosine = flat @ exact_flat / np.linalg.norm(flat) / np.linalg.norm(exact_flat)
+  assert 0.97 < cosine < 0.9999
+
+
+# --- optimizer and schedules ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_sgd_is_that_of_torch(nesterov):
+  torch = pytest.importorskip('torch')
+  config = config_lib.default()
+  config.optimizer.nesterov = nesterov
+  config.optimizer.weight_decay = 0.01
+  optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+  rng = np.random.default_rng(0)
+  start, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
+  params = {'kernel': jnp.float32(start)}
+  opt_state = optimizer.init(params)
+  twin = torch.nn.Parameter(torch.tensor(start))
+  theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+  for gradient in gradients:
+    updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    twin.grad = torch.tensor(gradient)
+    theirs.step()
+  np.testing.assert_allclose(params['kernel'], twin.detach().numpy(), rtol=1e-5)
+
+
+def test_decay_mask_leaves_out_all_but_kernels():
+  params = state_of(tiny_model(), optax.sgd(0.1)).params
+  mask = jax.tree.leaves_with_path(decay_mask('kernels')(params))
+  decayed = {jax.tree_util.keystr(path, simple=True, separator='/') for path, use in mask if use}
+  assert 'fc/kernel' in decayed and 'stage2_block1/se/fc1/kernel' in decayed
+  assert not any(name.endswith(('bias', 'scale')) for name in decayed)
+  assert decay_mask('all') is None
+
+
+def schedule_of(total: int, steps_per_epoch: float, **fields):
+  config = config_lib.default()
+  config.optimizer.learning_rate = 0.6
+  config.schedule.update(fields)
+  return make_schedule(config, total, steps_per_epoch)
+
+
+def test_step_schedule_drops_every_30_of_100_epochs():
+  schedule = schedule_of(1000, 10.0, name='step')
+  for step, rate in (
+    (0, 0.6),
+    (299, 0.6),
+    (300, 0.06),
+    (599, 0.06),
+    (600, 6e-3),
+    (900, 6e-4),
+    (999, 6e-4),
+  ):
+    assert float(schedule(step)) == pytest.approx(rate), step
+
+
+def test_cifar_recipe_is_the_published_one():
+  config = config_lib.cifar('se_resnet110_cifar')
+  per_epoch = 50_000 / 128
+  schedule = make_schedule(config, 64_000, per_epoch)
+  for step, rate in (
+    (0, 0.01),
+    (399, 0.01),
+    (400, 0.1),
+    (31_999, 0.1),
+    (32_000, 0.01),
+    (48_000, 1e-3),
+  ):
+    assert float(schedule(step)) == pytest.approx(rate), step
+
+
+def test_warmup_and_cosine():
+  schedule = schedule_of(110, 10.0, name='cosine', warmup=1.0, warmup_start=0.1)
+  assert float(schedule(0)) == pytest.approx(0.06)
+  assert float(schedule(5)) == pytest.approx(0.06 + 0.54 * 0.5)
+  for step in (10, 35, 60, 110):
+    expected = 0.6 * 0.5 * (1 + math.cos(math.pi * (step - 10) / 100))
+    assert float(schedule(step)) == pytest.approx(expected, abs=1e-6), step
+
+
+def test_multistep_in_steps_and_bad_boundaries():
+  fields = {'name': 'multistep', 'unit': 'steps', 'factor': 0.2}
+  schedule = schedule_of(100, 10.0, boundaries=(3.0, 7.0), **fields)
+  assert [round(float(schedule(s)), 4) for s in (2, 3, 6, 7)] == [0.6, 0.12, 0.12, 0.024]
+  with pytest.raises(ValueError, match=r'boundaries.*must rise'):
+    schedule_of(100, 10.0, boundaries=(7.0, 3.0), **fields)
+
+
+# --- digests -------------------------------------------------------------------------------------
+
+
+def test_digests_see_every_change():
+  variables = state_of(tiny_model(), optax.sgd(0.1)).variables
+  digests = {params_sha256(variables)}
+  sums = {int(checksum(variables))}
+  leaves, structure = jax.tree.flatten(variables)
+  for i in (0, 3, len(leaves) - 1):
+    changed = list(leaves)
+    changed[i] = leaves[i].at[(0,) * leaves[i].ndim].add(1e-3)
+    tree = jax.tree.unflatten(structure, changed)
+    digests.add(params_sha256(tree))
+    sums.add(int(checksum(tree)))
+  assert len(digests) == len(sums) == 4
+  swapped = [jnp.array([1.0, 2.0]), jnp.array([2.0, 1.0])]
+  assert int(checksum(swapped[0])) != int(checksum(swapped[1]))

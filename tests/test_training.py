@@ -1,0 +1,369 @@
+"""Whole runs: exact resumption after every kind of stop, schedules, faults, reports."""
+
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from senet_jax import cli, config as config_lib, runtime
+from senet_jax.data.device_feed import DeviceFeed
+from senet_jax.errors import UserError
+from senet_jax.tools import evaluate as evaluate_tool
+from senet_jax.training import saved
+from senet_jax.training.loop import train
+from senet_jax.training.progress import read_records
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# One small program for all runs here: 8 steps an epoch, 20 steps in all.
+SMALL = {
+  'model.name': 'se_resnet20_cifar',
+  'model.width': 8,
+  'model.se.ratio': 4,
+  'data.name': 'digits',
+  'data.fake': True,
+  'data.pad': 1,
+  'batch_size': 64,
+  'steps': 20,
+  'schedule.name': 'constant',
+  'optimizer.learning_rate': 0.05,
+  'checkpoint.every_steps': 5,
+  'checkpoint.keep': 10,
+  'log.every_steps': 4,
+  'log.tensorboard': False,
+}
+
+
+def small(**fields):
+  config = config_lib.default()
+  config.update_from_flattened_dict(SMALL)
+  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
+  return config
+
+
+def arguments(workdir, **fields) -> list[str]:
+  """The command line of a run of `small(**fields)`."""
+  values = {**SMALL, **{k.replace('__', '.'): v for k, v in fields.items()}}
+  overrides = [f'--config.{k}={v}' for k, v in values.items()]
+  config = ROOT / 'configs' / 'digits_se_r20.py'
+  same = ['--config.data.flip=True', '--config.data.image_size=8', '--config.schedule.warmup=0.0']
+  same += ['--config.optimizer.nesterov=False', '--config.optimizer.ema_decay=0.0']
+  command = [sys.executable, '-m', 'senet_jax.main', f'--config={config}', f'--workdir={workdir}']
+  return [*command, *same, *overrides]
+
+
+def summary(workdir) -> dict:
+  return json.loads((workdir / 'summary.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The run that nothing interrupted."""
+  workdir = tmp_path_factory.mktemp('whole')
+  assert train(small(), workdir) == 0
+  return workdir
+
+
+def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
+  """Sends a signal to this process when the run asks for the inputs of `step`."""
+  inputs = DeviceFeed.inputs
+
+  def killing(self, first, limit):
+    if first == step:
+      os.kill(os.getpid(), signal_number)
+    return inputs(self, first, limit)
+
+  monkeypatch.setattr(DeviceFeed, 'inputs', killing)
+
+
+# --- resumption ----------------------------------------------------------------------------------
+
+
+def test_two_halves_are_the_whole(whole, tmp_path, capsys):
+  assert train(small(steps=10), tmp_path) == 0
+  assert summary(tmp_path)['steps'] == 10
+  assert train(small(), tmp_path) == 0
+  assert 'resumed from step 10' in capsys.readouterr().out
+  halves, full = summary(tmp_path), summary(whole)
+  assert halves['params_sha256'] == full['params_sha256']
+  assert halves['final'] == full['final'] and halves['examples_seen'] == 20 * 64
+  # The end of the first half was an evaluation of its own; it stays in the records.
+  evals = {r['step']: r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'eval'}
+  assert list(evals) == [8, 10, 16, 20]
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch):
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    kill_at(patch, 7)
+    assert train(small(), tmp_path) == cli.PREEMPTED
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert not (tmp_path / 'summary.json').exists()
+  assert '8' in os.listdir(tmp_path / 'checkpoints')
+  assert train(small(), tmp_path) == 0
+  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+  # The stop came before the evaluation of step 8, which the second run made up for.
+  steps = [(r['kind'], r['step']) for r in read_records(tmp_path / 'metrics.jsonl')]
+  assert steps == [(r['kind'], r['step']) for r in read_records(whole / 'metrics.jsonl')]
+  assert summary(tmp_path)['best'] == summary(whole)['best']
+
+
+def test_sigkill_between_checkpoints(whole, tmp_path):
+  process = subprocess.Popen(arguments(tmp_path, steps=2000), stdout=subprocess.DEVNULL)
+  deadline = time.monotonic() + 240
+  try:
+    while not any(p.name.isdigit() for p in tmp_path.glob('checkpoints/*')):
+      assert process.poll() is None and time.monotonic() < deadline
+      time.sleep(0.01)
+  finally:
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+  done = max(int(p.name) for p in tmp_path.glob('checkpoints/*') if p.name.isdigit())
+  assert done < 20  # else it shows nothing
+  assert train(small(), tmp_path) == 0
+  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+
+
+def test_looped_run_keeps_its_kind(tmp_path, monkeypatch):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  assert train(small(steps_per_dispatch=5), whole) == 0
+  with monkeypatch.context() as patch:
+    kill_at(patch, 4)
+    assert train(small(steps_per_dispatch=4), parts) == cli.PREEMPTED
+  assert train(small(steps_per_dispatch=1), parts) == 0
+  assert summary(parts)['params_sha256'] == summary(whole)['params_sha256']
+
+
+def test_eight_devices_resumed_on_four(tmp_path):
+  """Which examples a step sees is `test_feed.py`'s; here the numbers agree as well."""
+  fields = {'bn__scope': 'global', 'steps': 12}
+  config = small(**fields)
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  assert train(config, whole) == 0
+  assert train(small(**{**fields, 'steps': 6}), parts) == 0
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4'}
+  done = subprocess.run(arguments(parts, **fields), env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'resumed from step 6' in done.stdout and '64 = 4 x 16 images' in done.stdout
+  assert summary(parts)['device'].startswith('4 x')
+  mesh = runtime.data_mesh()
+  eight, four = (saved.load(d, 'latest', mesh).variables for d in (whole, parts))
+  for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(four), strict=True):
+    np.testing.assert_allclose(b, a, rtol=1e-2, atol=1e-3)
+  assert summary(parts)['final']['loss'] == pytest.approx(summary(whole)['final']['loss'], rel=1e-3)
+
+
+def test_finished_run_says_so_again(whole, capsys):
+  before = summary(whole)
+  assert train(small(), whole) == 0
+  after = summary(whole)
+  assert after['params_sha256'] == before['params_sha256'] and after['final'] == before['final']
+
+
+# --- damage and mistakes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'flipped', 'missing'])
+def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
+  assert train(small(steps=10), tmp_path) == 0
+  newest = tmp_path / 'checkpoints' / '10'
+  files = sorted((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  if damage == 'truncated':
+    files[-1].write_bytes(files[-1].read_bytes()[:-1000])
+  elif damage == 'flipped':
+    data = bytearray(files[-1].read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    files[-1].write_bytes(data)
+  else:
+    files[-1].unlink()
+  assert train(small(), tmp_path) == 0
+  out = capsys.readouterr().out
+  assert 'checkpoint 10 ' in out and 'is damaged' in out and 'Falling back' in out
+  assert 'resumed from step 8' in out
+  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+  assert list((tmp_path / 'damaged').iterdir())  # set aside, not lost
+
+
+def test_all_checkpoints_damaged(tmp_path):
+  assert train(small(steps=2), tmp_path) == 0
+  for path in (tmp_path / 'checkpoints').rglob('*'):
+    if path.is_file() and 'METADATA' not in path.name:
+      path.write_bytes(b'')
+  with pytest.raises(UserError, match='none of the checkpoints .* can be read'):
+    train(small(), tmp_path)
+  assert (tmp_path / 'checkpoints' / '2').exists()
+
+
+def test_checksum_finds_what_the_format_does_not(whole, monkeypatch):
+  restore = ocp.CheckpointManager.restore
+
+  def changed(self, *args, **kwargs):
+    items = restore(self, *args, **kwargs)
+    items['state'] = items.state.replace(step=items.state.step + 1)
+    return items
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'restore', changed)
+  with pytest.raises(UserError, match='checksum differs'):
+    saved.load(whole, 'latest', runtime.data_mesh())
+
+
+def test_workdir_of_another_run_is_refused(whole):
+  given = small(model__se__ratio=2, optimizer__weight_decay=0.0)
+  with pytest.raises(UserError) as error:
+    train(given, whole)
+  assert 'model.se.ratio: 4 there, 2 given' in str(error.value)
+  assert 'optimizer.weight_decay: 0.0001 there, 0.0 given' in str(error.value)
+  with pytest.raises(UserError, match='data.eval_split.*dataset.eval.examples: 128 there, 64'):
+    train(small(data__eval_split='test[:64]'), whole)
+  neutral = small(model__se__fused=False, log__every_steps=3, checkpoint__keep=11)
+  assert train(neutral, whole) == 0
+
+
+def test_full_disk(tmp_path, monkeypatch):
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', full)
+  with pytest.raises(UserError, match='cannot write a checkpoint to .*: no space left'):
+    train(small(steps=2), tmp_path)
+
+
+def test_divergence_names_step_rate_and_checkpoint(tmp_path):
+  config = small(
+    schedule__name='multistep', schedule__unit='steps', schedule__boundaries=(10.0,),
+    schedule__factor=1e30, schedule__min_scale=0.0,
+  )  # fmt: skip
+  with pytest.raises(UserError) as error:
+    train(config, tmp_path)
+  message = str(error.value)
+  assert 'not finite at step 12' in message and '5e+28' in message
+  assert f'last good checkpoint: step 10 in {tmp_path}' in message
+
+
+# --- schedules that look at the evaluation -------------------------------------------------------
+
+
+def test_plateau_and_early_stopping(tmp_path, monkeypatch):
+  config = small(
+    steps=200, optimizer__learning_rate=1e-9, bn__momentum=0.0, bn__freeze_last_epochs=100.0,
+    schedule__name='plateau', schedule__patience=2, early_stopping__patience=5,
+    checkpoint__every_steps=0,
+  )  # fmt: skip
+  with monkeypatch.context() as patch:
+    kill_at(patch, 29)  # the counts survive a restart
+    assert train(config, tmp_path) == cli.PREEMPTED
+  assert train(config, tmp_path) == 0
+  records = read_records(tmp_path / 'metrics.jsonl')
+  # Nothing changes, so the first of six evaluations stays the best.
+  assert [r['step'] for r in records if r['kind'] == 'eval'] == [8, 16, 24, 32, 40, 48]
+  rates = {r['step']: r['learning_rate'] for r in records if r['kind'] == 'train'}
+  assert rates[24] == pytest.approx(1e-9)
+  assert rates[32] == pytest.approx(1e-10)
+  assert rates[48] == pytest.approx(1e-11)
+  assert summary(tmp_path)['steps'] == 48
+  assert train(config, tmp_path) == 0
+  assert summary(tmp_path)['steps'] == 48
+
+
+def test_frozen_statistics_at_the_end(tmp_path):
+  assert train(small(bn__freeze_last_epochs=1.25), tmp_path) == 0
+  mesh = runtime.data_mesh()
+  stats, params = {}, {}
+  for step in ('8', '10', '15', '20'):
+    variables = saved.load(tmp_path, step, mesh).variables
+    stats[step], params[step] = (
+      np.asarray(variables['batch_stats']['stage2_block1']['bn1']['mean']),
+      np.asarray(variables['params']['stage2_block1']['conv1']['kernel']),
+    )
+  assert (stats['8'] != stats['10']).any()
+  np.testing.assert_array_equal(stats['10'], stats['20'])
+  assert (params['15'] != params['20']).any()
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def test_what_a_run_leaves(whole):
+  found = summary(whole)
+  keys = ['final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s', 'images_per_second', 'params', 'params_sha256', 'device', 'versions', 'git_commit']  # fmt: skip
+  assert list(found) == keys
+  results = ['step', 'epoch', 'loss', 'top1_error', 'top3_error', 'top5_error']
+  assert list(found['final']) == list(found['best']) == results
+  assert (found['steps'], found['epochs'], found['examples_seen']) == (20, 2.5, 1280)
+  assert found['images_per_second'] > 0 and found['wall_time_s'] > 0
+  assert json.loads((whole / 'config.json').read_text())['model']['se']['ratio'] == 4
+  assert (whole / 'curves.png').read_bytes().startswith(b'\x89PNG')
+  records = read_records(whole / 'metrics.jsonl')
+  assert [r['step'] for r in records if r['kind'] == 'train'] == [4, 8, 12, 16, 20]
+  assert [r['step'] for r in records if r['kind'] == 'eval'] == [8, 16, 20]
+
+
+def test_evaluate_tool_agrees_with_the_run(whole, tmp_path, capsys):
+  output = tmp_path / 'e.json'
+  evaluate_tool.main([f'--workdir={whole}', '--checkpoint=latest', f'--output={output}'])
+  row, final = json.loads(output.read_text()), summary(whole)['final']
+  assert row['examples'] == 128 and row['step'] == 20
+  assert {k: row[k] for k in final if k in row} == pytest.approx(
+    {k: final[k] for k in final if k in row}
+  )
+  assert '128 images' in capsys.readouterr().out
+  evaluate_tool.main([f'--workdir={whole}', f'--output={output}', '--batch_size=24'])
+  row, best = json.loads(output.read_text()), summary(whole)['best']
+  assert row['step'] == best['step'] and row['top1_error'] == pytest.approx(best['top1_error'])
+  with pytest.raises(UserError, match="no checkpoint '12'; give best, latest or of"):
+    evaluate_tool.main([f'--workdir={whole}', '--checkpoint=12'])
+
+
+def test_newest_and_best_are_kept(tmp_path):
+  config = small(checkpoint__keep=1, checkpoint__every_steps=3, optimizer__learning_rate=0.3)
+  assert train(config, tmp_path) == 0
+  steps = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
+  assert steps == {20, summary(tmp_path)['best']['step']}
+
+
+def test_profile_of_chosen_steps(tmp_path, capsys):
+  assert train(small(steps=6, profile__start=2, profile__steps=3), tmp_path) == 0
+  assert 'trace of steps 2 to 5' in capsys.readouterr().out
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+
+
+def test_tensorboard_files(tmp_path):
+  pytest.importorskip('tensorflow')
+  assert train(small(steps=2, log__tensorboard=True), tmp_path) == 0
+  assert list(tmp_path.glob('events.out.tfevents.*'))
+
+
+# --- without TensorFlow --------------------------------------------------------------------------
+
+_WITHOUT = """
+import sys
+class Block:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in ('tensorflow', 'tensorflow_datasets') or name.startswith(
+        ('clu.metric_writers', 'clu.periodic_actions')):
+      raise ImportError('blocked: ' + name)
+sys.meta_path.insert(0, Block())
+import senet_jax
+from senet_jax.models import create_model
+create_model('se_resnet50')
+from senet_jax import main
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_no_tensorflow_is_needed(tmp_path):
+  command = [sys.executable, '-c', _WITHOUT, *arguments(tmp_path)[3:]]
+  command += ['--config.data.fake=False', '--config.steps=2', '--config.log.tensorboard=True']
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  assert done.returncode == 0, done.stderr
+  assert 'no TensorBoard files' in done.stdout
+  assert (tmp_path / 'summary.json').exists()
