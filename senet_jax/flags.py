@@ -1,6 +1,7 @@
 """The flags of `senet_jax.main`: `--config`, its fields, `--workdir`."""
 
 import argparse
+import ast
 import contextlib
 import pathlib
 from collections.abc import Iterator
@@ -65,7 +66,17 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
         f'{override.partition("=")[0]}={value!r} has the wrong type; '
         f'it is a {kind} ({fields[field]!r} in {file}).'
       ) from error
-  return _parse([f'--config={path}', *overrides])
+  config = _parse([f'--config={path}', *overrides])
+  for field in ('fused', 'stages'):  # of several types: their flags are text
+    config.model.se[field] = _literal(config.model.se[field])
+  return config
+
+
+def _literal(value):
+  """`'False'` and `'(2, 3)'` as what they say; other text, such as `'auto'`, stays."""
+  with contextlib.suppress(ValueError, SyntaxError):
+    return ast.literal_eval(value) if isinstance(value, str) else value
+  return value
 
 
 def _parse(argv: list[str]) -> ConfigDict:

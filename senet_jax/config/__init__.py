@@ -4,8 +4,8 @@ A file under `configs/` starts from `default()` or a recipe and sets what differ
 overrides single fields (`--config.batch_size=256`).
 """
 
-from senet_jax.config.checks import check, differences, flatten, from_dict, parse_stages
+from senet_jax.config.checks import check, differences, flatten, from_dict
 from senet_jax.config.defaults import default
 from senet_jax.config.recipes import cifar
 
-__all__ = ['check', 'cifar', 'default', 'differences', 'flatten', 'from_dict', 'parse_stages']
+__all__ = ['check', 'cifar', 'default', 'differences', 'flatten', 'from_dict']

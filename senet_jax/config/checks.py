@@ -1,6 +1,5 @@
 """The checks of a configuration before any device work, and comparisons of two."""
 
-import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -104,19 +103,6 @@ def _check_se(model: ConfigDict) -> None:
         f'config.model.se.{field}={model.se[field]!r} has no effect on {model.name!r}, which has '
         f"no SE; name the network 'se_{model.name}' or leave the field out."
       )
-
-
-def parse_stages(stages: Any) -> Any:
-  """`model.se.stages` as given on a command line, `'(2, 3)'`, as a tuple."""
-  if isinstance(stages, str) and stages != 'all':
-    try:
-      stages = ast.literal_eval(stages)
-    except (ValueError, SyntaxError) as error:
-      raise UserError(
-        f"config.model.se.stages={stages!r} must be 'all' or a list of stages such as (2, 3)."
-      ) from error
-    stages = stages if isinstance(stages, tuple | list) else (stages,)
-  return tuple(stages) if isinstance(stages, list) else stages
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -64,7 +64,8 @@ def _model() -> ConfigDict:
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
   c.width = config_dict.placeholder(int)  # channels of the stem
-  c.se = ConfigDict()  # of networks named se_…
+  # Of networks named se_…; not type-safe, as two fields take values of several types.
+  c.se = ConfigDict(type_safe=False)
   c.se.ratio = 16  # channels over hidden units
   c.se.use_bias = True  # in the two fully connected layers
   c.se.squeeze = 'avg'  # avg, max, none

@@ -27,7 +27,7 @@ class SEConfig:
     excitation: the gate's nonlinearity, `sigmoid`, `tanh` or `relu` (section 6.3).
     position: where the block sits in a residual unit (section 6.5, figure 5): `standard`, `pre`,
       `post`, `identity`, or `conv3x3` (SE_3x3, after the 3x3 convolution of a bottleneck).
-    stages: `all`, or a tuple of stages, numbered 2..5 as in the paper (section 6.4).
+    stages: `all`, or a stage or several, numbered 2..5 as in the paper (section 6.4).
     fused: take the squeeze from the statistics that BatchNorm takes; `auto` decides by platform.
       It never changes the variables.
 
@@ -44,7 +44,7 @@ class SEConfig:
   fused: str | bool = 'auto'
 
   def __post_init__(self):
-    if not isinstance(self.ratio, int) or self.ratio < 1:
+    if type(self.ratio) is not int or self.ratio < 1:
       raise errors.UserError(f'model.se.ratio={self.ratio!r} must be an integer of at least 1.')
     errors.one_of('model.se.squeeze', self.squeeze, SQUEEZES)
     errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
@@ -52,10 +52,12 @@ class SEConfig:
     errors.one_of('model.se.fused', self.fused, ('auto', True, False))
     if self.fused is True:
       raise errors.UserError('model.se.fused=True is not built yet; use auto or False.')
+    errors.one_of('model.se.use_bias', self.use_bias, (True, False))
     if self.stages != 'all':
-      object.__setattr__(self, 'stages', tuple(self.stages))
-      for stage in self.stages:
-        errors.one_of('model.se.stages', stage, range(2, 6), "Or give 'all'.")
+      stages = (self.stages,) if isinstance(self.stages, int) else tuple(self.stages)
+      for stage in stages or ('',):
+        errors.one_of('model.se.stages', stage, range(2, 6), "Give some of these, or 'all'.")
+      object.__setattr__(self, 'stages', stages)
 
   def in_stage(self, stage: int) -> bool:
     """Whether stage `stage` (2..5) has SE blocks."""

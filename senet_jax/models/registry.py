@@ -136,10 +136,13 @@ def create_model(
   se = overrides.pop('se', SEConfig() if entry.info.se else None)
   if se is not None and not isinstance(se, SEConfig):
     raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')
-  if num_classes is None:
-    num_classes = entry.info.num_classes
+  num_classes = entry.info.num_classes if num_classes is None else num_classes
+  if num_classes < 1:
+    raise errors.UserError(f'num_classes={num_classes} must be at least 1.')
+  dtype = jnp.dtype(dtype)
+  errors.one_of('model.dtype', dtype.name, ('float32', 'bfloat16', 'float16', 'float64'))
   arguments = {**entry.arguments, **overrides}
-  return entry.module(num_classes=num_classes, dtype=jnp.dtype(dtype), se=se, **arguments)
+  return entry.module(num_classes=num_classes, dtype=dtype, se=se, **arguments)
 
 
 def _entry(name: str) -> _Entry:

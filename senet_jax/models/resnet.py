@@ -29,7 +29,8 @@ class ResidualBlock(nn.Module):
     groups: of the 3x3 convolution of a bottleneck.
     stride_in: the convolution of a bottleneck that has the stride, `1x1` (the first) or `3x3`.
     preact: BN and ReLU in front of each convolution instead of behind it.
-    share_preact: pre-activation only: the shortcut too starts from the first BN and ReLU.
+    share_preact: pre-activation only: the shortcut too starts from the first BN and ReLU, and
+      SE at position `pre` gates what comes behind them.
     shortcut: where shapes differ, `projection` (1x1 convolution) or `pad` (subsample, zero
       channels; shortcut A).
     zero_init_last_bn: start post-activation units as identities.
@@ -158,6 +159,11 @@ class ResNet(nn.Module):
     errors.one_of('model.stride_in', self.stride_in, ('1x1', '3x3'))
     errors.one_of('model.pool_align', self.pool_align, ALIGNMENTS)
     errors.one_of('model.shortcut', self.shortcut, ('projection', 'pad'))
+    if self.width * self.group_width < 64:
+      raise errors.UserError(
+        f'model.width={self.width} leaves no channel in groups of {self.group_width} per 64; '
+        f'use at least {-(-64 // self.group_width)}.'
+      )
     if self.preact and self.zero_init_last_bn:
       raise errors.UserError(
         'model.zero_init_last_bn=True: the units of a pre-activation network end in a '

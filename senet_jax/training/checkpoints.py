@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,14 @@ class Checkpoints:
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
+    # The manager reads the metrics of all checkpoints and does not survive damaged ones.
+    broken = [
+      path.parents[1] for path in self._directory.glob('*/metrics/metrics') if _broken(path)
+    ]
+    if broken and self._options.read_only:
+      raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
+    for path in broken:
+      self._move_away(path)
     return ocp.CheckpointManager(
       self._directory,
       options=self._options,
@@ -180,11 +189,13 @@ class Checkpoints:
       return
     self._manager.close()
     for step in steps:
-      target = self._directory.parent / _DAMAGED
-      target.mkdir(exist_ok=True)
-      number = len(list(target.iterdir()))
-      (self._directory / str(step)).rename(target / f'{step}.{number}')
+      self._move_away(self._directory / str(step))
     self._manager = self._open()
+
+  def _move_away(self, path: pathlib.Path) -> None:
+    target = self._directory.parent / _DAMAGED
+    target.mkdir(exist_ok=True)
+    path.rename(target / f'{path.name}.{len(list(target.iterdir()))}')
 
 
 def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
@@ -210,6 +221,13 @@ def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: pathli
       f'{workdir} holds a run of another configuration ({fields}); '
       'set these fields back or give another --workdir.'
     )
+
+
+def _broken(path: pathlib.Path) -> bool:
+  try:
+    return not isinstance(json.loads(path.read_text()), dict)
+  except ValueError:
+    return True
 
 
 @contextlib.contextmanager

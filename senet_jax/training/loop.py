@@ -128,6 +128,7 @@ class Run:
       'looped': k > 1,
       'examples_seen': 0,
       'wall_time_s': 0.0,
+      'train_time_s': 0.0,  # without compilation, evaluation and saving
       'evaluated_step': 0,
       'final': None,
       'best': None,
@@ -210,7 +211,7 @@ class Run:
       jax.block_until_ready(previous)
       previous = report
     jax.block_until_ready(self.state)
-    self._clock.stop((step - first) * self.config.batch_size)
+    self.host['train_time_s'] += self._clock.stop((step - first) * self.config.batch_size)
     self._profile(step)
     self._check_finite()
     if step % self.config.log.every_steps == 0 or step in self.eval_steps:
@@ -228,6 +229,7 @@ class Run:
         label_smoothing=config.label_smoothing,
         accumulate=config.optimizer.accumulate,
         ema_decay=config.optimizer.ema_decay,
+        frozen_bn=frozen,
       ),
     )
     program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
@@ -253,7 +255,7 @@ class Run:
     )
 
   def _report(self, step: int) -> None:
-    rate = self._clock.take_recent_rate()
+    rate = self._clock.take_rate()
     record = {
       'kind': 'train',
       'step': step,
@@ -321,7 +323,7 @@ class Run:
   def finish(self) -> None:
     """Writes summary and curves, and says where they are."""
     self.host['wall_time_s'] = self._wall_time()
-    summary = summarize(self.state, self.host, self._clock.rate())
+    summary = summarize(self.state, self.host)
     cli.write_json(self.workdir / 'summary.json', summary)
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split

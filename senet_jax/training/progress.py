@@ -1,6 +1,5 @@
 """Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -111,39 +110,36 @@ def _duration(seconds: float) -> str:
 
 
 def _tensorboard_writer(workdir: pathlib.Path, say):
-  missing = [name for name in ('tensorflow', 'tensorboard') if not importlib.util.find_spec(name)]
-  if missing:
-    say(f'no TensorBoard files ({missing[0]} is not installed); all metrics are in metrics.jsonl.')
-    return None
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter
-
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it announces itself at every log level
+  try:
+    from clu.metric_writers import SummaryWriter
+  except ImportError as error:
+    say(f'no TensorBoard files ({error}); all metrics are in metrics.jsonl.')
+    return None
   return SummaryWriter(str(workdir))
 
 
 class Clock:
-  """Counts images over the time that training takes, without compilation and evaluation."""
+  """Times training alone, in pieces between `start` and `stop`."""
 
   def __init__(self):
-    self._total = self._recent = (0, 0.0)
+    self._images, self._seconds = 0, 0.0
     self._since = 0.0
 
   def start(self) -> None:
     """Training goes on."""
     self._since = time.monotonic()
 
-  def stop(self, images: int) -> None:
-    """Training pauses; the device is done with the `images` since the start."""
+  def stop(self, images: int) -> float:
+    """Training pauses, done with `images` since the start; returns the seconds since then."""
     seconds = time.monotonic() - self._since
-    self._total = (self._total[0] + images, self._total[1] + seconds)
-    self._recent = (self._recent[0] + images, self._recent[1] + seconds)
+    self._images += images
+    self._seconds += seconds
+    return seconds
 
-  def rate(self) -> float:
-    """Images a second since this object was made; 0 if there were none."""
-    images, seconds = self._total
-    return images / seconds if seconds else 0.0
-
-  def take_recent_rate(self) -> float:
+  def take_rate(self) -> float:
     """Images a second since this was last asked."""
-    (images, seconds), self._recent = self._recent, (0, 0.0)
-    return images / max(seconds, 1e-9)
+    rate = self._images / max(self._seconds, 1e-9)
+    self._images, self._seconds = 0, 0.0
+    return rate

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import runtime
 from senet_jax.data.datasets import dataset_info
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
@@ -30,8 +30,7 @@ def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
   model, bn = config.model, config.bn
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
   if model_info(model.name).se:
-    stages = config_lib.parse_stages(model.se.stages)
-    options['se'] = SEConfig(**{**model.se.to_dict(), 'stages': stages})
+    options['se'] = SEConfig(**model.se)
   return create_model(
     model.name,
     num_classes=model.num_classes or dataset_info(config.data.name).num_classes,

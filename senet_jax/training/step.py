@@ -61,11 +61,13 @@ class StepOptions:
     label_smoothing: of the targets.
     accumulate: micro-batches that the device's share of a batch is cut into.
     ema_decay: of the averaged variables; 0: none.
+    frozen_bn: the network keeps its running statistics.
   """
 
   label_smoothing: float = 0.0
   accumulate: int = 1
   ema_decay: float = 0.0
+  frozen_bn: bool = False
 
 
 def loss_fn(params, batch_stats, batch, *, model: nn.Module, label_smoothing: float):
@@ -141,6 +143,8 @@ def train_step(
   grads, batch_stats, metrics = runtime.sum_over_devices(local)
   devices = jax.lax.axis_size(runtime.DATA_AXIS)
   grads, batch_stats = jax.tree.map(lambda x: x / devices, (grads, batch_stats))
+  if options.frozen_bn:  # equal on all devices, but their mean need not be, in the last bit
+    batch_stats = state.batch_stats
 
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   updates = jax.tree.map(lambda u: u * state.scale, updates)

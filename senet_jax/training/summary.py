@@ -14,13 +14,12 @@ from senet_jax.training.state import TrainState, params_sha256
 _PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def summarize(state: TrainState, host: dict[str, Any], images_per_second: float) -> dict[str, Any]:
+def summarize(state: TrainState, host: dict[str, Any]) -> dict[str, Any]:
   """The contents of `summary.json`.
 
   Args:
     state: at the end of the run.
     host: counters and results of the run.
-    images_per_second: of training, without compilation and evaluation.
   """
   return {
     'final': host['final'],
@@ -29,7 +28,7 @@ def summarize(state: TrainState, host: dict[str, Any], images_per_second: float)
     'epochs': host['final']['epoch'],
     'examples_seen': host['examples_seen'],
     'wall_time_s': round(host['wall_time_s'], 2),
-    'images_per_second': round(images_per_second, 1),
+    'images_per_second': round(host['examples_seen'] / host['train_time_s'], 1),
     'params': sum(x.size for x in jax.tree.leaves(state.params)),
     'params_sha256': params_sha256(state.variables),
     'device': runtime.describe_devices(),
