@@ -24,6 +24,7 @@ _USER_OS_ERRORS = {
   errno.EROFS: 'choose a directory on a writable file system',
   errno.ENOENT: 'check the path',
   errno.ENOTDIR: 'a part of the path is a file, not a directory',
+  errno.EEXIST: 'it is a file; choose a directory',
   errno.EISDIR: 'give a file, not a directory',
 }
 

@@ -1,18 +1,25 @@
-"""The flags of `senet_jax.main`: `--config`, its fields, `--workdir`."""
+"""The flags of `senet_jax.main`: `--config`, its fields, `--workdir`.
+
+Not `ml_collections.config_flags`: that one reads `sys.argv` behind the caller's back and reports
+mistakes as tracebacks.
+"""
 
 import argparse
 import ast
-import contextlib
+import importlib.util
 import pathlib
-from collections.abc import Iterator
+import types
+from typing import Any
 
-from absl import flags as absl_flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from senet_jax import cli, config as config_lib
 from senet_jax.errors import UserError, one_of
 
-_FIELD = '--config.'
+_FIELD, _NO_FIELD = '--config.', '--noconfig.'
+# `(2, 3)` or `all`; `False` or `auto`.
+_OF_SEVERAL_TYPES = ('model.se.stages', 'model.se.fused')
+_BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -25,10 +32,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     UserError: a flag or field does not exist, or a value has the wrong type.
   """
   parser = cli.Parser('main', '')
-  parser.add_argument('--config', required=True, help='file with get_config(), :argument behind it')
+  parser.add_argument('--config', required=True)
   parser.add_argument('--workdir', type=pathlib.Path)
   parser.add_argument('--print_config', action='store_true')
-  overrides = [a for a in argv if a.startswith((_FIELD, '--noconfig.'))]
+  overrides = [a for a in argv if a.startswith((_FIELD, _NO_FIELD))]
   options = parser.parse_args([a for a in argv if a not in overrides])
   if options.workdir is None and not options.print_config:
     parser.error('--workdir is missing: the directory for checkpoints, metrics and curves')
@@ -37,62 +44,78 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def load(path: str, overrides: list[str]) -> ConfigDict:
-  """Reads the configuration file `path` (`file.py` or `file.py:argument`) and applies overrides.
+  """Reads a configuration file and applies overrides.
 
   Args:
-    path: of a file with `get_config()`.
+    path: of a file with `get_config()`, or `file.py:argument` for `get_config('argument')`.
     overrides: `--config.field=value`, for a Boolean also `--config.field` and `--noconfig.field`.
 
   Raises:
     UserError: see `parse`.
   """
-  file = pathlib.Path(path.partition(':')[0])
+  name, _, argument = path.partition(':')
+  file = pathlib.Path(name)
   if not file.is_file():
     raise UserError(f'--config={path}: there is no file {file}; see configs/README.md for a list.')
-  with _config_errors(path):
-    config = _parse([f'--config={path}'])
-  fields = dict(config_lib.flatten(config))
+  try:
+    get_config = _module(file).get_config
+    config = get_config(argument) if argument else get_config()
+  except UserError:
+    raise
+  except Exception as error:  # the file is the user's: whatever it raises is a mistake in it
+    raise UserError(f'--config={path}: {type(error).__name__}: {error}') from error
   for override in overrides:
-    name, equals, value = override.removeprefix('--no').removeprefix('--').partition('=')
-    field = name.removeprefix('config.')
-    one_of('the field --config.X with X', field, fields)
-    if not equals and not isinstance(fields[field], bool):
-      raise UserError(f'{override} needs a value: {override}=…')
-    try:
-      config = _parse([f'--config={path}', override])
-    except (absl_flags.Error, TypeError, ValueError) as error:
-      kind = type(fields[field]).__name__
-      raise UserError(
-        f'{override.partition("=")[0]}={value!r} has the wrong type; '
-        f'it is a {kind} ({fields[field]!r} in {file}).'
-      ) from error
-  config = _parse([f'--config={path}', *overrides])
-  for field in ('fused', 'stages'):  # of several types: their flags are text
-    config.model.se[field] = _literal(config.model.se[field])
+    apply(config, override)
   return config
 
 
-def _literal(value):
-  """`'False'` and `'(2, 3)'` as what they say; other text, such as `'auto'`, stays."""
-  with contextlib.suppress(ValueError, SyntaxError):
-    return ast.literal_eval(value) if isinstance(value, str) else value
-  return value
+def apply(config: ConfigDict, override: str) -> None:
+  """Sets one field of `config` from the command line.
 
-
-def _parse(argv: list[str]) -> ConfigDict:
-  # Values of its own: flags exist only while a command runs.
-  values = absl_flags.FlagValues()
-  holder = config_flags.DEFINE_config_file('config', flag_values=values, lock_config=True)
-  values(['main', *argv])
-  return holder.value
-
-
-@contextlib.contextmanager
-def _config_errors(path: str) -> Iterator[None]:
-  """Words what a mistake in a configuration file raises."""
+  Raises:
+    UserError: the field does not exist, or the value has the wrong type.
+  """
+  fields = dict(config_lib.flatten(config))
+  flag, equals, text = override.partition('=')
+  field = flag.removeprefix(_NO_FIELD).removeprefix(_FIELD)
+  one_of('the field --config.X with X', field, fields)
+  *parents, leaf = field.split('.')
+  owner = config
+  for parent in parents:
+    owner = owner[parent]
+  kind = owner.get_type(leaf)
+  if not equals:
+    if kind is not bool:
+      raise UserError(f'{override} needs a value: {override}=…')
+    text = str(flag.startswith(_FIELD))
   try:
-    yield
-  except UserError:
-    raise
-  except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
-    raise UserError(f'--config={path}: {" ".join(str(error).split())}') from error
+    owner[leaf] = _literal(text) if field in _OF_SEVERAL_TYPES else _value(kind, text)
+  except (KeyError, TypeError, ValueError, SyntaxError) as error:
+    raise UserError(
+      f'{flag}={text!r} has the wrong type: it takes {kind.__name__}, '
+      f'and is {fields[field]!r} without this flag.'
+    ) from error
+
+
+def _value(kind: type, text: str) -> Any:
+  """The value of type `kind` that `text` stands for."""
+  if kind is bool:
+    return _BOOLEANS[text.lower()]
+  if kind is tuple:
+    value = ast.literal_eval(text)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+  return kind(text)
+
+
+def _literal(text: str) -> Any:
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _module(file: pathlib.Path) -> types.ModuleType:
+  spec = importlib.util.spec_from_file_location('config_file', file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module

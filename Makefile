@@ -1,0 +1,31 @@
+# `make demo` and `make test` work on a fresh machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+
+.PHONY: demo test lint clean
+
+# Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
+demo: $(VENV)/.base
+	$(VENV)/bin/python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=runs/digits
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf $(VENV) runs
+
+# constraints.txt pins what was tested.
+$(VENV)/.base: setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "senet_jax needs Python 3.11 or newer; give one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@

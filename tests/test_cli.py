@@ -1,0 +1,181 @@
+"""Every mistake a user can make ends in one line and exit status 2, before any device work."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from senet_jax import cli, main
+from senet_jax.errors import UserError
+
+BASE = '--config={root}/tests/default_config.py'
+
+
+def run(monkeypatch, capsys, *argv: str) -> tuple[int, str]:
+  """Runs the main command as `python -m` would; returns the exit status and standard error."""
+  monkeypatch.setattr(sys, 'argv', ['main', *argv])
+  with pytest.raises(SystemExit) as exit_info:
+    cli.run(main.main)
+  return exit_info.value.code, capsys.readouterr().err
+
+
+MISTAKES = {
+  'unknown_field': (
+    ['--config.model.nam=x'],
+    r"'model\.nam' is unknown; did you mean 'model\.name'",
+  ),
+  'wrong_type': (
+    ['--config.batch_size=many'],
+    r"batch_size='many' has the wrong type: it takes int, and is 128",
+  ),
+  'wrong_boolean': (['--config.data.flip=maybe'], r"flip='maybe' has the wrong type: .* bool"),
+  'wrong_tuple': (['--config.schedule.boundaries=(1,'], r'boundaries=.* takes tuple'),
+  'float_for_int': (['--config.seed=2.5'], r"seed='2\.5' has the wrong type"),
+  'no_value': (['--config.seed'], r'--config\.seed needs a value'),
+  'unknown_flag': (['--wrokdir=x'], r'unrecognized arguments: --wrokdir=x'),
+  'unknown_model': (
+    ['--config.model.name=se_resnet51'],
+    r"model\.name='se_resnet51' is unknown; did you mean .*'se_resnet50'",
+  ),
+  'unknown_option': (
+    ['--config.model.shortcut=B'],
+    r"model\.shortcut='B' is unknown \(allowed: projection, pad\)",
+  ),
+  'option_of_no_network_like_it': (
+    ['--config.model.name=se_resnet20_cifar', '--config.model.zero_init_last_bn=True'],
+    r'zero_init_last_bn=True: the units of a pre-activation network',
+  ),
+  'se_on_plain': (
+    ['--config.model.name=resnet50', '--config.model.se.ratio=8'],
+    r"model\.se\.ratio=8 has no effect on 'resnet50'.*'se_resnet50'",
+  ),
+  'se_squeeze': (['--config.model.se.squeeze=mean'], r"squeeze='mean' is unknown.*avg, max, none"),
+  'se_stage': (['--config.model.se.stages=(2,7)'], r'stages=7 is unknown'),
+  'fused': (['--config.model.se.fused=True'], r'fused=True is not built yet; use auto or False'),
+  'schedule': (['--config.schedule.name=exp'], r"schedule\.name='exp' is unknown"),
+  'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must not be negative'),
+  'dataset': (['--config.data.name=mnist'], r"data\.name='mnist' is unknown \(allowed: digits"),
+  'split': (['--config.data.eval_split=val'], r"'val' is unknown.*train, test"),
+  'devices': (
+    ['--config.batch_size=100'],
+    r'batch_size=100 is not divisible by the 8 devices; use 96 or 104',
+  ),
+  'ghost': (
+    ['--config.bn.scope=ghost', '--config.bn.ghost_size=5'],
+    r'ghost_size=5 does not divide the 16 images',
+  ),
+  'accumulate': (
+    ['--config.optimizer.accumulate=3'],
+    r'accumulate=3 does not divide the 16 images',
+  ),
+  'labels': (
+    ['--config.model.num_classes=4'],
+    r'outside 0 to 3; change .* config\.model\.num_classes',
+  ),
+  'not_prepared': (
+    ['--config.data.name=cifar100', '--config.data.dir={tmp}'],
+    r'cifar100 is not prepared in \S+; run: python -m senet_jax\.tools\.prepare_data '
+    r'--dataset=cifar100 --data_dir=\S+ --source=',
+  ),
+  'init_from': (['--config.init_from=x'], r'init_from is not built yet'),
+  'workdir_is_file': (['--workdir={tmp}/file'], r'file'),
+  'workdir_in_file': (['--workdir={tmp}/file/run'], r'Not a directory: \S+; a part of the path'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_one_line_and_status_2(mistake, monkeypatch, capsys, tmp_path, request):
+  arguments, pattern = MISTAKES[mistake]
+  (tmp_path / 'file').write_text('')
+  given = [BASE, '--workdir={tmp}/run', '--config.data.name=digits', *arguments]
+  given = [a.format(root=request.config.rootpath, tmp=tmp_path) for a in given]
+  status, message = run(monkeypatch, capsys, *given)
+  assert status == cli.USER_ERROR
+  assert re.fullmatch(r'senet_jax: [^\n]+\n', message), message
+  assert re.search(pattern, message), message
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+@pytest.mark.parametrize(
+  ('text', 'pattern'),
+  [
+    ('def get_config(): return undefined', r'undefined'),
+    ('def get_config(:', r'syntax'),
+    ('import senet_jax.nothing', r'senet_jax\.nothing'),
+    ('def get_config():\n  c = default()\n  c.batch = 3\n  return c', r'batch'),
+    ('def get_config():\n  c = default()\n  c.seed = "a"\n  return c', r'seed'),
+    ('x = 1', r'get_config'),
+  ],
+)
+def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text(f'from senet_jax.config import default\n{text}')
+  status, message = run(monkeypatch, capsys, f'--config={path}', f'--workdir={tmp_path}')
+  assert status == cli.USER_ERROR
+  assert re.fullmatch(r'senet_jax: [^\n]+\n', message), message
+  assert re.search(pattern, message) and str(path) in message
+
+
+def test_missing_arguments(monkeypatch, capsys, tmp_path, request):
+  status, message = run(monkeypatch, capsys, '--config=configs/nothing.py', '--workdir=x')
+  assert status == 2 and 'there is no file configs/nothing.py' in message
+  config = BASE.format(root=request.config.rootpath)
+  status, message = run(monkeypatch, capsys, config)
+  assert status == 2 and '--workdir is missing' in message
+
+
+def test_print_config_shows_overrides(monkeypatch, capsys, request):
+  arguments = ['--print_config', '--config.model.se.stages=(2, 3)', '--noconfig.data.flip']
+  arguments += ['--config.model.se.fused=False', '--config.steps=7']
+  config = BASE.format(root=request.config.rootpath)
+  monkeypatch.setattr(sys, 'argv', ['main', config, *arguments])
+  with pytest.raises(SystemExit) as exit_info:
+    cli.run(main.main)
+  out = capsys.readouterr().out
+  assert exit_info.value.code == 0
+  assert 'steps: 7' in out and 'flip: false' in out and 'fused: false' in out
+  assert re.search(r'stages: .*\n\s+- 2\n\s+- 3', out)
+
+
+def test_help_imports_nothing_slow():
+  code = (
+    'import sys, contextlib, io\n'
+    'from senet_jax import main\n'
+    'from senet_jax.tools import evaluate\n'
+    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
+    '  main.main(["--help"])\n'
+    '  evaluate.main(["--help"])\n'
+    'slow = {"jax", "flax", "tensorflow", "ml_collections", "orbax"} & set(sys.modules)\n'
+    'assert not slow, slow\n'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_user_errors_become_one_line(monkeypatch, capsys):
+  def fail(argv):
+    raise UserError('two\n  lines')
+
+  monkeypatch.setattr(sys, 'argv', ['x'])
+  with pytest.raises(SystemExit) as exit_info:
+    cli.run(fail)
+  assert exit_info.value.code == 2
+  assert capsys.readouterr().err == 'senet_jax: two lines\n'
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+  def bug(argv):
+    raise ValueError('a bug')
+
+  monkeypatch.setattr(sys, 'argv', ['x'])
+  with pytest.raises(ValueError, match='a bug'):
+    cli.run(bug)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'sub' / 'x.json'
+  cli.write_json(path, {'a': 1})
+  with pytest.raises(TypeError):
+    cli.write_json(path, {'a': object()})
+  assert path.read_text() == '{\n  "a": 1\n}\n'
+  assert [p.name for p in path.parent.iterdir()] == ['x.json']
