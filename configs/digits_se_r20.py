@@ -1,4 +1,12 @@
-"""SE-ResNet-20 on the handwritten digits of scikit-learn: what `make demo` runs."""
+"""SE-ResNet-20 on the handwritten digits of scikit-learn: what `make demo` runs.
+
+  python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=runs/digits
+
+Hardware: two CPU cores, about 35 s of training.
+Published: not in the paper.
+Measured: see results/digits_se_r20.json. The settings were chosen on a fifth of the training split,
+never on the test split.
+"""
 
 from senet_jax import config as defaults
 
@@ -11,8 +19,7 @@ def get_config():
   config.data.pad = 1
   config.data.flip = False
   config.batch_size = 64
-  config.epochs = 10.0
-  config.optimizer.learning_rate = 0.1
+  config.epochs = 30.0
   config.optimizer.nesterov = True
   config.schedule.name = 'cosine'
   config.schedule.warmup = 1.0

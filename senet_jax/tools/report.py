@@ -1,0 +1,177 @@
+"""Keeps measured results and writes the tables that show them.
+
+  python -m senet_jax.tools.report --record=NAME --command='...' WORKDIR [WORKDIR ...]
+  python -m senet_jax.tools.report
+
+The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
+one a seed. The second form rewrites the tables between `<!-- results -->` and `<!-- /results -->`
+in README.md and configs/README.md: one row a configuration, the published error beside ours.
+"""
+
+import ast
+import datetime
+import json
+import os
+import pathlib
+import statistics
+from typing import Any
+
+from senet_jax import cli
+from senet_jax.errors import UserError
+
+BEGIN, END = '<!-- results -->', '<!-- /results -->'
+_PUBLISHED_IN = {'cifar10': 'table_4', 'cifar100': 'table_5', 'imagenet2012': 'table_2'}
+_OF_A_RUN = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
+             'images_per_second', 'params_sha256')  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command with the arguments `argv`."""
+  parser = cli.Parser('tools.report', __doc__)
+  parser.add_argument('workdirs', nargs='*', type=pathlib.Path, metavar='WORKDIR')
+  parser.add_argument('--record', metavar='NAME', help='of the results file to write')
+  parser.add_argument('--command', help='that made the runs, to be kept with the result')
+  parser.add_argument('--note', default='', help='what a reader of the number should know')
+  parser.add_argument('--root', type=pathlib.Path, default=pathlib.Path(), help='of the project')
+  args = parser.parse_args(argv)
+  results = args.root / 'results'
+  if args.record:
+    if not args.workdirs or not args.command:
+      parser.error('--record needs --command and at least one WORKDIR')
+    record(results / f'{args.record}.json', args.workdirs, args.command, args.note)
+  for page in (args.root / 'README.md', args.root / 'configs' / 'README.md'):
+    links = os.path.relpath(results, page.parent)
+    replace_table(page, table(args.root, links))
+    print(f'wrote {page}')
+
+
+def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note: str) -> None:
+  """Writes the results file of finished runs, and their curves beside it.
+
+  Args:
+    path: of the JSON file.
+    workdirs: of runs that differ in nothing but the seed.
+    command: that made them.
+    note: what a reader should know.
+
+  Raises:
+    UserError: a run is not finished, or they are of different experiments.
+  """
+  from senet_jax import config as config_lib
+  from senet_jax.models import model_info
+  from senet_jax.training import curves
+  from senet_jax.training.progress import read_records
+  from senet_jax.training.saved import read_config
+
+  configs = [read_config(workdir) for workdir in workdirs]
+  for workdir, config in zip(workdirs, configs, strict=True):
+    differing = set(config_lib.differences(configs[0], config)) - {'seed'}
+    if differing:
+      raise UserError(f'{workdir} differs from {workdirs[0]} in {", ".join(sorted(differing))}.')
+  summaries = [_read_summary(workdir) for workdir in workdirs]
+  info, first = model_info(configs[0].model.name), summaries[0]
+  errors = [s['final']['top1_error'] for s in summaries]
+  published = info.published.get(_PUBLISHED_IN.get(configs[0].data.name), {})
+  row = {
+    'command': command,
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    'model': info.name,
+    'dataset': configs[0].data.name,
+    'params': first['params'],
+    'published_top1_error': published.get('top1_error'),
+    'top1_error': _statistics(errors),
+    'images_per_second': _statistics([s['images_per_second'] for s in summaries]),
+    'note': note,
+    'git_commit': first['git_commit'],
+    'device': first['device'],
+    'cpu_cores': os.cpu_count(),
+    'versions': first['versions'],
+    'runs': [
+      {'seed': c.seed, **{k: s[k] for k in _OF_A_RUN}}
+      for c, s in zip(configs, summaries, strict=True)
+    ],
+    'config': configs[0].to_dict(),
+  }
+  cli.write_json(path, row)
+  title = f'{info.name} on {row["dataset"]}, {first["epochs"]:g} epochs'
+  curves.plot(read_records(workdirs[0] / 'metrics.jsonl'), path.with_suffix('.png'), title)
+
+
+def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads((workdir / 'summary.json').read_text())
+  except FileNotFoundError as error:
+    raise UserError(f'{workdir} holds no finished run: there is no summary.json in it.') from error
+
+
+def _statistics(values: list[float]) -> dict[str, float]:
+  return {
+    'mean': statistics.mean(values),
+    'std': statistics.stdev(values) if len(values) > 1 else None,
+    'n': len(values),
+  }
+
+
+def table(root: pathlib.Path, links: str) -> str:
+  """The results as a Markdown table.
+
+  Args:
+    root: of the project, with `configs/` and `results/`.
+    links: path of `results/` seen from the page.
+  """
+  found = {p.stem: json.loads(p.read_text()) for p in sorted((root / 'results').glob('*.json'))}
+  lines = [
+    '| experiment | published test error | ours | gap | images/s | |',
+    '|---|---|---|---|---|---|',
+  ]
+  names = [p.stem for p in sorted((root / 'configs').glob('*.py'))]
+  # A shortened run of a configuration has a name of its own, and comes below it.
+  for name in sorted({*names, *found}):
+    if name in found:
+      lines.append(_row(name, found[name], links))
+    else:
+      lines.append(f'| `{name}` | {_published(root, name)} | not run | | | |')
+  return '\n'.join(lines)
+
+
+def _row(name: str, result: dict[str, Any], links: str) -> str:
+  error, published = result['top1_error'], result['published_top1_error']
+  shown = f'{error["mean"]:.2f} %'
+  if error['std'] is not None:
+    shown = f'{error["mean"]:.2f} ± {error["std"]:.2f} % (n = {error["n"]})'
+  gap = '' if published is None else f'{error["mean"] - published:+.2f}'
+  cells = [
+    f'`{name}`' + (f': {result["note"]}' if result['note'] else ''),
+    'none' if published is None else f'{published:.2f} %',
+    shown,
+    gap,
+    f'{result["images_per_second"]["mean"]:.0f} on {result["device"]}',
+    f'[numbers]({links}/{name}.json), [curves]({links}/{name}.png)',
+  ]
+  return f'| {" | ".join(cells)} |'
+
+
+def _published(root: pathlib.Path, name: str) -> str:
+  """The published figure, from the line of the configuration's header that gives it."""
+  text = ast.get_docstring(ast.parse((root / 'configs' / f'{name}.py').read_text()))
+  lines = [line for line in text.splitlines() if line.startswith('Published: ')]
+  figure = lines[0].removeprefix('Published: ').rstrip('.') if lines else 'none'
+  return figure.removeprefix('test error ').replace('not in the paper', 'none')
+
+
+def replace_table(page: pathlib.Path, text: str) -> None:
+  """Puts `text` between the marks of `page`.
+
+  Raises:
+    UserError: the page has no such marks.
+  """
+  content = page.read_text()
+  before, begin, rest = content.partition(BEGIN)
+  _, end, after = rest.partition(END)
+  if not begin or not end:
+    raise UserError(f'{page} has no lines {BEGIN} and {END} to put the table between.')
+  page.write_text(f'{before}{BEGIN}\n{text}\n{END}{after}')
+
+
+if __name__ == '__main__':
+  cli.run(main)
