@@ -39,7 +39,10 @@ class Metrics(clu_metrics.Collection):
 
   def report(self) -> dict[str, float]:
     """The averages as Python numbers, errors in percent."""
-    return {k: float(v) * (100 if k in TOP_K else 1) for k, v in self.compute().items()}
+    averages = {name: getattr(self, name) for name in ('loss', *TOP_K)}
+    # Divided here, in float64: the sums of errors are whole numbers, exact in float32.
+    values = {name: float(x.total) / float(x.count) for name, x in averages.items()}
+    return {name: 100 * x if name in TOP_K else x for name, x in values.items()}
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:

@@ -93,7 +93,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     'config': configs[0].to_dict(),
   }
   cli.write_json(path, row)
-  title = f'{info.name} on {row["dataset"]}, {first["epochs"]:g} epochs'
+  title = f'{info.name} on {row["dataset"]}, {first["epochs"]:.3g} epochs'
   curves.plot(read_records(workdirs[0] / 'metrics.jsonl'), path.with_suffix('.png'), title)
 
 

@@ -1,0 +1,78 @@
+"""Results files and the tables made from them."""
+
+import json
+import pathlib
+
+import pytest
+
+from senet_jax.errors import UserError
+from senet_jax.tools import report
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path):
+  """A small project with two finished runs of one experiment."""
+  from senet_jax import cli, config
+
+  for name in ('configs', 'results'):
+    (tmp_path / name).mkdir()
+  for page in (tmp_path / 'README.md', tmp_path / 'configs' / 'README.md'):
+    page.write_text(f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n')
+  for name, figure in (('a', 'test error 5.21 % (Table 4)'), ('b', 'not in the paper')):
+    (tmp_path / 'configs' / f'{name}.py').write_text(f'"""A.\n\nPublished: {figure}.\n"""\n')
+  for seed, error in ((0, 5.0), (1, 6.0)):
+    workdir = tmp_path / f'run{seed}'
+    values = config.cifar('se_resnet110_cifar')
+    values.seed = seed
+    cli.write_json(workdir / 'config.json', values.to_dict())
+    result = {'top1_error': error, 'loss': 1.0, 'epoch': 164.0, 'kind': 'eval', 'step': 64000}
+    summary = dict.fromkeys(report._OF_A_RUN, 0) | {
+      'final': result, 'epochs': 164.0, 'images_per_second': 100.0 + seed, 'params': 7,
+      'device': '1 x cpu', 'versions': {}, 'git_commit': 'abc',
+    }  # fmt: skip
+    cli.write_json(workdir / 'summary.json', summary)
+    (workdir / 'metrics.jsonl').write_text(json.dumps(result) + '\n')
+  return tmp_path
+
+
+def test_record_and_table(project, capsys):
+  runs = [str(project / f'run{seed}') for seed in (0, 1)]
+  report.main(['--record=a', '--command=x y', '--note=a note', f'--root={project}', *runs])
+  row = json.loads((project / 'results' / 'a.json').read_text())
+  assert row['top1_error'] == {'mean': 5.5, 'std': pytest.approx(0.5**0.5), 'n': 2}
+  assert (row['published_top1_error'], row['command']) == (5.21, 'x y')
+  assert [run['seed'] for run in row['runs']] == [0, 1]
+  assert row['config']['model']['name'] == 'se_resnet110_cifar'
+  assert (project / 'results' / 'a.png').read_bytes().startswith(b'\x89PNG')
+  page = (project / 'README.md').read_text()
+  assert page.startswith('before\n') and page.endswith('after\n') and 'old' not in page
+  assert '| `a`: a note | 5.21 % | 5.50 ± 0.71 % (n = 2) | +0.29 | 100 on 1 x cpu |' in page
+  assert '| `b` | none | not run | | | |' in page
+  assert '(../results/a.json)' in (project / 'configs' / 'README.md').read_text()
+
+
+def test_what_cannot_be_recorded(project):
+  (project / 'run1' / 'summary.json').unlink()
+  given = ['--record=a', '--command=x', f'--root={project}', str(project / 'run0')]
+  with pytest.raises(UserError, match='no finished run'):
+    report.main([*given, str(project / 'run1')])
+  path = project / 'run1' / 'config.json'
+  path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+  with pytest.raises(UserError, match=r'differs from .* in batch_size'):
+    report.main([*given, str(project / 'run1')])
+  with pytest.raises(UserError, match='--record needs'):
+    report.main(['--record=a', f'--root={project}'])
+
+
+@pytest.mark.parametrize('page', ['README.md', 'configs/README.md'])
+def test_committed_tables_are_those_of_the_results(page):
+  links = 'results' if page == 'README.md' else '../results'
+  assert report.table(ROOT, links) in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'results').rglob('*.json')), ids=lambda p: p.stem)
+def test_results_are_evidence(path):
+  row = json.loads(path.read_text())
+  assert {'command', 'git_commit', 'device', 'versions'} <= row.keys()
