@@ -2,13 +2,11 @@
 
 import argparse
 import errno
-import json
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from senet_jax.errors import UserError
 
@@ -49,15 +47,6 @@ class Parser(argparse.ArgumentParser):
     self.add_argument(
       '--output', type=pathlib.Path, help='also write the numbers to this JSON file'
     )
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes `value` to `path` as JSON, whole or not at all."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n')
-  partial.replace(path)
 
 
 def run(command: Callable[[list[str]], int | None]) -> NoReturn:

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# More choices than this make a message that nobody reads.
+_LISTED = 40
+
 
 class UserError(ValueError):
   """A mistake in what was given: the message says what was given, what is allowed, what to change.
@@ -28,5 +31,5 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
     return
   close = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=3, cutoff=0.5)
   guess = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
-  choices = ', '.join(map(str, allowed))
-  raise UserError(f'{field}={given!r} is unknown{guess} (allowed: {choices}). {hint}'.rstrip())
+  choices = f' (allowed: {", ".join(map(str, allowed))})' if len(allowed) <= _LISTED else ''
+  raise UserError(f'{field}={given!r} is unknown{guess}{choices}. {hint}'.rstrip())

@@ -64,6 +64,7 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
     raise
   except Exception as error:  # the file is the user's: whatever it raises is a mistake in it
     raise UserError(f'--config={path}: {type(error).__name__}: {error}') from error
+  config_lib.check_fields(config, f'--config={path}: get_config()')
   for override in overrides:
     apply(config, override)
   return config
@@ -78,7 +79,7 @@ def apply(config: ConfigDict, override: str) -> None:
   fields = dict(config_lib.flatten(config))
   flag, equals, text = override.partition('=')
   field = flag.removeprefix(_NO_FIELD).removeprefix(_FIELD)
-  one_of('the field --config.X with X', field, fields)
+  one_of('the field --config.X with X', field, fields, 'See --print_config for all fields.')
   *parents, leaf = field.split('.')
   owner = config
   for parent in parents:

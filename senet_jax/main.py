@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
   runtime.use_compilation_cache()
   from senet_jax.training.loop import train
 
-  return train(options.config, options.workdir)
+  return 0 if train(options.config, options.workdir) else cli.PREEMPTED
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 
 import jax
@@ -86,11 +87,33 @@ def per_device(batch_size: int, devices: int, field: str = 'batch_size') -> int:
   return batch_size // devices
 
 
+def checksum(tree) -> int:
+  """CRC-32 over all arrays of `tree`, against damaged files; brings them to the host."""
+  value = 0
+  for leaf in jax.tree.leaves(tree):
+    value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
+  return value
+
+
 def use_compilation_cache() -> None:
   """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache."""
   if not jax.config.jax_compilation_cache_dir:
     base = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
     jax.config.update('jax_compilation_cache_dir', str(base / 'senet_jax' / 'xla'))
+
+
+def import_tensorflow():
+  """TensorFlow, quiet and kept off the accelerators.
+
+  Raises:
+    ImportError: it is not installed.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it announces itself at every log level
+  import tensorflow as tf
+
+  tf.config.set_visible_devices([], 'GPU')
+  return tf
 
 
 def describe_devices() -> str:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from senet_jax import cli, main
+from senet_jax import cli, files, main
 from senet_jax.errors import UserError
 
 BASE = '--config={root}/tests/default_config.py'
@@ -54,7 +54,16 @@ MISTAKES = {
   'se_stage': (['--config.model.se.stages=(2,7)'], r'stages=7 is unknown'),
   'fused': (['--config.model.se.fused=True'], r'fused=True is not built yet; use auto or False'),
   'schedule': (['--config.schedule.name=exp'], r"schedule\.name='exp' is unknown"),
-  'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must not be negative'),
+  'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must be at least 0'),
+  'infinite': (['--config.epochs=inf'], r'epochs=inf must be a finite number'),
+  'seed': (['--config.seed=99999999999'], r'seed=99999999999 must be at least 0 and at most'),
+  'factor': (['--config.schedule.factor=1.0'], r'factor=1\.0 must be greater than 0 and below 1'),
+  'every': (['--config.schedule.every=0'], r'every=0\.0 must be greater than 0'),
+  'boundaries': (["--config.schedule.boundaries=('a',)"], r"boundaries='a' must be a finite"),
+  'image_size': (['--config.data.image_size=-4'], r'image_size=-4 must be at least 1'),
+  'freeze': (['--config.bn.freeze_last_epochs=nan'], r'freeze_last_epochs=nan must be a finite'),
+  'se_ratio_for_width': (['--config.model.width=2'], r'ratio=16 leaves no hidden unit for 8 channels'),
+  'batch_beyond_data': (['--config.batch_size=1440'], r'larger than the 1437 examples of digits'),
   'dataset': (['--config.data.name=mnist'], r"data\.name='mnist' is unknown \(allowed: digits"),
   'split': (['--config.data.eval_split=val'], r"'val' is unknown.*train, test"),
   'devices': (
@@ -106,6 +115,8 @@ def test_one_line_and_status_2(mistake, monkeypatch, capsys, tmp_path, request):
     ('def get_config():\n  c = default()\n  c.batch = 3\n  return c', r'batch'),
     ('def get_config():\n  c = default()\n  c.seed = "a"\n  return c', r'seed'),
     ('x = 1', r'get_config'),
+    ('def get_config(): return None', r'returned NoneType, not a configuration'),
+    ('def get_config(): return type(default())({"seed": 1})', r'they differ in batch_size'),
   ],
 )
 def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path):
@@ -174,8 +185,8 @@ def test_bugs_keep_their_traceback(monkeypatch):
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'sub' / 'x.json'
-  cli.write_json(path, {'a': 1})
+  files.write_json(path, {'a': 1})
   with pytest.raises(TypeError):
-    cli.write_json(path, {'a': object()})
+    files.write_json(path, {'a': object()})
   assert path.read_text() == '{\n  "a": 1\n}\n'
   assert [p.name for p in path.parent.iterdir()] == ['x.json']

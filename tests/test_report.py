@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.fixture
 def project(tmp_path):
   """A small project with two finished runs of one experiment."""
-  from senet_jax import cli, config
+  from senet_jax import config, files
 
   for name in ('configs', 'results'):
     (tmp_path / name).mkdir()
@@ -26,13 +26,13 @@ def project(tmp_path):
     workdir = tmp_path / f'run{seed}'
     values = config.cifar('se_resnet110_cifar')
     values.seed = seed
-    cli.write_json(workdir / 'config.json', values.to_dict())
+    files.write_json(workdir / 'config.json', values.to_dict())
     result = {'top1_error': error, 'loss': 1.0, 'epoch': 164.0, 'kind': 'eval', 'step': 64000}
     summary = dict.fromkeys(report._OF_A_RUN, 0) | {
       'final': result, 'epochs': 164.0, 'images_per_second': 100.0 + seed, 'params': 7,
       'device': '1 x cpu', 'versions': {}, 'git_commit': 'abc',
     }  # fmt: skip
-    cli.write_json(workdir / 'summary.json', summary)
+    files.write_json(workdir / 'summary.json', summary)
     (workdir / 'metrics.jsonl').write_text(json.dumps(result) + '\n')
   return tmp_path
 

@@ -14,14 +14,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data.device_feed import DeviceFeed
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate as evaluate_tool
 from senet_jax.training import checkpoints, saved
 from senet_jax.training.loop import train
 from senet_jax.training.progress import read_records
-from senet_jax.training.state import checksum
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
 
@@ -32,6 +31,8 @@ SMALL = {
   'model.se.ratio': 4,
   'data.name': 'digits',
   'data.fake': True,
+  'data.train_split': 'train[:512]',
+  'data.eval_split': 'test[:128]',
   'data.pad': 1,
   'batch_size': 64,
   'steps': 20,
@@ -67,7 +68,7 @@ def summary(workdir) -> dict:
 def whole(tmp_path_factory):
   """The run that nothing interrupted."""
   workdir = tmp_path_factory.mktemp('whole')
-  assert train(small(), workdir) == 0
+  assert train(small(), workdir)
   return workdir
 
 
@@ -87,9 +88,9 @@ def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
 
 
 def test_two_halves_are_the_whole(whole, tmp_path, capsys):
-  assert train(small(steps=10), tmp_path) == 0
+  assert train(small(steps=10), tmp_path)
   assert summary(tmp_path)['steps'] == 10
-  assert train(small(), tmp_path) == 0
+  assert train(small(), tmp_path)
   assert 'resumed from step 10' in capsys.readouterr().out
   halves, full = summary(tmp_path), summary(whole)
   assert halves['params_sha256'] == full['params_sha256']
@@ -103,11 +104,11 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
     kill_at(patch, 7)
-    assert train(small(), tmp_path) == cli.PREEMPTED
+    assert train(small(), tmp_path) is False
   assert signal.getsignal(signal.SIGTERM) is before
   assert not (tmp_path / 'summary.json').exists()
   assert '8' in os.listdir(tmp_path / 'checkpoints')
-  assert train(small(), tmp_path) == 0
+  assert train(small(), tmp_path)
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
   # The stop came before the evaluation of step 8, which the second run made up for.
   steps = [(r['kind'], r['step']) for r in read_records(tmp_path / 'metrics.jsonl')]
@@ -127,17 +128,17 @@ def test_sigkill_between_checkpoints(whole, tmp_path):
     assert process.wait() == -signal.SIGKILL
   done = max(int(p.name) for p in tmp_path.glob('checkpoints/*') if p.name.isdigit())
   assert done < 20  # else it shows nothing
-  assert train(small(), tmp_path) == 0
+  assert train(small(), tmp_path)
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
 
 
 def test_looped_run_keeps_its_kind(tmp_path, monkeypatch):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  assert train(small(steps_per_dispatch=5), whole) == 0
+  assert train(small(steps_per_dispatch=5), whole)
   with monkeypatch.context() as patch:
     kill_at(patch, 4)
-    assert train(small(steps_per_dispatch=4), parts) == cli.PREEMPTED
-  assert train(small(steps_per_dispatch=1), parts) == 0
+    assert train(small(steps_per_dispatch=4), parts) is False
+  assert train(small(steps_per_dispatch=1), parts)
   assert summary(parts)['params_sha256'] == summary(whole)['params_sha256']
 
 
@@ -146,8 +147,8 @@ def test_eight_devices_resumed_on_four(tmp_path):
   fields = {'bn__scope': 'global', 'steps': 12}
   config = small(**fields)
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  assert train(config, whole) == 0
-  assert train(small(**{**fields, 'steps': 6}), parts) == 0
+  assert train(config, whole)
+  assert train(small(**{**fields, 'steps': 6}), parts)
   environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '4'}
   done = subprocess.run(arguments(parts, **fields), env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
@@ -162,7 +163,7 @@ def test_eight_devices_resumed_on_four(tmp_path):
 
 def test_finished_run_says_so_again(whole, capsys):
   before = summary(whole)
-  assert train(small(), whole) == 0
+  assert train(small(), whole)
   after = summary(whole)
   assert after['params_sha256'] == before['params_sha256'] and after['final'] == before['final']
 
@@ -172,7 +173,7 @@ def test_finished_run_says_so_again(whole, capsys):
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'missing'])
 def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
-  assert train(small(steps=10), tmp_path) == 0
+  assert train(small(steps=10), tmp_path)
   newest = tmp_path / 'checkpoints' / '10'
   files = sorted((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   if damage == 'truncated':
@@ -183,7 +184,7 @@ def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
     files[-1].write_bytes(data)
   else:
     files[-1].unlink()
-  assert train(small(), tmp_path) == 0
+  assert train(small(), tmp_path)
   out = capsys.readouterr().out
   assert 'checkpoint 10 ' in out and 'is damaged' in out and 'Falling back' in out
   assert 'resumed from step 8' in out
@@ -192,7 +193,7 @@ def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
 
 
 def test_all_checkpoints_damaged(tmp_path):
-  assert train(small(steps=2), tmp_path) == 0
+  assert train(small(steps=2), tmp_path)
   for path in (tmp_path / 'checkpoints').rglob('*'):
     if path.is_file() and 'state' in path.parts and 'METADATA' not in path.name:
       path.write_bytes(b'')
@@ -202,15 +203,15 @@ def test_all_checkpoints_damaged(tmp_path):
 
 
 def test_damaged_metrics_of_a_checkpoint(whole, tmp_path):
-  assert train(small(steps=10), tmp_path) == 0
+  assert train(small(steps=10), tmp_path)
   (tmp_path / 'checkpoints' / '10' / 'metrics' / 'metrics').write_text('')
-  assert train(small(), tmp_path) == 0
+  assert train(small(), tmp_path)
   assert [p.name for p in (tmp_path / 'damaged').iterdir()] == ['10.0']
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
 
 
 def test_checksum_finds_what_the_format_does_not(whole, monkeypatch):
-  monkeypatch.setattr(checkpoints, 'checksum', lambda state: checksum(state) + 1)
+  monkeypatch.setattr(checkpoints, 'checksum', lambda state: 1)
   with pytest.raises(UserError, match='checksum differs'):
     saved.load(whole, 'latest', runtime.data_mesh())
 
@@ -224,7 +225,7 @@ def test_workdir_of_another_run_is_refused(whole):
   with pytest.raises(UserError, match=r'data.eval_split.*dataset.eval.examples: 128 there, 64'):
     train(small(data__eval_split='test[:64]'), whole)
   neutral = small(model__se__fused=False, log__every_steps=3, checkpoint__keep=11)
-  assert train(neutral, whole) == 0
+  assert train(neutral, whole)
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -238,13 +239,13 @@ def test_full_disk(tmp_path, monkeypatch):
 
 def test_divergence_names_step_rate_and_checkpoint(tmp_path):
   config = small(
-    schedule__name='multistep', schedule__unit='steps', schedule__boundaries=(10.0,),
-    schedule__factor=1e30, schedule__min_scale=0.0,
+    optimizer__learning_rate=1e32, schedule__unit='steps', schedule__warmup=10.0,
+    schedule__warmup_shape='constant', schedule__warmup_start=1e-33,
   )  # fmt: skip
   with pytest.raises(UserError) as error:
     train(config, tmp_path)
   message = str(error.value)
-  assert 'not finite at step 12' in message and '5e+28' in message
+  assert 'not finite at step 11' in message and '1e+32' in message
   assert f'last good checkpoint: step 10 in {tmp_path}' in message
 
 
@@ -259,8 +260,8 @@ def test_plateau_and_early_stopping(tmp_path, monkeypatch):
   )  # fmt: skip
   with monkeypatch.context() as patch:
     kill_at(patch, 29)  # the counts survive a restart
-    assert train(config, tmp_path) == cli.PREEMPTED
-  assert train(config, tmp_path) == 0
+    assert train(config, tmp_path) is False
+  assert train(config, tmp_path)
   records = read_records(tmp_path / 'metrics.jsonl')
   # Nothing changes, so the first of six evaluations stays the best.
   assert [r['step'] for r in records if r['kind'] == 'eval'] == [8, 16, 24, 32, 40, 48]
@@ -269,12 +270,12 @@ def test_plateau_and_early_stopping(tmp_path, monkeypatch):
   assert rates[32] == pytest.approx(1e-10)
   assert rates[48] == pytest.approx(1e-11)
   assert summary(tmp_path)['steps'] == 48
-  assert train(config, tmp_path) == 0
+  assert train(config, tmp_path)
   assert summary(tmp_path)['steps'] == 48
 
 
 def test_frozen_statistics_at_the_end(tmp_path):
-  assert train(small(bn__freeze_last_epochs=1.25), tmp_path) == 0
+  assert train(small(bn__freeze_last_epochs=1.25), tmp_path)
   mesh = runtime.data_mesh()
   stats, params = {}, {}
   for step in ('8', '10', '15', '20'):
@@ -324,20 +325,20 @@ def test_evaluate_tool_agrees_with_the_run(whole, tmp_path, capsys):
 
 def test_newest_and_best_are_kept(tmp_path):
   config = small(checkpoint__keep=1, checkpoint__every_steps=3, optimizer__learning_rate=0.3)
-  assert train(config, tmp_path) == 0
+  assert train(config, tmp_path)
   steps = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
   assert steps == {20, summary(tmp_path)['best']['step']}
 
 
 def test_profile_of_chosen_steps(tmp_path, capsys):
-  assert train(small(steps=6, profile__start=2, profile__steps=3), tmp_path) == 0
+  assert train(small(steps=6, profile__start=2, profile__steps=3), tmp_path)
   assert 'trace of steps 2 to 5' in capsys.readouterr().out
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
 
 
 def test_tensorboard_files(tmp_path):
   pytest.importorskip('tensorflow')
-  assert train(small(steps=2, log__tensorboard=True), tmp_path) == 0
+  assert train(small(steps=2, log__tensorboard=True), tmp_path)
   assert list(tmp_path.glob('events.out.tfevents.*'))
 
 

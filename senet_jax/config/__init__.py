@@ -4,8 +4,8 @@ A file under `configs/` starts from `default()` or a recipe and sets what differ
 overrides single fields (`--config.batch_size=256`).
 """
 
-from senet_jax.config.checks import check, differences, flatten, from_dict
+from senet_jax.config.checks import check, check_fields, differences, flatten, from_dict
 from senet_jax.config.defaults import default
 from senet_jax.config.recipes import cifar
 
-__all__ = ['check', 'cifar', 'default', 'differences', 'flatten', 'from_dict']
+__all__ = ['check', 'check_fields', 'cifar', 'default', 'differences', 'flatten', 'from_dict']

@@ -1,5 +1,6 @@
 """The checks of a configuration before any device work, and comparisons of two."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,11 +9,10 @@ from ml_collections import ConfigDict
 from senet_jax.config.defaults import default
 from senet_jax.errors import UserError, one_of
 
-# Choices that a field may have; other rooms check what only they know (model names, SE options).
+# Choices that a field may have; other rooms check what only they know (names of networks and data
+# sets, options of SE and BN).
 _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
-  'bn.scope': ('local', 'global', 'ghost'),
-  'data.name': ('digits', 'cifar10', 'cifar100'),
   'data.feed': ('device',),
   'optimizer.name': ('sgd',),
   'optimizer.decay_mask': ('all', 'kernels'),
@@ -21,21 +21,61 @@ _CHOICES = {
   'schedule.warmup_shape': ('linear', 'constant'),
   'early_stopping.metric': ('loss', 'top1_error', 'top5_error'),
 }
-_POSITIVE = ('batch_size', 'optimizer.learning_rate', 'optimizer.accumulate', 'checkpoint.keep',
-             'log.every_steps', 'eval.every_epochs', 'profile.steps')  # fmt: skip
-_NOT_NEGATIVE = ('optimizer.weight_decay', 'schedule.warmup', 'early_stopping.patience', 'data.pad',
-                 'data.cutout', 'bn.freeze_last_epochs', 'checkpoint.every_steps')  # fmt: skip
-_BELOW_ONE = ('optimizer.momentum', 'optimizer.ema_decay', 'bn.momentum', 'label_smoothing')
+
+# Lowest and highest value of each number; None is no bound, an open bound is just outside.
+_TINY, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
+_RANGES = {
+  'seed': (0, 2**31 - 1),
+  'batch_size': (1, None),
+  'epochs': (_TINY, None),
+  'steps': (1, 2**31 - 1),
+  'label_smoothing': (0, _BELOW_1),
+  'steps_per_dispatch': (1, None),
+  'model.num_classes': (1, None),
+  'model.width': (1, None),
+  'model.se.ratio': (1, None),
+  'bn.ghost_size': (1, None),
+  'bn.momentum': (0, _BELOW_1),
+  'bn.epsilon': (_TINY, None),
+  'bn.freeze_last_epochs': (0, None),
+  'data.image_size': (1, None),
+  'data.pad': (0, None),
+  'data.cutout': (0, None),
+  'optimizer.learning_rate': (_TINY, None),
+  'optimizer.momentum': (0, _BELOW_1),
+  'optimizer.weight_decay': (0, None),
+  'optimizer.clip_norm': (0, None),
+  'optimizer.accumulate': (1, None),
+  'optimizer.ema_decay': (0, _BELOW_1),
+  'schedule.warmup': (0, None),
+  'schedule.warmup_start': (0, 1),
+  'schedule.factor': (_TINY, _BELOW_1),
+  'schedule.every': (_TINY, None),
+  'schedule.final': (0, 1),
+  'schedule.patience': (1, None),
+  'schedule.min_scale': (0, 1),
+  'early_stopping.patience': (0, None),
+  'early_stopping.min_delta': (0, None),
+  'eval.every_epochs': (1e-3, None),
+  'eval.batch_size': (1, None),
+  'checkpoint.every_steps': (0, None),
+  'checkpoint.keep': (1, None),
+  'log.every_steps': (1, None),
+  'profile.start': (0, None),
+  'profile.steps': (1, None),
+}
 
 # Fields that change no number that is computed, so that a run may be resumed with others.
-NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'eval.batch_size', 'model.se.fused',
-           'steps_per_dispatch')  # fmt: skip
-# Fields that say how long a run goes on; a finished run may be resumed to go further.
-LENGTH = ('epochs', 'steps')
+_NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'eval.batch_size', 'model.se.fused',
+            'steps_per_dispatch')  # fmt: skip
+# Fields that say how long a run goes on.
+_LENGTH = ('epochs', 'steps')
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
   """A configuration from nested values, such as a workdir's `config.json`.
+
+  Fields that are missing, as in a run of an older version, have their defaults.
 
   Raises:
     UserError: a field does not exist or has the wrong type.
@@ -49,7 +89,7 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 
 
 def _tuples(value):
-  if isinstance(value, Mapping):
+  if isinstance(value, Mapping | ConfigDict):
     return {k: _tuples(v) for k, v in value.items()}
   return tuple(value) if isinstance(value, list) else value
 
@@ -63,6 +103,23 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, 
       yield f'{prefix}{key}', value
 
 
+def check_fields(config: Any, source: str) -> None:
+  """Checks that `config` is a configuration with all fields and no other.
+
+  Raises:
+    UserError: it is not; the message begins with `source`.
+  """
+  if not isinstance(config, ConfigDict):
+    raise UserError(f'{source} returned {type(config).__name__}, not a configuration.')
+  given, expected = dict(flatten(config)).keys(), dict(flatten(default())).keys()
+  if given != expected:
+    fields = ', '.join(sorted(given ^ expected)[:5])
+    raise UserError(
+      f'{source} has not the fields of senet_jax.config.default(), from which it should start; '
+      f'they differ in {fields}.'
+    )
+
+
 def check(config: ConfigDict) -> None:
   """Checks the values and combinations that can be checked without a device or data.
 
@@ -72,44 +129,44 @@ def check(config: ConfigDict) -> None:
   fields = dict(flatten(config))
   for field, allowed in _CHOICES.items():
     one_of(f'config.{field}', fields[field], allowed)
-  for field in _POSITIVE:
-    if not fields[field] > 0:
-      raise UserError(f'config.{field}={fields[field]} must be greater than 0.')
-  for field in _NOT_NEGATIVE:
-    if not fields[field] >= 0:
-      raise UserError(f'config.{field}={fields[field]} must not be negative.')
-  for field in _BELOW_ONE:
-    if not 0 <= fields[field] < 1:
-      raise UserError(f'config.{field}={fields[field]} must be at least 0 and below 1.')
-  for field in ('steps', 'steps_per_dispatch', 'eval.batch_size', 'model.num_classes'):
-    if fields[field] is not None and fields[field] < 1:
-      raise UserError(f'config.{field}={fields[field]} must be at least 1.')
-  if config.steps is None and not config.epochs > 0:
-    raise UserError(f'config.epochs={config.epochs} must be greater than 0.')
+  for field, (low, high) in _RANGES.items():
+    if fields[field] is not None:
+      _check_number(f'config.{field}', fields[field], low, high)
+  for drop in config.schedule.boundaries:
+    _check_number('each of config.schedule.boundaries', drop, 0, None)
   if config.init_from is not None:
     raise UserError('config.init_from is not built yet; leave it out.')
   if config.deterministic:
     raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
-  _check_se(config.model)
 
 
-def _check_se(model: ConfigDict) -> None:
-  """SE options on a network without SE would be ignored in silence."""
-  if model.name.startswith('se'):
+def _check_number(field: str, value: Any, low: float, high: float | None) -> None:
+  if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    raise UserError(f'{field}={value!r} must be a finite number.')
+  if low <= value and (high is None or value <= high):
     return
-  for field, value in default().model.se.items():
-    if model.se[field] != value:
-      raise UserError(
-        f'config.model.se.{field}={model.se[field]!r} has no effect on {model.name!r}, which has '
-        f"no SE; name the network 'se_{model.name}' or leave the field out."
-      )
+  least = 'greater than 0' if low == _TINY else f'at least {low:g}'
+  most = {None: '', _BELOW_1: ' and below 1'}.get(high, f' and at most {high}')
+  raise UserError(f'{field}={value} must be {least}{most}.')
 
 
-def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """Fields that change what a run computes and that differ, as `{field: (saved, given)}`."""
-  old, new = (dict(flatten(_tuples(c))) for c in (saved, given))
+def differences(
+  saved: Mapping[str, Any], given: Mapping[str, Any], *, length: bool = False
+) -> dict[str, tuple[Any, Any]]:
+  """Fields that change what a run computes and that differ, as `{field: (saved, given)}`.
+
+  Args:
+    saved: nested values; fields that are missing have their defaults.
+    given: the same.
+    length: count the length of the run even where steps already taken do not depend on it. Under a
+      cosine, or with statistics frozen at the end, they do, and it always counts.
+  """
+  old, new = ({**dict(flatten(default())), **dict(flatten(_tuples(c)))} for c in (saved, given))
+  length = length or new['schedule.name'] == 'cosine' or new['bn.freeze_last_epochs'] > 0
   return {
     field: (old.get(field), new.get(field))
     for field in {**old, **new}
-    if not field.startswith(NEUTRAL) and field not in LENGTH and old.get(field) != new.get(field)
+    if not field.startswith(_NEUTRAL)
+    and (length or field not in _LENGTH)
+    and old.get(field) != new.get(field)
   }

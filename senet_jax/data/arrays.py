@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from senet_jax import cli, errors
+from senet_jax import errors, files
 
 FOLDER = 'arrays'
 _INDEX = 'arrays.json'
@@ -65,7 +65,7 @@ def write_arrays(
         'images_sha256': _sha256(images),
         'labels_sha256': _sha256(labels),
       }
-    cli.write_json(partial / _INDEX, index)
+    files.write_json(partial / _INDEX, index)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
   finally:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,7 +44,8 @@ DATASETS = {
   )
 }  # fmt: skip
 
-_FAKE_EXAMPLES = {'train': 512, 'test': 128}
+# Enough for any usual batch, few enough to be made in no time.
+_FAKE_EXAMPLES = 2048
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -85,7 +87,8 @@ def load(
     images, labels = digits.load_split(base)
   else:
     images, labels = arrays.read_arrays(name, data_dir or arrays.default_data_dir(), base)
-  images, labels = np.asarray(images[part]), np.asarray(labels[part], np.int32)
+  chosen = part(len(labels))
+  images, labels = np.asarray(images[chosen]), np.asarray(labels[chosen], np.int32)
   if not len(labels):
     raise UserError(f'data split {split!r} of {name} has no examples.')
   check_labels(labels, info.num_classes, f'{name}, split {split}')
@@ -106,23 +109,24 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
     )
 
 
-def _parse_split(split: str, info: DatasetInfo) -> tuple[str, slice]:
+def _parse_split(split: str, info: DatasetInfo) -> tuple[str, Callable[[int], slice]]:
+  """The split's name, and what of its examples is wanted, given how many there are."""
   match = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if not match:
     raise UserError(f'data split {split!r} is not of the form train, train[:90%] or test[10:20].')
   one_of(f'split of {info.name}', match[1], info.splits)
 
-  def bound(text: str | None) -> int | None:
+  def bound(text: str | None, count: int) -> int | None:
     if text is None:
       return None
-    return round(info.splits[match[1]] * int(text[:-1]) / 100) if text[-1] == '%' else int(text)
+    return round(count * int(text[:-1]) / 100) if text[-1] == '%' else int(text)
 
-  return match[1], slice(bound(match[2]), bound(match[3]))
+  return match[1], lambda count: slice(bound(match[2], count), bound(match[3], count))
 
 
 def _fake(info: DatasetInfo, split: str) -> tuple[np.ndarray, np.ndarray]:
   rng = np.random.default_rng(list(info.splits).index(split))
-  count = _FAKE_EXAMPLES[split]
+  count = min(_FAKE_EXAMPLES, info.splits[split])
   labels = np.arange(count, dtype=np.int32) % info.num_classes
   brightness = 256 * labels / info.num_classes
   noise = rng.uniform(-64, 64, (count, *info.image_shape))

@@ -27,29 +27,41 @@ class Split:
     arrays: `images` `[N, H, W, C]` uint8 and `labels` `[N]` int32, whole on every device. They are
       arguments of the compiled programs, never constants in them.
     num_examples: N.
+    checksum: of the arrays.
     to_input: maps stored images to inputs, `[n, H, W, C]` uint8 to `[n, S, S, 3]` float32.
   """
 
   arrays: dict[str, jax.Array]
   num_examples: int
+  checksum: int
   to_input: functools.partial
 
   @classmethod
-  def load(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'Split':
-    """Reads a split of the data set that `config.data` describes onto the devices."""
+  def load(cls, config: ConfigDict, split: str, mesh: Mesh, at_least: int = 1) -> 'Split':
+    """Reads a split of the data set that `config.data` describes onto the devices.
+
+    Raises:
+      UserError: it is not there, has fewer than `at_least` examples, or a label is no class.
+    """
     data = config.data
     info = datasets.dataset_info(data.name)
     images, labels = datasets.load(data.name, split, data.dir, fake=data.fake)
+    if len(labels) < at_least:
+      raise UserError(
+        f'config.batch_size={at_least} is larger than the {len(labels)} examples of {data.name}, '
+        f'split {split}; use at most that many.'
+      )
     if config.model.num_classes is not None:
       datasets.check_labels(labels, config.model.num_classes, f'{data.name}, split {split}')
-    arrays = jax.device_put({'images': images, 'labels': labels}, runtime.replicated(mesh))
     to_input = functools.partial(
       augment.to_input, mean=info.mean, std=info.std, image_size=data.image_size
     )
-    return cls(arrays, len(labels), to_input)
+    arrays = {'images': images, 'labels': labels}
+    on_devices = jax.device_put(arrays, runtime.replicated(mesh))
+    return cls(on_devices, len(labels), runtime.checksum(arrays), to_input)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass
 class DeviceFeed:
   """Training batches from a split in device memory.
 
@@ -58,12 +70,16 @@ class DeviceFeed:
     batch_size: images a step, over all devices.
     seed: of order and augmentation.
     augment: random changes of inputs, from keys `[n]` and inputs `[n, S, S, 3]`.
+    mesh: the devices.
   """
 
   split: Split
   batch_size: int
   seed: int
   augment: functools.partial
+  mesh: Mesh
+  _epoch: int | None = None
+  _orders: jax.Array | None = None
   # Every device gets the same inputs and picks its own examples.
   input_spec = PartitionSpec()
 
@@ -76,14 +92,9 @@ class DeviceFeed:
     """
     runtime.per_device(config.batch_size, mesh.size)
     data = config.data
-    split = Split.load(config, data.train_split, mesh)
-    if config.batch_size > split.num_examples:
-      raise UserError(
-        f'config.batch_size={config.batch_size} is larger than the {split.num_examples} examples '
-        f'of {data.name}, split {data.train_split}; use at most that many.'
-      )
+    split = Split.load(config, data.train_split, mesh, at_least=config.batch_size)
     changes = functools.partial(augment.augment, pad=data.pad, flip=data.flip, cutout=data.cutout)
-    return cls(split, config.batch_size, config.seed, changes)
+    return cls(split, config.batch_size, config.seed, changes, mesh)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
     """What the program needs to run steps from `step` on, and how many it can run with that.
@@ -95,14 +106,12 @@ class DeviceFeed:
     n = self.split.num_examples
     epoch, offset = divmod(step * self.batch_size, n)
     steps = min(limit, (2 * n - offset) // self.batch_size)
-    window = {'order': self._orders(epoch), 'epoch': epoch, 'step': step, 'offset': offset}
-    window = {k: np.int32(v) if isinstance(v, int) else v for k, v in window.items()}
-    return {**self.split.arrays, **window}, steps
-
-  @functools.lru_cache(maxsize=1)  # noqa: B019 (one feed lives as long as the run)
-  def _orders(self, epoch: int) -> jax.Array:
-    """The examples of `epoch` and the one after it, `[2 N]` int32."""
-    return _two_orders(self.seed, epoch, self.split.num_examples)
+    if epoch != self._epoch:
+      # Placed once an epoch, or every dispatch would copy them to the other devices.
+      orders = _two_orders(self.seed, epoch, n)
+      self._epoch, self._orders = epoch, jax.device_put(orders, runtime.replicated(self.mesh))
+    window = {'epoch': np.int32(epoch), 'step': np.int32(step), 'offset': np.int32(offset)}
+    return {**self.split.arrays, **window, 'order': self._orders}, steps
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
     """This device's share of the batch of `step`; runs inside the compiled program.
@@ -131,6 +140,7 @@ class DeviceFeed:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _two_orders(seed, epoch, n: int) -> jax.Array:
+  """The examples of `epoch` and of the one after it, each in its random order, `[2 n]` int32."""
   # A stream of its own, so that no order shares its key with an augmentation.
   key = jax.random.fold_in(jax.random.key(seed), jnp.uint32(0xFFFFFFFF))
   orders = [jax.random.permutation(jax.random.fold_in(key, epoch + i), n) for i in (0, 1)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from senet_jax import errors
+from senet_jax import errors, runtime
 from senet_jax.data import arrays
 from senet_jax.data.builders import cifar, digits
 
@@ -61,17 +61,14 @@ def prepare(
 
 
 def _import_tfds():
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it announces itself at every log level
   try:
-    import tensorflow as tf
+    runtime.import_tensorflow()
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise errors.UserError(
       f'preparing data needs TensorFlow and tfds ({error}): '
       'pip install tensorflow-cpu tensorflow-datasets'
     ) from error
-  tf.config.set_visible_devices([], 'GPU')
   return tfds
 
 

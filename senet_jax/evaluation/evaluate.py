@@ -57,7 +57,10 @@ def evaluate(
   for step in range(len(feed)):
     if interrupted():
       return None
-    totals = program(totals, variables, feed.inputs(step))
+    previous = totals
+    totals = program(previous, variables, feed.inputs(step))
+    # At most two batches in flight: an interruption never waits for the whole split.
+    jax.block_until_ready(previous)
   return totals.report()
 
 

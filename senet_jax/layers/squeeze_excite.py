@@ -54,8 +54,8 @@ class SEConfig:
       raise errors.UserError('model.se.fused=True is not built yet; use auto or False.')
     errors.one_of('model.se.use_bias', self.use_bias, (True, False))
     if self.stages != 'all':
-      stages = (self.stages,) if isinstance(self.stages, int) else tuple(self.stages)
-      for stage in stages or ('',):
+      stages = (self.stages,) if isinstance(self.stages, int | str) else tuple(self.stages)
+      for stage in stages:
         errors.one_of('model.se.stages', stage, range(2, 6), "Give some of these, or 'all'.")
       object.__setattr__(self, 'stages', stages)
 

@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import typing
 
-from senet_jax import cli, errors
+from senet_jax import cli, errors, files
 
 if typing.TYPE_CHECKING:
   from senet_jax.analysis.complexity import Complexity, Cost
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
       total = ('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}')
       _print_table(_LAYER_COLUMNS, [*rows, total])
   if args.output:
-    cli.write_json(args.output, {'models': [_json(report, args.summary) for report in reports]})
+    files.write_json(args.output, {'models': [_json(report, args.summary) for report in reports]})
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -8,7 +8,7 @@ Prints loss and top-1, top-3 and top-5 error over every example of the split.
 
 import pathlib
 
-from senet_jax import cli
+from senet_jax import cli, files
 
 
 def main(argv: list[str]) -> None:
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
       'examples': count,
       'device': runtime.describe_devices(),
     }
-    cli.write_json(args.output, {**row, **results})
+    files.write_json(args.output, {**row, **results})
 
 
 if __name__ == '__main__':

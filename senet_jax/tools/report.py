@@ -16,7 +16,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from senet_jax import cli
+from senet_jax import cli, files
 from senet_jax.errors import UserError
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
@@ -65,9 +65,11 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
 
   configs = [read_config(workdir) for workdir in workdirs]
   for workdir, config in zip(workdirs, configs, strict=True):
-    differing = set(config_lib.differences(configs[0], config)) - {'seed'}
+    differing = set(config_lib.differences(configs[0], config, length=True)) - {'seed'}
     if differing:
       raise UserError(f'{workdir} differs from {workdirs[0]} in {", ".join(sorted(differing))}.')
+  if len({config.seed for config in configs}) < len(configs):
+    raise UserError('two of the runs have the same seed; a mean over them would be one of fewer.')
   summaries = [_read_summary(workdir) for workdir in workdirs]
   info, first = model_info(configs[0].model.name), summaries[0]
   errors = [s['final']['top1_error'] for s in summaries]
@@ -92,7 +94,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     ],
     'config': configs[0].to_dict(),
   }
-  cli.write_json(path, row)
+  files.write_json(path, row)
   title = f'{info.name} on {row["dataset"]}, {first["epochs"]:.3g} epochs'
   curves.plot(read_records(workdirs[0] / 'metrics.jsonl'), path.with_suffix('.png'), title)
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
-from senet_jax.training.state import TrainState, checksum
+from senet_jax.runtime import checksum
+from senet_jax.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
@@ -111,18 +113,25 @@ class Checkpoints:
   def save(self, state: TrainState, host: dict[str, Any], metrics: dict | None) -> None:
     """Starts to save `state`, with the evaluation `metrics` of this step if there are any.
 
-    Saving a step again does nothing, unless it is now known how good it is.
+    Saving a step again does nothing, unless it is now known how good it is, and an older checkpoint
+    is there in case this is the moment of a kill.
+
+    Raises:
+      UserError: the disk is full or not writable.
     """
     step = int(state.step)
-    if step in self._manager.all_steps():
-      if metrics is None:
-        return
-      self._manager.delete(step)
-    # The next step takes the memory of `state` while the files are still being written.
-    state = jax.tree.map(lambda x: x.copy(), state)
-    host = {**host, 'checksum': int(checksum(state))}
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+    # A copy: the next step takes the memory of `state` while the files are still being written.
+    state = jax.tree.map(np.array, state)
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      host=ocp.args.JsonSave({**host, 'checksum': checksum(state)}),
+    )
     with _disk_errors(self._directory):
+      steps = self.steps()
+      if step in steps:
+        if metrics is None or step == steps[0]:
+          return
+        self._manager.delete(step)
       self._manager.save(step, args=items, metrics=metrics)
 
   def restore(self, abstract: TrainState, step: int) -> Restored:
@@ -142,8 +151,10 @@ class Checkpoints:
           state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
         ),
       )
-      whole = int(checksum(items.state)) == items.host['checksum']
+      whole = checksum(items.state) == items.host['checksum']
     except Exception as error:
+      if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        raise
       reason = f'{type(error).__name__}: {error}'.splitlines()[0]
       raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
     if not whole:

@@ -3,8 +3,11 @@
 import bisect
 import functools
 import json
+import math
 import pathlib
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import numpy as np
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, files, runtime
 from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
@@ -20,14 +23,14 @@ from senet_jax.training import curves, setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_same_run
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.progress import Clock, Reporter, read_records
-from senet_jax.training.state import checksum
+from senet_jax.training.state import TrainState
 from senet_jax.training.step import StepMetrics, StepOptions, train_program, train_step
-from senet_jax.training.summary import summarize
+from senet_jax.training.summary import git_commit, summarize
 
-_STEPS_PER_DISPATCH = 100
+_STEPS_PER_DISPATCH = 50
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> int:
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains the network of `config` in `workdir`, from its newest checkpoint if it has one.
 
   Args:
@@ -35,28 +38,50 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> int:
     workdir: takes checkpoints, metrics, curves and the summary; made if missing.
 
   Returns:
-    The exit status: 0 if the run is complete, `cli.PREEMPTED` if SIGTERM made it save and stop.
+    True if the run is complete, False if SIGTERM made it save and stop.
 
   Raises:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
   config_lib.check(config)
-  setup.build_model(config)  # a wrong option ends here, before anything is written
-  setup.check_batch(config, jax.device_count())
-  workdir = pathlib.Path(workdir).expanduser().absolute()
-  run = Run(config, workdir)
-  with Reporter(workdir, run.total, tensorboard=config.log.tensorboard) as reporter:
+  stop = threading.Event()
+  with runtime.on_sigterm(stop.set):
+    setup.check_batch(config, jax.device_count())
+    setup.check_model(config)  # a wrong option ends here, before anything is read or written
+    workdir = pathlib.Path(workdir).expanduser().absolute()
+    feeds = Feeds(config)
     with (
+      Reporter(workdir, tensorboard=config.log.tensorboard) as reporter,
       Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
-      runtime.on_sigterm(run.interrupt),
     ):
-      run.start(reporter, checkpoints)
+      run = Run(config, workdir, feeds, reporter, checkpoints, stop)
       finished = run.steps_and_evaluations()
-    if not finished:
+    if finished:
+      run.finish()
+    else:
       reporter.say(f'preempted: saved step {run.step}; the same command resumes from there.')
-      return cli.PREEMPTED
-    run.finish()
-  return 0
+  return finished
+
+
+class Feeds:
+  """The data of a run.
+
+  Attributes:
+    mesh: all devices.
+    train: the training split.
+    eval: the evaluation split.
+  """
+
+  def __init__(self, config: ConfigDict):
+    """Reads both splits onto the devices."""
+    self.mesh = runtime.data_mesh()
+    self.train = DeviceFeed.create(config, self.mesh)
+    self.eval = EvalFeed.create(config, config.data.eval_split, self.mesh)
+
+  def identity(self) -> dict[str, Any]:
+    """What tells data sets apart."""
+    splits = {'train': self.train.split, 'eval': self.eval.split}
+    return {k: {'examples': s.num_examples, 'checksum': s.checksum} for k, s in splits.items()}
 
 
 class Run:
@@ -64,68 +89,62 @@ class Run:
 
   Attributes:
     total: its length in steps.
+    step: steps taken.
     state: the training state on the devices.
     host: what a checkpoint keeps besides: counters, results, configuration.
   """
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path):
-    """Builds everything; nothing runs yet, and only the workdir is made."""
-    self.config = config
-    self.workdir = workdir
-    self.mesh = runtime.data_mesh()
-    self.feed = DeviceFeed.create(config, self.mesh)
-    self.eval_feed = EvalFeed.create(config, config.data.eval_split, self.mesh)
-    self.steps_per_epoch = self.feed.split.num_examples / config.batch_size
-    self.total = setup.total_steps(config, self.feed.split.num_examples)
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    feeds: Feeds,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
+    stop: threading.Event,
+  ):
+    """Builds everything and starts afresh, or from the newest checkpoint of the same run.
+
+    Raises:
+      UserError: the checkpoints are those of another run, or none of them is whole.
+    """
+    self.config, self.workdir, self.reporter, self.checkpoints = (
+      config, workdir, reporter, checkpoints
+    )  # fmt: skip
+    self.mesh, self.feed, self.eval_feed = feeds.mesh, feeds.train, feeds.eval
+    self._stop = stop
+    examples = self.feed.split.num_examples
+    self.steps_per_epoch = examples / config.batch_size
+    self.total = setup.total_steps(config, examples)
     self.eval_steps = setup.eval_steps(config, self.total, self.steps_per_epoch)
     self.freeze_step = self.total - round(config.bn.freeze_last_epochs * self.steps_per_epoch)
     self.schedule = make_schedule(config, self.total, self.steps_per_epoch)
     self.optimizer = make_optimizer(config, self.schedule)
     self.plateau = make_plateau(config)
-    self._interrupted = False
+    self.model = setup.build_model(config)
+    self.host = self._fresh_host(feeds.identity())
+    self.state = self._restore() or self._fresh_state()
+    self.step = int(self.state.step)
+    self._evaluate = eval_program(self.model, self.eval_feed, self.mesh)
+    self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None  # of the steps since the last training record
     self._clock = Clock()
-    workdir.mkdir(parents=True, exist_ok=True)
-
-  @property
-  def step(self) -> int:
-    """Steps taken; waits for the device."""
-    return int(self.state.step)
-
-  def interrupt(self) -> None:
-    """Asks the run to save and stop at the next opportunity."""
-    self._interrupted = True
+    self._trace = _Trace(config.profile, workdir, reporter.say)
+    self._started = time.monotonic() - self.host['wall_time_s']
+    files.write_json(workdir / 'config.json', config.to_dict())
+    reporter.say(self._headline())
+    reporter.begin(self.step, self.total)
 
   # --- start ---------------------------------------------------------------------------------
 
-  def start(self, reporter: Reporter, checkpoints: Checkpoints) -> None:
-    """Starts afresh, or from the newest checkpoint of the same run."""
-    self.reporter, self.checkpoints = reporter, checkpoints
-    model = setup.build_model(self.config)
-    self.state = setup.init_state(self.config, model, self.optimizer, self.plateau, self.mesh)
-    self.host = self._fresh_host()
-    self._restore()
-    self._evaluate = eval_program(model, self.eval_feed, self.mesh)
-    cli.write_json(self.workdir / 'config.json', self.config.to_dict())
-    reporter.say(self._headline())
-    reporter.advance(self.step)
-    self._started = time.monotonic() - self.host['wall_time_s']
-
-  def _fresh_host(self) -> dict[str, Any]:
-    k = self.config.steps_per_dispatch
-    if k is None:
-      k = 1 if jax.default_backend() == 'cpu' else _STEPS_PER_DISPATCH
-    self.steps_per_dispatch = k
+  def _fresh_host(self, dataset: dict[str, Any]) -> dict[str, Any]:
     # As JSON gives it back: lists for tuples.
-    identity = json.loads(json.dumps(self.config.to_dict()))
-    identity['dataset'] = {
-      kind: {'examples': split.num_examples, 'checksum': int(checksum(split.arrays))}
-      for kind, split in (('train', self.feed.split), ('eval', self.eval_feed.split))
-    }
+    identity = json.loads(json.dumps({**self.config.to_dict(), 'dataset': dataset}))
     return {
       'identity': identity,
       # A looped and a per-step program differ in the last bits: a run keeps its kind.
-      'looped': k > 1,
+      'looped': self._wanted_steps_per_dispatch() > 1,
+      'git_commit': git_commit(),
       'examples_seen': 0,
       'wall_time_s': 0.0,
       'train_time_s': 0.0,  # without compilation, evaluation and saving
@@ -135,22 +154,39 @@ class Run:
       'early_stopping': {'best_metric': None, 'patience_count': 0},
     }
 
-  def _restore(self) -> None:
-    steps = self.checkpoints.steps()
-    hosts = (self.checkpoints.host(step) for step in reversed(steps))
+  def _wanted_steps_per_dispatch(self) -> int:
+    default = 1 if jax.default_backend() == 'cpu' else _STEPS_PER_DISPATCH
+    return self.config.steps_per_dispatch or default
+
+  def _fresh_state(self) -> TrainState:
+    return setup.init_state(self.config, self.model, self.optimizer, self.plateau, self.mesh)
+
+  def _restore(self) -> TrainState | None:
+    """The newest whole checkpoint, with its `host` put in place; None if there is none."""
+    identity = self.host['identity']
+    hosts = (self.checkpoints.host(step) for step in reversed(self.checkpoints.steps()))
     newest = next((host for host in hosts if host), None)
     if newest:
-      check_same_run(newest['identity'], self.host['identity'], self.workdir)
-    abstract = abstract_state(self.state, runtime.replicated(self.mesh))
+      check_same_run(newest['identity'], identity, self.workdir)
+    abstract = abstract_state(jax.eval_shape(self._fresh_state), runtime.replicated(self.mesh))
     restored = self.checkpoints.restore_latest(abstract, self.reporter.say)
     if restored is None:
       self.reporter.resume(lambda record: False)
-      return
-    identity = self.host['identity']
-    self.state, self.host = restored.state, {**restored.host, 'identity': identity}
-    done = {'train': self.step, 'eval': self.host['evaluated_step']}
+      return None
+    step = int(restored.state.step)
+    if step > self.total:
+      raise UserError(
+        f'{self.workdir} is at step {step}, past the {self.total} steps of this run; raise '
+        'config.epochs or config.steps, or give another --workdir.'
+      )
+    self.host = {**restored.host, 'identity': identity}
+    done = {'train': step, 'eval': self.host['evaluated_step']}
     self.reporter.resume(lambda record: record['step'] <= done[record['kind']])
-    self.reporter.say(f'resumed from step {self.step} of {self.total} in {self.workdir}')
+    self.reporter.say(f'resumed from step {step} of {self.total} in {self.workdir}')
+    if self.host['looped'] != (self._wanted_steps_per_dispatch() > 1):
+      kind = 'several steps' if self.host['looped'] else 'one step'
+      self.reporter.say(f'this run began with {kind} a dispatch and keeps that, to stay exact.')
+    return restored.state
 
   def _headline(self) -> str:
     config, devices = self.config, self.mesh.size
@@ -167,125 +203,132 @@ class Run:
 
   def steps_and_evaluations(self) -> bool:
     """Runs to the end; returns False if it was interrupted, after saving."""
-    while True:
-      step = self.step
-      due = self.host['evaluated_step'] < step and step in self.eval_steps
-      if due and not self._evaluate_and_save(step):
-        break
-      if step >= self.total or self._early_stopping().should_stop:
-        return True
-      self._train_until(self._next_stop(step))
-      if self._interrupted:
-        break
-      every = self.config.checkpoint.every_steps
-      if every and self.step % every == 0 and self.step not in self.eval_steps:
-        self._save(metrics=None)
+    with self._trace:
+      while True:
+        due = self.host['evaluated_step'] < self.step and self.step in self.eval_steps
+        if due and not self._evaluate_and_save():
+          break
+        if self.step >= self.total or self._early_stopping().should_stop:
+          return True
+        if not self._stop.is_set():
+          self._train_until(self._next_stop())
+        if self._stop.is_set():
+          break
+        every = self.config.checkpoint.every_steps
+        if every and self.step % every == 0 and self.step not in self.eval_steps:
+          self._save(metrics=None)
     self._save(metrics=None)
     return False
 
-  def _next_stop(self, step: int) -> int:
+  def _next_stop(self) -> int:
     """The next step at which something other than training happens."""
-    config = self.config
+    step, config = self.step, self.config
     stops = [self.total, self.eval_steps[bisect.bisect_right(self.eval_steps, step)]]
     for every in (config.log.every_steps, config.checkpoint.every_steps):
       if every:
         stops.append((step // every + 1) * every)
-    stops += [s for s in (self.freeze_step, *self._profile_range()) if s > step]
+    stops += [s for s in (self.freeze_step, *self._trace.steps) if s > step]
     return min(stops)
 
   def _train_until(self, stop: int) -> None:
     """Dispatches steps until `stop` or an interruption, then reports."""
-    first = step = self.step
-    program = self._program(frozen=step >= self.freeze_step)
-    self._profile(step)
+    first = self.step
+    program = self._program(frozen=first >= self.freeze_step)
+    at_once = self._wanted_steps_per_dispatch() if self.host['looped'] else 1
+    self._trace.at(first)
     self._clock.start()
     previous = None
-    while step < stop and not self._interrupted:
-      inputs, steps = self.feed.inputs(step, min(stop - step, self.steps_per_dispatch))
-      with jax.profiler.StepTraceAnnotation('train', step_num=step):
+    while self.step < stop and not self._stop.is_set():
+      inputs, steps = self.feed.inputs(self.step, min(stop - self.step, at_once))
+      with jax.profiler.StepTraceAnnotation('train', step_num=self.step):
         self.state, report = program(self.state, inputs, np.int32(steps))
       self._pending = report if self._pending is None else _add(self._pending, report)
-      step += steps
-      self.reporter.advance(step)
+      self.step += steps
+      self.reporter.advance(self.step)
       # At most two dispatches in flight: an interruption never waits for a long queue.
       jax.block_until_ready(previous)
       previous = report
     jax.block_until_ready(self.state)
-    self.host['train_time_s'] += self._clock.stop((step - first) * self.config.batch_size)
-    self._profile(step)
+    images = (self.step - first) * self.config.batch_size
+    self.host['train_time_s'] += self._clock.stop(images)
+    self.host['examples_seen'] += images
+    self._trace.at(self.step)
     self._check_finite()
-    if step % self.config.log.every_steps == 0 or step in self.eval_steps:
-      self._report(step)
+    if self._pending and (
+      self.step % self.config.log.every_steps == 0 or self.step in self.eval_steps
+    ):
+      self._report()
 
-  @functools.lru_cache(maxsize=2)  # noqa: B019 (one run a process)
-  def _program(self, frozen: bool):
+  def _program(self, frozen: bool) -> Callable:
     """The compiled training program; `frozen` for the steps at the end with BN kept as it is."""
-    config = self.config
-    step = functools.partial(
-      train_step,
-      model=setup.build_model(config, frozen_bn=frozen),
-      optimizer=self.optimizer,
-      options=StepOptions(
+    if frozen not in self._programs:
+      config = self.config
+      options = StepOptions(
         label_smoothing=config.label_smoothing,
         accumulate=config.optimizer.accumulate,
         ema_decay=config.optimizer.ema_decay,
         frozen_bn=frozen,
-      ),
-    )
-    program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
-    inputs, _ = self.feed.inputs(self.step, 1)
-    # Compiled here, so that the clock counts training alone.
-    return program.lower(self.state, inputs, np.int32(1)).compile()
+        unroll=self.mesh.devices.flat[0].platform == 'cpu',
+      )
+      model = setup.build_model(config, frozen_bn=frozen)
+      step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
+      program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
+      inputs, _ = self.feed.inputs(self.step, 1)
+      # Compiled here, so that the clock counts training alone.
+      self._programs[frozen] = program.lower(self.state, inputs, np.int32(1)).compile()
+    return self._programs[frozen]
 
   def learning_rate(self, step: int) -> float:
     """Of the step after `step`."""
     return float(self.schedule(step) * self.state.scale)
 
   def _check_finite(self) -> None:
-    bad = self._pending.first_bad_step()
-    if bad is None:
-      return
+    bad = self._pending.first_bad_step() if self._pending else None
+    if bad is not None:
+      self._diverged(f'loss, gradient or update is not finite at step {bad}', bad)
+
+  def _diverged(self, what: str, step: int) -> None:
     good = self.checkpoints.latest()
     where = f'step {good} in {self.workdir}' if good is not None else 'none'
     raise UserError(
-      f'loss or gradient is not finite at step {bad} (learning rate '
-      f'{self.learning_rate(bad - 1):.4g}); last good checkpoint: {where}. Lower '
-      'config.optimizer.learning_rate, or add config.schedule.warmup or '
+      f'{what} (learning rate {self.learning_rate(step - 1):.4g}); last good checkpoint: {where}. '
+      'Lower config.optimizer.learning_rate, or add config.schedule.warmup or '
       'config.optimizer.clip_norm, and give another --workdir.'
     )
 
-  def _report(self, step: int) -> None:
+  def _report(self) -> None:
     rate = self._clock.take_rate()
     record = {
       'kind': 'train',
-      'step': step,
-      'epoch': self._epoch(step),
+      'step': self.step,
+      'epoch': self._epoch(),
       **self._pending.report(),
-      'learning_rate': self.learning_rate(step - 1),
+      'learning_rate': self.learning_rate(self.step - 1),
       'images_per_second': round(rate, 1),
-      'eta_s': round((self.total - step) * self.config.batch_size / rate, 1),
+      'eta_s': round((self.total - self.step) * self.config.batch_size / rate, 1),
       'wall_time_s': round(self._wall_time(), 2),
     }
     self._pending = None
     self.reporter.write(record)
 
-  def _epoch(self, step: int) -> float:
-    return round(step / self.steps_per_epoch, 4)
+  def _epoch(self) -> float:
+    return round(self.step / self.steps_per_epoch, 4)
 
   def _wall_time(self) -> float:
     return time.monotonic() - self._started
 
   # --- evaluation and checkpoints ------------------------------------------------------------
 
-  def _evaluate_and_save(self, step: int) -> bool:
+  def _evaluate_and_save(self) -> bool:
     """Evaluates, lets schedule and early stopping know, saves; False if interrupted."""
-    results = evaluate(
-      self._evaluate, self.state.eval_variables, self.eval_feed, lambda: self._interrupted
-    )
+    variables = self.state.eval_variables
+    results = evaluate(self._evaluate, variables, self.eval_feed, self._stop.is_set)
     if results is None:
       return False
-    host, record = self.host, {'step': step, 'epoch': self._epoch(step), **results}
-    host['evaluated_step'], host['final'] = step, record
+    if not math.isfinite(results['loss']):
+      self._diverged(f'evaluation loss is not finite at step {self.step}', self.step)
+    host, record = self.host, {'step': self.step, 'epoch': self._epoch(), **results}
+    host['evaluated_step'], host['final'] = self.step, record
     if host['best'] is None or record['top1_error'] <= host['best']['top1_error']:
       host['best'] = record
     if self.plateau:
@@ -314,7 +357,6 @@ class Run:
     )
 
   def _save(self, metrics: dict[str, float] | None) -> None:
-    self.host['examples_seen'] = self.step * self.config.batch_size
     self.host['wall_time_s'] = self._wall_time()
     self.checkpoints.save(self.state, self.host, metrics)
 
@@ -324,40 +366,57 @@ class Run:
     """Writes summary and curves, and says where they are."""
     self.host['wall_time_s'] = self._wall_time()
     summary = summarize(self.state, self.host)
-    cli.write_json(self.workdir / 'summary.json', summary)
+    files.write_json(self.workdir / 'summary.json', summary)
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split
     title = f'{config.model.name} on {config.data.name}: {split} error {final["top1_error"]:.2f} %'
     curves.plot(read_records(self.reporter.path), self.workdir / 'curves.png', title)
     self.reporter.say(
-      f'{split} error {final["top1_error"]:.2f} % after {self._epoch(self.step):g} epochs '
+      f'{split} error {final["top1_error"]:.2f} % after {final["epoch"]:g} epochs '
       f'(best {best["top1_error"]:.2f} % at epoch {best["epoch"]:g}), '
       f'{self.host["wall_time_s"]:.0f} s'
     )
     self.reporter.say(f'curves: {self.workdir / "curves.png"}')
     self.reporter.say(f'summary: {self.workdir / "summary.json"}')
 
-  # --- profile -------------------------------------------------------------------------------
 
-  def _profile_range(self) -> tuple[int, ...]:
-    start = self.config.profile.start
-    return () if start is None else (start, start + self.config.profile.steps)
+class _Trace:
+  """An XLA trace of chosen steps; a context manager, so that it ends with the run at the latest.
 
-  def _profile(self, step: int) -> None:
-    """Starts or stops the trace if `step` is where that is wanted."""
-    if not self._profile_range():
+  Attributes:
+    steps: the step before which it starts and the one after which it stops; empty for none.
+  """
+
+  def __init__(self, profile: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]):
+    start = profile.start
+    self.steps = () if start is None else (start, start + profile.steps)
+    self._directory, self._say = workdir / 'profile', say
+    self._since: int | None = None
+    self._last = 0
+
+  def __enter__(self) -> None:
+    pass
+
+  def __exit__(self, *_) -> None:
+    self._end()
+
+  def at(self, step: int) -> None:
+    """Starts or ends the trace if `step` is where that is wanted."""
+    self._last = step
+    if not self.steps:
       return
-    start, stop = self._profile_range()
-    directory = self.workdir / 'profile'
-    if step == start and not self._profiling:
-      jax.profiler.start_trace(directory)
-      self._profiling = True
-    elif self._profiling and step >= min(stop, self.total):
-      jax.profiler.stop_trace()
-      self._profiling = False
-      self.reporter.say(f'trace of steps {start} to {step}: {directory}')
+    start, stop = self.steps
+    if self._since is None and start <= step < stop:
+      jax.profiler.start_trace(self._directory)
+      self._since = step
+    elif step >= stop:
+      self._end()
 
-  _profiling = False
+  def _end(self) -> None:
+    if self._since is not None:
+      jax.profiler.stop_trace()
+      self._say(f'trace of steps {self._since} to {self._last}: {self._directory}')
+      self._since = None
 
 
 _add = jax.jit(StepMetrics.add)

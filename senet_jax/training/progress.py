@@ -1,7 +1,6 @@
 """Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
 
 import json
-import os
 import pathlib
 import sys
 import time
@@ -10,6 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from senet_jax import files, runtime
+
+_STATUS = (
+  'epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error:.2f} %  {images_per_second:.0f} images/s'
+)
+
 
 class Reporter:
   """Writes the records of a run; a context manager.
@@ -17,30 +22,42 @@ class Reporter:
   `metrics.jsonl` has one object a line, `kind` `train` or `eval`. Errors are in percent.
   """
 
-  def __init__(self, workdir: pathlib.Path, total_steps: int, *, tensorboard: bool = True):
-    """Opens the reports of a run of `total_steps` in `workdir`."""
+  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool = True):
+    """Opens the reports of a run in `workdir`, which is made if missing.
+
+    Raises:
+      OSError: the workdir cannot be made or written.
+    """
     self.path = workdir / 'metrics.jsonl'
+    workdir.mkdir(parents=True, exist_ok=True)
+    self.path.touch()
     self._console = Console(soft_wrap=True, highlight=False)
-    self._writer = _tensorboard_writer(workdir, self.say) if tensorboard else None
+    self._tensorboard = _TensorBoard(workdir, self.say) if tensorboard else None
     self._progress = Progress(
       TextColumn('step'),
       MofNCompleteColumn(),
       BarColumn(),
+      TextColumn('{task.fields[status]}'),
+      TextColumn('ETA'),
       TimeRemainingColumn(),
       console=self._console,
       disable=not sys.stdout.isatty(),
       transient=True,
     )
-    self._task = self._progress.add_task('train', total=total_steps)
+    self._task = None
 
   def __enter__(self) -> 'Reporter':
-    self._progress.start()
     return self
 
   def __exit__(self, *_) -> None:
     self._progress.stop()
-    if self._writer is not None:
-      self._writer.close()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+  def begin(self, step: int, total: int) -> None:
+    """Shows the progress bar, on a terminal, from `step` on."""
+    self._task = self._progress.add_task('train', total=total, completed=step, status='')
+    self._progress.start()
 
   def say(self, text: str) -> None:
     """Prints a line above the progress bar."""
@@ -57,9 +74,7 @@ class Reporter:
       The records kept.
     """
     records = [r for r in read_records(self.path) if keep(r)]
-    partial = self.path.with_suffix('.partial')
-    partial.write_text(''.join(json.dumps(r) + '\n' for r in records))
-    partial.replace(self.path)
+    files.write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records))
     return records
 
   def write(self, record: dict[str, Any]) -> None:
@@ -67,15 +82,10 @@ class Reporter:
     with self.path.open('a') as file:
       file.write(json.dumps(record) + '\n')
     self.say(_line(record))
-    if self._writer is not None:
-      kind, step = record['kind'], record['step']
-      scalars = {
-        f'{kind}/{k}': v
-        for k, v in record.items()
-        if k not in ('kind', 'step') and isinstance(v, int | float)
-      }
-      self._writer.write_scalars(step, scalars)
-      self._writer.flush()
+    if record['kind'] == 'train':
+      self._progress.update(self._task, status=_STATUS.format(**record))
+    if self._tensorboard is not None:
+      self._tensorboard.write(record)
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -109,15 +119,44 @@ def _duration(seconds: float) -> str:
   return f'{hours}:{minutes:02}:{seconds:02}'
 
 
-def _tensorboard_writer(workdir: pathlib.Path, say):
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it announces itself at every log level
-  try:
+class _TensorBoard:
+  """Event files through clu; without TensorFlow, or when it fails, one line says so instead."""
+
+  def __init__(self, workdir: pathlib.Path, say):
+    self._say, self._writer = say, None
+    self._try(self._open, workdir)
+
+  def _open(self, workdir: pathlib.Path) -> None:
+    runtime.import_tensorflow()
     from clu.metric_writers import SummaryWriter
-  except ImportError as error:
-    say(f'no TensorBoard files ({error}); all metrics are in metrics.jsonl.')
-    return None
-  return SummaryWriter(str(workdir))
+
+    self._writer = SummaryWriter(str(workdir))
+
+  def _try(self, function, *args) -> None:
+    try:
+      function(*args)
+    except Exception as error:  # TensorFlow has error classes of its own, for a full disk too
+      self._writer = None
+      reason = str(error).splitlines()[0][:200]
+      self._say(f'no TensorBoard files ({reason}); all metrics are in metrics.jsonl.')
+
+  def write(self, record: dict[str, Any]) -> None:
+    """Writes the numbers of a record, under its kind."""
+    if self._writer is None:
+      return
+    kind, step = record['kind'], record['step']
+    numbers = {f'{kind}/{k}': v for k, v in record.items() if k not in ('kind', 'step')}
+    self._try(self._writer.write_scalars, step, numbers)
+    self._try(self._flush)
+
+  def _flush(self) -> None:
+    if self._writer is not None:
+      self._writer.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    if self._writer is not None:
+      self._try(self._writer.close)
 
 
 class Clock:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data.datasets import dataset_info
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
@@ -31,6 +31,8 @@ def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
   if model_info(model.name).se:
     options['se'] = SEConfig(**model.se)
+  else:
+    _check_no_se_options(model)
   return create_model(
     model.name,
     num_classes=model.num_classes or dataset_info(config.data.name).num_classes,
@@ -44,6 +46,27 @@ def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
     ),
     **options,
   )
+
+
+def _check_no_se_options(model: ConfigDict) -> None:
+  """SE options on a network without SE would be ignored in silence."""
+  for field, value in config_lib.default().model.se.items():
+    if model.se[field] != value:
+      raise UserError(
+        f'config.model.se.{field}={model.se[field]!r} has no effect on {model.name!r}, which has '
+        f"no SE; name the network 'se_{model.name}' or leave the field out."
+      )
+
+
+def check_model(config: ConfigDict) -> None:
+  """Checks, without any computation, that the network of a configuration can be built and run.
+
+  Raises:
+    UserError: its options do not fit together, or not the image size.
+  """
+  size = input_size(config)
+  init = functools.partial(build_model(config).init, train=False)
+  jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
 
 
 def input_size(config: ConfigDict) -> int:
@@ -85,7 +108,7 @@ def init_state(
 
 
 def check_batch(config: ConfigDict, devices: int) -> None:
-  """Checks that devices, micro-batches and ghost groups divide the batch.
+  """Checks that devices, micro-batches and ghost groups divide the batch, and cutout the image.
 
   Raises:
     UserError: they do not.
@@ -96,6 +119,11 @@ def check_batch(config: ConfigDict, devices: int) -> None:
     raise UserError(
       f'config.optimizer.accumulate={k} does not divide the {local} images a device has of each '
       f'batch of {config.batch_size}.'
+    )
+  if config.data.cutout >= 2 * input_size(config):
+    raise UserError(
+      f'config.data.cutout={config.data.cutout} would blank out most images of side '
+      f'{input_size(config)}; use a smaller one.'
     )
   size = config.bn.ghost_size
   if config.bn.scope == 'ghost' and local // k % max(size, 1):
@@ -109,6 +137,8 @@ def total_steps(config: ConfigDict, num_examples: int) -> int:
   """Length of the run: `config.steps`, or the steps in which each epoch is complete."""
   if config.steps is not None:
     return config.steps
+  if config.epochs * num_examples / config.batch_size >= 2**31:
+    raise UserError(f'config.epochs={config.epochs} makes more than 2**31 steps; use fewer.')
   return math.ceil(config.epochs * num_examples / config.batch_size - 1e-9)
 
 

@@ -4,7 +4,6 @@ import hashlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
@@ -54,19 +53,3 @@ def params_sha256(variables: dict[str, Any]) -> str:
     digest.update(f'{path} {array.dtype.name} {array.shape} '.encode())
     digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder('<')).tobytes())
   return digest.hexdigest()
-
-
-@jax.jit
-def checksum(tree: Any) -> jax.Array:
-  """A uint32 that changes with any value of `tree`, cheap on a device; against damaged files."""
-  total = jnp.uint32(0)
-  for i, leaf in enumerate(jax.tree.leaves(tree)):
-    bits = jax.lax.bitcast_convert_type(leaf.ravel(), _unsigned(leaf.dtype)).astype(jnp.uint32)
-    # Odd weights by place: swapped values change the sum as well.
-    weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2) + jnp.uint32(2 * i + 1)
-    total = total * jnp.uint32(31) + jnp.sum(bits * weights, dtype=jnp.uint32)
-  return total
-
-
-def _unsigned(dtype: jnp.dtype) -> jnp.dtype:
-  return jnp.dtype(f'uint{8 * jnp.dtype(dtype).itemsize}')

@@ -46,11 +46,13 @@ class StepMetrics(struct.PyTreeNode):
 
   def first_bad_step(self) -> int | None:
     """The step at which the run diverged, None if it did not; waits for the device."""
-    return None if self.diverged_at == _NEVER else int(self.diverged_at)
+    step = int(self.diverged_at)
+    return None if step == _NEVER else step
 
   def report(self) -> dict[str, float]:
     """Averages as Python numbers, errors in percent; waits for the device."""
-    return {**self.metrics.report(), 'grad_norm': float(self.grad_norm / self.steps)}
+    here = jax.device_get(self)
+    return {**here.metrics.report(), 'grad_norm': float(here.grad_norm / here.steps)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +64,15 @@ class StepOptions:
     accumulate: micro-batches that the device's share of a batch is cut into.
     ema_decay: of the averaged variables; 0: none.
     frozen_bn: the network keeps its running statistics.
+    unroll: write accumulation out instead of looping; on CPU XLA runs convolutions in loops 20-34
+      times slower.
   """
 
   label_smoothing: float = 0.0
   accumulate: int = 1
   ema_decay: float = 0.0
   frozen_bn: bool = False
+  unroll: bool = False
 
 
 def loss_fn(params, batch_stats, batch, *, model: nn.Module, label_smoothing: float):
@@ -98,25 +103,25 @@ def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOption
 
   def one(batch_stats, micro_batch):
     grad = jax.value_and_grad(loss_fn, has_aux=True)
+    smoothing = options.label_smoothing
     (_, (batch_stats, metrics)), grads = grad(
-      state.params,
-      batch_stats,
-      micro_batch,
-      model=model,
-      label_smoothing=options.label_smoothing,
+      state.params, batch_stats, micro_batch, model=model, label_smoothing=smoothing
     )
-    return batch_stats, (grads, metrics)
+    return grads, batch_stats, metrics
 
   k = options.accumulate
   if k == 1:
-    batch_stats, (grads, metrics) = one(state.batch_stats, batch)
-    return grads, batch_stats, metrics
+    return one(state.batch_stats, batch)
   micro_batches = jax.tree.map(lambda x: x.reshape(k, x.shape[0] // k, *x.shape[1:]), batch)
-  # XLA runs convolutions in loops 20-34 times slower on CPU.
-  unroll = jax.default_backend() == 'cpu'
-  batch_stats, (grads, metrics) = jax.lax.scan(one, state.batch_stats, micro_batches, unroll=unroll)
-  mean = jax.tree.map(lambda g: g.mean(0), grads)
-  return mean, batch_stats, jax.tree.map(lambda m: m.sum(0), metrics)
+  sums = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, zero_metrics())
+
+  def body(sums, micro_batch):
+    grads, batch_stats, metrics = one(sums[1], micro_batch)
+    grads, metrics = jax.tree.map(jnp.add, (sums[0], sums[2]), (grads, metrics))
+    return (grads, batch_stats, metrics), None
+
+  (grads, batch_stats, metrics), _ = jax.lax.scan(body, sums, micro_batches, unroll=options.unroll)
+  return jax.tree.map(lambda g: g / k, grads), batch_stats, metrics
 
 
 def train_step(
@@ -155,7 +160,9 @@ def train_step(
     ema = optax.incremental_update(new, ema, 1 - options.ema_decay)
 
   grad_norm = optax.tree.norm(grads)
-  finite = jnp.isfinite(metrics.loss.total) & jnp.isfinite(grad_norm)
+  # The new variables too: they are what the next checkpoint keeps.
+  sizes = (metrics.loss.total, grad_norm, optax.tree.norm(updates), optax.tree.norm(batch_stats))
+  finite = jnp.isfinite(jnp.stack(sizes)).all()
   diverged_at = jnp.where(finite, _NEVER, state.step + 1).astype(jnp.int32)
   report = StepMetrics(metrics, grad_norm, jnp.ones((), jnp.float32), diverged_at)
   state = state.replace(

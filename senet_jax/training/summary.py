@@ -33,7 +33,7 @@ def summarize(state: TrainState, host: dict[str, Any]) -> dict[str, Any]:
     'params_sha256': params_sha256(state.variables),
     'device': runtime.describe_devices(),
     'versions': versions(),
-    'git_commit': git_commit(),
+    'git_commit': host['git_commit'],
   }
 
 
