@@ -5,6 +5,7 @@ import errno
 import logging
 import pathlib
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -55,8 +56,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   Args:
     command: takes the arguments; returns the exit status, None for 0.
   """
-  # Libraries warn through absl about what is as it should be; errors still come through.
-  logging.getLogger('absl').setLevel(logging.ERROR)
+  _quiet_background()
   try:
     status = command(sys.argv[1:])
   except UserError as error:
@@ -70,6 +70,17 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     status = _complain('interrupted.', 130)
   sys.stdout.flush()
   sys.exit(status)
+
+
+def _quiet_background() -> None:
+  """Keeps what threads of libraries print out of the way of our one line.
+
+  Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
+  before that, with hundreds of lines when a disk is full.
+  """
+  for library in ('absl', 'asyncio'):
+    logging.getLogger(library).setLevel(logging.CRITICAL)
+  threading.excepthook = sys.unraisablehook = lambda _: None
 
 
 def _complain(message: str, status: int = USER_ERROR) -> int:

@@ -62,7 +62,15 @@ MISTAKES = {
   'boundaries': (["--config.schedule.boundaries=('a',)"], r"boundaries='a' must be a finite"),
   'image_size': (['--config.data.image_size=-4'], r'image_size=-4 must be at least 1'),
   'freeze': (['--config.bn.freeze_last_epochs=nan'], r'freeze_last_epochs=nan must be a finite'),
-  'se_ratio_for_width': (['--config.model.width=2'], r'ratio=16 leaves no hidden unit for 8 channels'),
+  'se_ratio_for_width': (['--config.model.width=2'], r'ratio=16 leaves no hidden unit for 8 '),
+  'no_bottleneck': (
+    ['--config.model.name=resnet18', '--config.model.stride_in=3x3'],
+    r'stride_in has no effect on resnet18',
+  ),
+  'no_stem_pooling': (
+    ['--config.model.name=se_resnet20_cifar', '--config.model.pool_align=torch'],
+    r'pool_align has no effect on se_resnet20_cifar',
+  ),
   'batch_beyond_data': (['--config.batch_size=1440'], r'larger than the 1437 examples of digits'),
   'dataset': (['--config.data.name=mnist'], r"data\.name='mnist' is unknown \(allowed: digits"),
   'split': (['--config.data.eval_split=val'], r"'val' is unknown.*train, test"),

@@ -15,10 +15,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from senet_jax import config as config_lib, runtime
-from senet_jax.data.device_feed import DeviceFeed
+from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
+from senet_jax.evaluation.evaluate import eval_program, evaluate
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import checkpoints, saved
+from senet_jax.training import checkpoints, loop, saved
 from senet_jax.training.loop import train
 from senet_jax.training.progress import read_records
 
@@ -166,6 +167,106 @@ def test_finished_run_says_so_again(whole, capsys):
   assert train(small(), whole)
   after = summary(whole)
   assert after['params_sha256'] == before['params_sha256'] and after['final'] == before['final']
+
+
+@pytest.mark.parametrize('where', ['compile', 'save', 'evaluation'])
+def test_sigterm_at_any_other_moment(whole, tmp_path, monkeypatch, where):
+  """Not between steps: while compiling, while saving after an evaluation, while evaluating."""
+  owner, name = {
+    'compile': (loop.Run, '_program'),
+    'save': (checkpoints.Checkpoints, 'save'),
+    'evaluation': (EvalFeed, 'inputs'),
+  }[where]
+  original = getattr(owner, name)
+  calls = []
+
+  def interrupting(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(*args, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(owner, name, interrupting)
+    assert train(small(eval__batch_size=16), tmp_path) is False
+  assert train(small(), tmp_path)
+  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+  assert summary(tmp_path)['final'] == pytest.approx(summary(whole)['final'])
+
+
+def test_sigterm_before_the_first_step(tmp_path, monkeypatch):
+  create = DeviceFeed.create
+
+  def interrupting(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return create(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(DeviceFeed, 'create', interrupting)
+    assert train(small(steps=2), tmp_path) is False
+  assert train(small(steps=2), tmp_path)
+
+
+def test_per_step_run_keeps_its_kind(whole, tmp_path, capsys):
+  assert train(small(steps=10), tmp_path)
+  assert train(small(steps_per_dispatch=10), tmp_path)
+  assert 'began with one step a dispatch and keeps that' in capsys.readouterr().out
+  found, full = summary(tmp_path), summary(whole)
+  assert found['params_sha256'] == full['params_sha256']
+  assert (found['steps'], found['examples_seen']) == (20, 1280)
+
+
+def test_length_of_a_run(whole, tmp_path):
+  with pytest.raises(UserError, match='at step 20, past the 12 steps of this run'):
+    train(small(steps=12), whole)
+  assert train(small(steps=2, schedule__name='cosine'), tmp_path)
+  # Under a cosine the steps already taken depend on the length.
+  with pytest.raises(UserError, match='steps: 2 there, 4 given'):
+    train(small(steps=4, schedule__name='cosine'), tmp_path)
+
+
+def test_run_of_an_older_version(tmp_path, monkeypatch):
+  """A field that came later counts with its default."""
+  saved_identity = {'seed': 0, 'model': {'name': 'se_resnet50'}}
+  given = config_lib.default().to_dict()
+  assert set(config_lib.differences(saved_identity, given)) == set()
+  given['optimizer']['clip_norm'] = 1.0
+  assert config_lib.differences(saved_identity, given) == {'optimizer.clip_norm': (0.0, 1.0)}
+
+
+def test_evaluation_that_is_not_finite(tmp_path, monkeypatch):
+  monkeypatch.setattr(loop, 'evaluate', lambda *_: {'loss': float('nan'), 'top1_error': 90.0})
+  with pytest.raises(UserError, match='evaluation loss is not finite at step 2'):
+    train(small(steps=2), tmp_path)
+  assert not (tmp_path / 'summary.json').exists()
+
+
+def test_trace_of_an_interrupted_run(tmp_path, monkeypatch, capsys):
+  config = small(steps=8, profile__start=2, profile__steps=5)
+  with monkeypatch.context() as patch:
+    kill_at(patch, 4)
+    assert train(config, tmp_path) is False
+  assert 'trace of steps 2 to 5' in capsys.readouterr().out
+  assert train(config, tmp_path)
+  assert 'trace of steps 5 to 7' in capsys.readouterr().out
+
+
+def test_relative_workdir(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert train(small(steps=2), 'runs/here')
+  assert (tmp_path / 'runs' / 'here' / 'summary.json').exists()
+  assert os.listdir(tmp_path / 'runs' / 'here' / 'checkpoints') == ['2']
+
+
+def test_averaged_weights_are_the_evaluated_ones(tmp_path):
+  assert train(small(steps=8, optimizer__ema_decay=0.5), tmp_path)
+  mesh = runtime.data_mesh()
+  averaged = saved.load(tmp_path, 'latest', mesh)
+  feed = EvalFeed.create(averaged.config, 'test[:128]', mesh)
+  program = eval_program(averaged.model, feed, mesh)
+  assert evaluate(program, averaged.variables, feed)['loss'] == pytest.approx(
+    summary(tmp_path)['final']['loss'], rel=1e-5
+  )
 
 
 # --- damage and mistakes -------------------------------------------------------------------------

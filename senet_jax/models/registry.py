@@ -56,6 +56,7 @@ class _Entry:
   info: ModelInfo
   module: type[nn.Module]
   arguments: dict[str, Any]
+  unused: tuple[str, ...]
 
 
 _MODELS: dict[str, _Entry] = {}
@@ -69,6 +70,7 @@ def register_pair(
   module: type[nn.Module],
   arguments: dict[str, Any],
   *,
+  unused: tuple[str, ...] = (),
   published: dict[str, Any],
   se_published: dict[str, Any],
   **info,
@@ -79,6 +81,7 @@ def register_pair(
     name: of the network without SE.
     module: its class; it has fields `num_classes`, `dtype` and `se`.
     arguments: fields of the class that make this network.
+    unused: fields that this network has no use for, so that they are no overrides of it.
     published: figures of the paper for the network without SE.
     se_published: the same for its twin.
     **info: the other fields of `ModelInfo`.
@@ -87,7 +90,7 @@ def register_pair(
     full_name = f'se_{name}' if se else name
     figures = se_published if se else published
     entry = ModelInfo(name=full_name, se=se, published=figures, **info)
-    _MODELS[full_name] = _Entry(entry, module, arguments)
+    _MODELS[full_name] = _Entry(entry, module, arguments, unused)
 
 
 def list_models(filter: str = '*') -> list[str]:
@@ -133,6 +136,8 @@ def create_model(
   for override in overrides:
     if override not in allowed:
       errors.one_of(f'the override of {name}', override, allowed)
+    if override in entry.unused:
+      raise errors.UserError(f'{override} has no effect on {name}; leave it out.')
   se = overrides.pop('se', SEConfig() if entry.info.se else None)
   if se is not None and not isinstance(se, SEConfig):
     raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')

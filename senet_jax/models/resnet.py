@@ -15,6 +15,9 @@ from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, SqueezeExcite
 from senet_jax.layers.pooling import ALIGNMENTS
 from senet_jax.models.registry import Preprocessing, register_pair
 
+# Options of units with a 3x3 convolution between two 1x1.
+_OF_BOTTLENECKS = ('stride_in', 'groups', 'group_width')
+
 # As torch.nn.Linear, which the reference training code left alone: uniform, variance 1/(3 fan_in).
 _HEAD_INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -260,6 +263,7 @@ def _register_imagenet() -> None:
       name,
       ResNet,
       {'depths': depths, 'bottleneck': bottleneck, **options},
+      unused=() if bottleneck else _OF_BOTTLENECKS,
       family='resnext' if options else 'resnet',
       paper=paper,
       image_size=224,
@@ -285,6 +289,7 @@ def _register_cifar() -> None:
       name,
       ResNet,
       {'depths': (depth,) * 3, 'bottleneck': bottleneck, 'shortcut': shortcut, **cifar},
+      unused=('pool_align', *(() if bottleneck else _OF_BOTTLENECKS)),
       family='resnet_cifar',
       paper=paper,
       image_size=32,
