@@ -2,8 +2,8 @@
 
   python -m senet_jax.main --config=configs/cifar100_r110.py --workdir=runs/cifar100_r110
 
-Hardware: made for one GPU; 64,000 steps of 128 images.
-Expected wall time: about 28 h on two CPU cores (results/benchmarks/cifar_cpu_rates.json); GPU: not run.
+Hardware: made for one GPU, where it was not run; 64,000 steps of 128 images.
+Expected wall time: about 28 h on two CPU cores, from results/benchmarks/cifar_cpu_rates.json.
 Published: test error 26.88 % (Table 5; of unknown origin, not in He et al. 2016).
 Measured: not run.
 """

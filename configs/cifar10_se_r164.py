@@ -2,8 +2,8 @@
 
   python -m senet_jax.main --config=configs/cifar10_se_r164.py --workdir=runs/cifar10_se_r164
 
-Hardware: made for one GPU; 64,000 steps of 128 images.
-Expected wall time: days on CPU, not measured; GPU: not run.
+Hardware: made for one GPU, where it was not run; 64,000 steps of 128 images.
+Expected wall time: days on CPU, not measured.
 Published: test error 4.39 % (Table 4).
 Measured: not run.
 """

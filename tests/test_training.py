@@ -225,6 +225,13 @@ def test_length_of_a_run(whole, tmp_path):
     train(small(steps=4, schedule__name='cosine'), tmp_path)
 
 
+def test_what_must_lie_within_the_run(tmp_path):
+  with pytest.raises(UserError, match=r'freeze_last_epochs=3\.0 is the whole run of 20 steps'):
+    train(small(bn__freeze_last_epochs=3.0), tmp_path)
+  with pytest.raises(UserError, match=r'profile\.start=20 is past the run of 20 steps'):
+    train(small(profile__start=20), tmp_path)
+
+
 def test_run_of_an_older_version(tmp_path, monkeypatch):
   """A field that came later counts with its default."""
   saved_identity = {'seed': 0, 'model': {'name': 'se_resnet50'}}
@@ -355,7 +362,7 @@ def test_divergence_names_step_rate_and_checkpoint(tmp_path):
 
 def test_plateau_and_early_stopping(tmp_path, monkeypatch):
   config = small(
-    steps=200, optimizer__learning_rate=1e-9, bn__momentum=0.0, bn__freeze_last_epochs=100.0,
+    steps=200, optimizer__learning_rate=1e-9, bn__momentum=0.0, bn__freeze_last_epochs=24.9,
     schedule__name='plateau', schedule__patience=2, early_stopping__patience=5,
     checkpoint__every_steps=0,
   )  # fmt: skip

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
   parser.add_output()
   args = parser.parse_args(argv)
 
-  from senet_jax import runtime
+  from senet_jax import config as config_lib, runtime
   from senet_jax.data.device_feed import EvalFeed
   from senet_jax.evaluation.evaluate import eval_program, evaluate
   from senet_jax.training import saved
@@ -32,7 +32,9 @@ def main(argv: list[str]) -> None:
   run = saved.load(args.workdir, args.checkpoint, mesh)
   config = run.config
   config.data.dir = args.data_dir or config.data.dir
-  config.eval.batch_size = args.batch_size or config.eval.batch_size
+  if args.batch_size is not None:
+    config.eval.batch_size = args.batch_size
+  config_lib.check(config)
   split = args.split or config.data.eval_split
   feed = EvalFeed.create(config, split, mesh)
   results = evaluate(eval_program(run.model, feed, mesh), run.variables, feed)

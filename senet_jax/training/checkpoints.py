@@ -132,7 +132,8 @@ class Checkpoints:
         if metrics is None or step == steps[0]:
           return
         self._manager.delete(step)
-      self._manager.save(step, args=items, metrics=metrics)
+      if not self._manager.save(step, args=items, metrics=metrics):
+        raise RuntimeError(f'Orbax refused to save step {step} in {self._directory}')
 
   def restore(self, abstract: TrainState, step: int) -> Restored:
     """Reads a checkpoint whole and checks it.

@@ -118,6 +118,7 @@ class Run:
     self.total = setup.total_steps(config, examples)
     self.eval_steps = setup.eval_steps(config, self.total, self.steps_per_epoch)
     self.freeze_step = self.total - round(config.bn.freeze_last_epochs * self.steps_per_epoch)
+    self._check_ranges()
     self.schedule = make_schedule(config, self.total, self.steps_per_epoch)
     self.optimizer = make_optimizer(config, self.schedule)
     self.plateau = make_plateau(config)
@@ -134,6 +135,19 @@ class Run:
     files.write_json(workdir / 'config.json', config.to_dict())
     reporter.say(self._headline())
     reporter.begin(self.step, self.total)
+
+  def _check_ranges(self) -> None:
+    """Checks what must lie within the run, now that its length is known."""
+    freeze, start = self.config.bn.freeze_last_epochs, self.config.profile.start
+    if freeze and self.freeze_step <= 0:
+      raise UserError(
+        f'config.bn.freeze_last_epochs={freeze} is the whole run of {self.total} steps; its '
+        'statistics would stay those of the start. Use less.'
+      )
+    if start is not None and start >= self.total:
+      raise UserError(
+        f'config.profile.start={start} is past the run of {self.total} steps; use less.'
+      )
 
   # --- start ---------------------------------------------------------------------------------
 

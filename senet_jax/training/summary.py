@@ -49,14 +49,16 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-  """The commit of this code, `+` behind it if files differ; None outside a repository."""
+  """The commit of this code, `+` behind it if files differ; None outside its repository."""
+  root = pathlib.Path(__file__).resolve().parents[2]
 
   def git(*arguments: str) -> str:
-    directory = pathlib.Path(__file__).parent
-    command = ['git', '-C', str(directory), *arguments]
+    command = ['git', '-C', str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
   try:
+    if pathlib.Path(git('rev-parse', '--show-toplevel')) != root:
+      return None  # installed somewhere inside another project
     return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
   except (OSError, subprocess.CalledProcessError):
     return None
