@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
@@ -85,6 +85,13 @@ def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
   monkeypatch.setattr(DeviceFeed, 'inputs', killing)
 
 
+def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path):
+  deadline = time.monotonic() + 240
+  while not any(p.name.isdigit() for p in workdir.glob('checkpoints/*')):
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.01)
+
+
 # --- resumption ----------------------------------------------------------------------------------
 
 
@@ -119,11 +126,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
 
 def test_sigkill_between_checkpoints(whole, tmp_path):
   process = subprocess.Popen(arguments(tmp_path, steps=2000), stdout=subprocess.DEVNULL)
-  deadline = time.monotonic() + 240
   try:
-    while not any(p.name.isdigit() for p in tmp_path.glob('checkpoints/*')):
-      assert process.poll() is None and time.monotonic() < deadline
-      time.sleep(0.01)
+    wait_for_checkpoint(process, tmp_path)
   finally:
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -131,6 +135,15 @@ def test_sigkill_between_checkpoints(whole, tmp_path):
   assert done < 20  # else it shows nothing
   assert train(small(), tmp_path)
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+
+
+def test_command_ends_with_75_after_sigterm(whole, tmp_path):
+  process = subprocess.Popen(arguments(tmp_path, steps=2000), stdout=subprocess.PIPE, text=True)
+  wait_for_checkpoint(process, tmp_path)
+  process.send_signal(signal.SIGTERM)
+  out, _ = process.communicate(timeout=120)
+  assert process.returncode == cli.PREEMPTED
+  assert 'the same command resumes from there' in out
 
 
 def test_looped_run_keeps_its_kind(tmp_path, monkeypatch):
