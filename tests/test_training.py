@@ -377,6 +377,7 @@ def test_plateau_and_early_stopping(tmp_path, monkeypatch):
   config = small(
     steps=200, optimizer__learning_rate=1e-9, bn__momentum=0.0, bn__freeze_last_epochs=24.9,
     schedule__name='plateau', schedule__patience=2, early_stopping__patience=5,
+    early_stopping__min_delta=1e-4,
     checkpoint__every_steps=0,
   )  # fmt: skip
   with monkeypatch.context() as patch:
