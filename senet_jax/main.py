@@ -22,12 +22,10 @@ def main(argv: list[str]) -> int:
     print(options.config)
     return 0
 
-  from senet_jax import config as config_lib, runtime
-
-  config_lib.check(options.config)
-  runtime.use_compilation_cache()
+  from senet_jax import runtime
   from senet_jax.training.loop import train
 
+  runtime.use_compilation_cache()
   return 0 if train(options.config, options.workdir) else cli.PREEMPTED
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from senet_jax.errors import UserError
@@ -59,20 +60,21 @@ def sum_over_devices(tree):
   ones, nearly all of them but a small part of the bytes, travel as one.
   """
   leaves, structure = jax.tree.flatten(tree)
-  small = [i for i, leaf in enumerate(leaves) if leaf.size <= _SMALL]
-  packed = jnp.concatenate([leaves[i].ravel() for i in small])
+  packed, unpack = ravel_pytree([leaf for leaf in leaves if leaf.size <= _SMALL])
   large = [leaf for leaf in leaves if leaf.size > _SMALL]
   packed, large = jax.lax.psum((packed, large), DATA_AXIS)
-  ends = np.cumsum([leaves[i].size for i in small])
-  parts = iter(jnp.split(packed, ends[:-1]))
-  whole = iter(large)
-  summed = [
-    next(parts).reshape(leaf.shape) if leaf.size <= _SMALL else next(whole) for leaf in leaves
-  ]
+  small, large = iter(unpack(packed)), iter(large)
+  summed = [next(small if leaf.size <= _SMALL else large) for leaf in leaves]
   return jax.tree.unflatten(structure, summed)
 
 
-def per_device(batch_size: int, devices: int, field: str = 'batch_size') -> int:
+def local_places(batch_size: int) -> jax.Array:
+  """Places `[n]` int32 in a batch of this device's `n` examples, inside `data_parallel`."""
+  n = batch_size // jax.lax.axis_size(DATA_AXIS)
+  return jax.lax.axis_index(DATA_AXIS) * n + jnp.arange(n)
+
+
+def per_device(batch_size: int, devices: int) -> int:
   """Images a device has of each batch.
 
   Raises:
@@ -81,7 +83,7 @@ def per_device(batch_size: int, devices: int, field: str = 'batch_size') -> int:
   if batch_size % devices:
     near = max(batch_size // devices, 1) * devices
     raise UserError(
-      f'config.{field}={batch_size} is not divisible by the {devices} devices; '
+      f'config.batch_size={batch_size} is not divisible by the {devices} devices; '
       f'use {near} or {near + devices}.'
     )
   return batch_size // devices

@@ -131,9 +131,8 @@ class DeviceFeed:
 
   def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`."""
-    n = self.batch_size // jax.lax.axis_size(runtime.DATA_AXIS)
     first = inputs['offset'] + (step - inputs['step']) * self.batch_size
-    position = first + jax.lax.axis_index(runtime.DATA_AXIS) * n + jnp.arange(n)
+    position = first + runtime.local_places(self.batch_size)
     epoch = inputs['epoch'] + (position >= self.split.num_examples)
     return inputs['order'][position], epoch
 
@@ -176,8 +175,7 @@ class EvalFeed:
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """This device's share: as of `DeviceFeed.batch`, and `mask` `[n]`, 0.0 where it is padding."""
-    n = self.batch_size // jax.lax.axis_size(runtime.DATA_AXIS)
-    index = inputs['first'] + jax.lax.axis_index(runtime.DATA_AXIS) * n + jnp.arange(n)
+    index = inputs['first'] + runtime.local_places(self.batch_size)
     mask = index < self.split.num_examples
     index = jnp.minimum(index, self.split.num_examples - 1)
     images = self.split.to_input(inputs['images'][index])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
+from senet_jax.runtime import DATA_AXIS
 
 SCOPES = ('local', 'global', 'ghost')
 
@@ -34,7 +35,7 @@ class BatchNormConfig:
   momentum: float = 0.9
   epsilon: float = 1e-5
   frozen: bool = False
-  axis_name: str = 'data'
+  axis_name: str = DATA_AXIS
 
   def __post_init__(self):
     errors.one_of('bn.scope', self.scope, SCOPES)

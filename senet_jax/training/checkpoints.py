@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -169,13 +169,13 @@ class Checkpoints:
     except Exception:
       return None
 
-  def restore_latest(self, abstract: TrainState, say=print) -> Restored | None:
-    """The newest whole checkpoint, None if there is none at all.
+  def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
+    """The newest whole checkpoint.
 
     Damaged ones on the way are moved to `workdir/damaged`, each with a line.
 
     Raises:
-      UserError: there are checkpoints, but none is whole.
+      UserError: none is whole.
     """
     steps = self.steps()
     damaged = []
@@ -188,12 +188,10 @@ class Checkpoints:
         continue
       self._set_aside(damaged)
       return restored
-    if steps:
-      raise UserError(
-        f'none of the checkpoints {steps} in {self._directory} can be read; '
-        'move that directory away to start again, or give another --workdir.'
-      )
-    return None
+    raise UserError(
+      f'none of the checkpoints {steps} in {self._directory} can be read; '
+      'move that directory away to start again, or give another --workdir.'
+    )
 
   def _set_aside(self, steps: list[int]) -> None:
     """Moves damaged checkpoints out of the way, or their steps could not be saved again."""

@@ -108,9 +108,8 @@ class Run:
     Raises:
       UserError: the checkpoints are those of another run, or none of them is whole.
     """
-    self.config, self.workdir, self.reporter, self.checkpoints = (
-      config, workdir, reporter, checkpoints
-    )  # fmt: skip
+    self.config, self.workdir = config, workdir
+    self.reporter, self.checkpoints = reporter, checkpoints
     self.mesh, self.feed, self.eval_feed = feeds.mesh, feeds.train, feeds.eval
     self._stop = stop
     examples = self.feed.split.num_examples
@@ -177,16 +176,17 @@ class Run:
 
   def _restore(self) -> TrainState | None:
     """The newest whole checkpoint, with its `host` put in place; None if there is none."""
+    steps = self.checkpoints.steps()
+    if not steps:
+      self.reporter.resume(lambda record: False)
+      return None
     identity = self.host['identity']
-    hosts = (self.checkpoints.host(step) for step in reversed(self.checkpoints.steps()))
+    hosts = (self.checkpoints.host(step) for step in reversed(steps))
     newest = next((host for host in hosts if host), None)
     if newest:
       check_same_run(newest['identity'], identity, self.workdir)
     abstract = abstract_state(jax.eval_shape(self._fresh_state), runtime.replicated(self.mesh))
     restored = self.checkpoints.restore_latest(abstract, self.reporter.say)
-    if restored is None:
-      self.reporter.resume(lambda record: False)
-      return None
     step = int(restored.state.step)
     if step > self.total:
       raise UserError(

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -67,15 +68,10 @@ class Reporter:
     """Moves the progress bar."""
     self._progress.update(self._task, completed=step)
 
-  def resume(self, keep) -> list[dict[str, Any]]:
-    """Drops the records for which `keep(record)` is false, as of steps that will be run again.
-
-    Returns:
-      The records kept.
-    """
+  def resume(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drops the records for which `keep(record)` is false, as of steps that will be run again."""
     records = [r for r in read_records(self.path) if keep(r)]
     files.write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records))
-    return records
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes one record everywhere; it has `kind`, `step` and `epoch`."""
@@ -146,12 +142,11 @@ class _TensorBoard:
       return
     kind, step = record['kind'], record['step']
     numbers = {f'{kind}/{k}': v for k, v in record.items() if k not in ('kind', 'step')}
-    self._try(self._writer.write_scalars, step, numbers)
-    self._try(self._flush)
+    self._try(self._write, step, numbers)
 
-  def _flush(self) -> None:
-    if self._writer is not None:
-      self._writer.flush()
+  def _write(self, step: int, numbers: dict[str, float]) -> None:
+    self._writer.write_scalars(step, numbers)
+    self._writer.flush()
 
   def close(self) -> None:
     """Closes the file."""
