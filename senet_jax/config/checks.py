@@ -13,7 +13,7 @@ from senet_jax.errors import UserError, one_of
 # sets, options of SE and BN).
 _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
-  'data.feed': ('device',),
+  'data.feed': ('device', 'stream'),
   'optimizer.name': ('sgd',),
   'optimizer.decay_mask': ('all', 'kernels'),
   'schedule.name': ('constant', 'step', 'multistep', 'cosine', 'plateau'),
@@ -39,7 +39,14 @@ _RANGES = {
   'bn.epsilon': (_TINY, None),
   'bn.freeze_last_epochs': (0, None),
   'data.image_size': (1, None),
+  'data.resize': (1, None),
+  'data.val_fraction': (0, _BELOW_1),
+  'data.max_damaged': (0, None),
+  'data.rotation': (0, 180),
   'data.pad': (0, None),
+  'data.pixel_jitter': (0, 255),
+  'data.color_jitter': (0, 1),
+  'data.lighting': (0, None),
   'data.cutout': (0, None),
   'optimizer.learning_rate': (_TINY, None),
   'optimizer.momentum': (0, _BELOW_1),
@@ -66,8 +73,8 @@ _RANGES = {
 }
 
 # Fields that change no number that is computed, so that a run may be resumed with others.
-_NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'eval.batch_size', 'model.se.fused',
-            'steps_per_dispatch')  # fmt: skip
+_NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', 'eval.batch_size',
+            'model.se.fused', 'steps_per_dispatch')  # fmt: skip
 # Fields that say how long a run goes on.
 _LENGTH = ('epochs', 'steps')
 
@@ -134,10 +141,35 @@ def check(config: ConfigDict) -> None:
       _check_number(f'config.{field}', fields[field], low, high)
   for drop in config.schedule.boundaries:
     _check_number('each of config.schedule.boundaries', drop, 0, None)
-  if config.init_from is not None:
-    raise UserError('config.init_from is not built yet; leave it out.')
+  _check_data(config.data)
   if config.deterministic:
     raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
+
+
+def _check_data(data: ConfigDict) -> None:
+  for name, low, high in (('mean', -255, 510), ('std', _TINY, None)):
+    if data[name] and len(data[name]) != 3:
+      raise UserError(f'config.data.{name}={data[name]} must be empty or three numbers, of RGB.')
+    for value in data[name]:
+      _check_number(f'each of config.data.{name}', value, low, high)
+  _check_interval('config.data.crop_aspect', data.crop_aspect, None)
+  if data.crop_area:
+    _check_interval('config.data.crop_area', data.crop_area, 1)
+  if data.feed == 'stream':
+    return
+  for name in ('crop_area', 'rotation', 'val_fraction'):
+    if data[name]:
+      raise UserError(
+        f"config.data.{name}={data[name]} has no effect with config.data.feed='device'; use "
+        "config.data.feed='stream' or leave it out."
+      )
+
+
+def _check_interval(field: str, bounds: Any, high: float | None) -> None:
+  if len(bounds) != 2 or bounds[0] > bounds[1]:
+    raise UserError(f'{field}={bounds} must be two numbers, the smaller one first.')
+  for value in bounds:
+    _check_number(f'each of {field}', value, _TINY, high)
 
 
 def _check_number(field: str, value: Any, low: float, high: float | None) -> None:

@@ -12,7 +12,9 @@ def default() -> ConfigDict:
   c.steps = config_dict.placeholder(int)  # length in steps instead
   c.label_smoothing = 0.0  # share of the target spread over all classes
   c.steps_per_dispatch = config_dict.placeholder(int)  # None: 1 on CPU, 100 on GPU and TPU
-  c.init_from = config_dict.placeholder(str)  # workdir whose weights to start from (not built yet)
+  c.init_from = config_dict.placeholder(str)  # workdir of another run whose weights to start from
+  c.init_checkpoint = 'best'  # of init_from: best, latest or a step
+  c.new_head = False  # with init_from: keep its last layer out and start with a fresh one
   c.deterministic = False  # bitwise equal runs on GPU (not built yet; CPU runs always are)
   c.model = _model()
   c.bn = ConfigDict()
@@ -31,6 +33,7 @@ def default() -> ConfigDict:
   c.optimizer.decay_mask = 'all'  # or `kernels`: no decay of BN scales and biases
   c.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
   c.optimizer.accumulate = 1  # micro-batches a step; BN takes its statistics in each of them
+  c.optimizer.frozen = ()  # beginnings of module names that are not trained: ('stem_', 'stage2_')
   c.optimizer.ema_decay = 0.0  # of averaged weights and statistics, used to evaluate; 0: none
   c.schedule = _schedule()
   c.early_stopping = ConfigDict()
@@ -78,15 +81,27 @@ def _model() -> ConfigDict:
 
 def _data() -> ConfigDict:
   c = ConfigDict()
-  c.name = 'cifar10'  # digits, cifar10, cifar100
-  c.dir = config_dict.placeholder(str)  # None: $TFDS_DATA_DIR or ~/tensorflow_datasets
+  c.name = 'cifar10'  # digits, cifar10, cifar100; streamed: imagenet2012, image_folder, any of tfds
+  c.dir = config_dict.placeholder(str)  # of tfds (None: $TFDS_DATA_DIR or ~/tensorflow_datasets)
+  # or the root of the image folder
   c.fake = False  # random images of the data set's shape instead of the data set
-  c.feed = 'device'  # the whole split in device memory
+  c.feed = 'device'  # the whole split in device memory, or stream: read and decoded on the way
   c.train_split = 'train'  # a split or a part of one: train[:90%]
   c.eval_split = 'test'
-  c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the images'
+  c.val_fraction = 0.0  # of an image folder without val/: share of each class held out as `val`
+  c.max_damaged = 10  # unreadable images that a stream tolerates; they are named and counted
+  c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the usual one
+  c.resize = config_dict.placeholder(int)  # shorter side before an evaluation's centre crop
+  c.mean = ()  # of RGB, 0-255, subtracted; empty: as the network or the data set has it
+  c.std = ()  # of RGB, 0-255, divided by
+  c.crop_area = ()  # streams: smallest and largest share of the image that a random crop keeps
+  c.crop_aspect = (3 / 4, 4 / 3)  # streams: smallest and largest width over height of that crop
+  c.rotation = 0.0  # streams: largest angle of a random rotation, degrees
   c.pad = 4  # zero pixels around an image before a random crop of its size
   c.flip = True  # mirror half of the images
+  c.pixel_jitter = 0.0  # largest random shift of each colour channel, on the 0-255 scale
+  c.color_jitter = 0.0  # largest random change of brightness, contrast and saturation, as a share
+  c.lighting = 0.0  # standard deviation of AlexNet's random shift along the colours' main axes
   c.cutout = 0  # side of a square of zeros at a random place; 0: none
   return c
 
