@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import resource
 import signal
 import threading
 import zlib
@@ -89,6 +90,11 @@ def per_device(batch_size: int, devices: int) -> int:
   return batch_size // devices
 
 
+def fill_devices(batch_size: int, devices: int) -> int:
+  """The batch rounded up to a multiple of the devices."""
+  return -(-batch_size // devices) * devices
+
+
 def checksum(tree) -> int:
   """CRC-32 over all arrays of `tree`, against damaged files; brings them to the host."""
   value = 0
@@ -116,6 +122,12 @@ def import_tensorflow():
 
   tf.config.set_visible_devices([], 'GPU')
   return tf
+
+
+def allow_many_files() -> None:
+  """Raises the soft limit of open files to the hard one."""
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def describe_devices() -> str:

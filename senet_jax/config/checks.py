@@ -141,12 +141,13 @@ def check(config: ConfigDict) -> None:
       _check_number(f'config.{field}', fields[field], low, high)
   for drop in config.schedule.boundaries:
     _check_number('each of config.schedule.boundaries', drop, 0, None)
-  _check_data(config.data)
+  _check_data(config)
   if config.deterministic:
     raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
 
 
-def _check_data(data: ConfigDict) -> None:
+def _check_data(config: ConfigDict) -> None:
+  data = config.data
   for name, low, high in (('mean', -255, 510), ('std', _TINY, None)):
     if data[name] and len(data[name]) != 3:
       raise UserError(f'config.data.{name}={data[name]} must be empty or three numbers, of RGB.')
@@ -156,8 +157,13 @@ def _check_data(data: ConfigDict) -> None:
   if data.crop_area:
     _check_interval('config.data.crop_area', data.crop_area, 1)
   if data.feed == 'stream':
+    if (config.steps_per_dispatch or 1) > 1 and not data.fake:
+      raise UserError(
+        f'config.steps_per_dispatch={config.steps_per_dispatch} needs all images on the device; a '
+        'stream gives one batch at a time: leave it out.'
+      )
     return
-  for name in ('crop_area', 'rotation', 'val_fraction'):
+  for name in ('crop_area', 'rotation', 'resize', 'val_fraction'):
     if data[name]:
       raise UserError(
         f"config.data.{name}={data[name]} has no effect with config.data.feed='device'; use "

@@ -1,4 +1,6 @@
-"""Augmentation of small images on the device, each draw keyed by the example."""
+"""Random changes of images that are made on the device, each draw keyed by the example."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ def to_input(images: jax.Array, mean, std, image_size: int | None = None) -> jax
   """Turns stored images into network inputs.
 
   Args:
-    images: `[N, H, W, C]` uint8, C 1 (grey, repeated) or 3.
+    images: `[N, H, W, C]` on the 0-255 scale, uint8 or float, C 1 (grey, repeated) or 3.
     mean: per channel, 0-255 scale, subtracted.
     std: per channel, 0-255 scale, divided by.
     image_size: side to resize to, bilinear; None or the images' own: no resizing.
@@ -16,8 +18,8 @@ def to_input(images: jax.Array, mean, std, image_size: int | None = None) -> jax
   Returns:
     `[N, S, S, 3]` float32.
   """
-  n, height, width, channels = images.shape
   x = (images.astype(jnp.float32) - jnp.asarray(mean)) / jnp.asarray(std)
+  n, height, width, channels = x.shape
   if image_size and (height, width) != (image_size, image_size):
     x = jax.image.resize(x, (n, image_size, image_size, channels), 'bilinear')
   return jnp.broadcast_to(x, (*x.shape[:3], 3)) if channels == 1 else x
@@ -61,3 +63,83 @@ def _augment(key: jax.Array, image: jax.Array, pad: int, flip: bool, cutout: int
     )
     image = jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
   return image
+
+
+# Principal axes of the RGB values of ImageNet on the 0-1 scale and the standard deviations along
+# them, as in fb.resnet.torch: the lighting noise of Krizhevsky et al. 2012.
+_AXES = (
+  (-0.5675, 0.7192, 0.4009),
+  (-0.5808, -0.0045, -0.8140),
+  (-0.5836, -0.6948, 0.4203),
+)
+_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+# Share of red, green and blue in grey.
+_GREY = (0.299, 0.587, 0.114)
+
+
+def recolor(
+  keys: jax.Array,
+  images: jax.Array,
+  *,
+  pixel_jitter: float,
+  color_jitter: float,
+  lighting: float,
+) -> jax.Array:
+  """Random changes of colour, in this order: colour jitter, lighting, pixel jitter.
+
+  The first two are those of fb.resnet.torch. Values may leave the 0-255 scale; nothing is clipped.
+
+  Args:
+    keys: `[N]` typed keys, one an image.
+    images: `[N, H, W, 3]` float32 RGB on the 0-255 scale.
+    pixel_jitter: each channel is shifted by a value uniform up to this, either way. The released
+      models list "pixel jitter +-20" without more; one shift a channel is our reading.
+    color_jitter: brightness, contrast and saturation, in random order, each multiplied by 1 plus a
+      value uniform up to this, either way.
+    lighting: standard deviation of the multiples of the principal axes that are added.
+
+  Returns:
+    `[N, H, W, 3]` float32.
+  """
+  change = functools.partial(
+    _recolor, pixel_jitter=pixel_jitter, color_jitter=color_jitter, lighting=lighting
+  )
+  return jax.vmap(change)(keys, images)
+
+
+def _recolor(key, image, pixel_jitter: float, color_jitter: float, lighting: float) -> jax.Array:
+  # A stream of its own: `_augment` draws from the same key.
+  jitter_key, lighting_key, pixel_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+  if color_jitter:
+    image = _jitter_colors(jitter_key, image, color_jitter)
+  if lighting:
+    amounts = lighting * jax.random.normal(lighting_key, (3,)) * jnp.asarray(_DEVIATIONS)
+    image = image + 255 * jnp.asarray(_AXES) @ amounts
+  if pixel_jitter:
+    image = image + jax.random.uniform(pixel_key, (3,), minval=-pixel_jitter, maxval=pixel_jitter)
+  return image
+
+
+def _jitter_colors(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
+  order_key, amount_key = jax.random.split(key)
+  amounts = 1 + jax.random.uniform(amount_key, (3,), minval=-strength, maxval=strength)
+
+  def toward(image, other, amount):
+    return amount * image + (1 - amount) * other
+
+  def brightness(image):
+    return amounts[0] * image
+
+  def contrast(image):
+    return toward(image, _grey(image).mean(), amounts[1])
+
+  def saturation(image):
+    return toward(image, _grey(image), amounts[2])
+
+  for which in jax.random.permutation(order_key, 3):
+    image = jax.lax.switch(which, (brightness, contrast, saturation), image)
+  return image
+
+
+def _grey(image: jax.Array) -> jax.Array:
+  return (image @ jnp.asarray(_GREY))[..., None]

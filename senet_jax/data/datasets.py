@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Container
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class DatasetInfo:
   Attributes:
     name: as in tfds.
     num_classes: labels are 0 to `num_classes - 1`.
-    image_shape: `(H, W, C)`.
+    image_shape: `(H, W, C)`; None if its images differ in it, so that they are streamed.
     mean: of the training images per channel, 0-255 scale.
     std: of the training images per channel, 0-255 scale.
     splits: number of examples of each split.
@@ -26,7 +27,7 @@ class DatasetInfo:
 
   name: str
   num_classes: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, int, int] | None
   mean: tuple[float, ...]
   std: tuple[float, ...]
   splits: dict[str, int]
@@ -41,9 +42,13 @@ DATASETS = {
                 {'train': 50000, 'test': 10000}),
     DatasetInfo('cifar100', 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4),
                 {'train': 50000, 'test': 10000}),
+    DatasetInfo('imagenet2012', 1000, None, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+                {'train': 1281167, 'validation': 50000}),
   )
 }  # fmt: skip
 
+# Of which nothing is known before its files are read.
+_ANY = dataclasses.replace(DATASETS['imagenet2012'], name='any', num_classes=10, splits={})
 # Enough for any usual batch, few enough to be made in no time.
 _FAKE_EXAMPLES = 2048
 
@@ -54,13 +59,19 @@ def dataset_info(name: str) -> DatasetInfo:
   Raises:
     UserError: there is none of that name.
   """
-  one_of('data.name', name, DATASETS)
+  one_of('data.name', name, DATASETS, "Any other is streamed: config.data.feed='stream'.")
   return DATASETS[name]
 
 
-def load(
-  name: str, split: str, data_dir: str | None = None, *, fake: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def streamed_info(name: str) -> DatasetInfo:
+  """As `dataset_info`; for a name that is not known, the statistics of ImageNet and 10 classes.
+
+  A stream finds the classes of such a data set in its files; made-up data has these ten.
+  """
+  return DATASETS.get(name, _ANY)
+
+
+def load(name: str, split: str, data_dir: str | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Reads a split into memory.
 
   `digits` comes from scikit-learn, the others from the arrays that `prepare_data` wrote beside the
@@ -71,7 +82,6 @@ def load(
     split: a split or a contiguous part of one, in tfds notation: `train`, `train[:90%]`,
       `test[100:200]`.
     data_dir: of tfds; None is $TFDS_DATA_DIR or `~/tensorflow_datasets`.
-    fake: make a few images up instead, each class of its own brightness.
 
   Returns:
     Images `[N, H, W, C]` uint8 and labels `[N]` int32.
@@ -80,10 +90,12 @@ def load(
     UserError: no such split, the data set is not prepared, or a label is outside the range.
   """
   info = dataset_info(name)
-  base, part = _parse_split(split, info)
-  if fake:
-    images, labels = _fake(info, base)
-  elif name == 'digits':
+  if info.image_shape is None:
+    raise UserError(
+      f"{name} is too large for config.data.feed='device'; use config.data.feed='stream'."
+    )
+  base, part = parse_split(split, info.splits, name)
+  if name == 'digits':
     images, labels = digits.load_split(base)
   else:
     images, labels = arrays.read_arrays(name, data_dir or arrays.default_data_dir(), base)
@@ -93,6 +105,40 @@ def load(
     raise UserError(f'data split {split!r} of {name} has no examples.')
   check_labels(labels, info.num_classes, f'{name}, split {split}')
   return images, labels
+
+
+def fake(
+  name: str, split: str, shape: tuple[int, int, int], num_classes: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Makes a few images up, each class of its own brightness.
+
+  Args:
+    name: of the data set that they stand for.
+    split: one of its splits, or a part of one.
+    shape: `(H, W, C)`.
+    num_classes: None is that of the data set.
+
+  Returns:
+    As of `load`.
+  """
+  info = streamed_info(name)
+  base, part = parse_split(split, info.splits or (split.split('[')[0],), name)
+  rng = np.random.default_rng(zlib.crc32(base.encode()))
+  count = min(_FAKE_EXAMPLES, info.splits.get(base, _FAKE_EXAMPLES))
+  num_classes = num_classes or info.num_classes
+  labels = np.arange(count, dtype=np.int32) % num_classes
+  images = rng.integers(0, 64, (count, *shape), np.uint8)
+  images += (192 * labels // num_classes).astype(np.uint8)[:, None, None, None]
+  chosen = part(count)
+  return images[chosen], labels[chosen]
+
+
+def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...] | None:
+  """The names of the classes, in the order of the labels; None where they cannot be found."""
+  if name == 'digits':
+    return tuple('0123456789')
+  version_dir = arrays.find_arrays(name, data_dir or arrays.default_data_dir())
+  return version_dir and tuple(arrays.read_index(version_dir)['label_names'])
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
@@ -109,12 +155,26 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
     )
 
 
-def _parse_split(split: str, info: DatasetInfo) -> tuple[str, Callable[[int], slice]]:
-  """The split's name, and what of its examples is wanted, given how many there are."""
+def parse_split(
+  split: str, splits: Container[str], name: str
+) -> tuple[str, Callable[[int], slice]]:
+  """Reads the notation of tfds for a split or a contiguous part of one.
+
+  Args:
+    split: `train`, `train[:90%]`, `test[100:200]`.
+    splits: those that there are.
+    name: of the data set.
+
+  Returns:
+    The split's name, and what of its examples is wanted, given how many there are.
+
+  Raises:
+    UserError: another notation, or no such split.
+  """
   match = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if not match:
     raise UserError(f'data split {split!r} is not of the form train, train[:90%] or test[10:20].')
-  one_of(f'split of {info.name}', match[1], info.splits)
+  one_of(f'split of {name}', match[1], splits)
 
   def bound(text: str | None, count: int) -> int | None:
     if text is None:
@@ -122,12 +182,3 @@ def _parse_split(split: str, info: DatasetInfo) -> tuple[str, Callable[[int], sl
     return round(count * int(text[:-1]) / 100) if text[-1] == '%' else int(text)
 
   return match[1], lambda count: slice(bound(match[2], count), bound(match[3], count))
-
-
-def _fake(info: DatasetInfo, split: str) -> tuple[np.ndarray, np.ndarray]:
-  rng = np.random.default_rng(list(info.splits).index(split))
-  count = min(_FAKE_EXAMPLES, info.splits[split])
-  labels = np.arange(count, dtype=np.int32) % info.num_classes
-  brightness = 256 * labels / info.num_classes
-  noise = rng.uniform(-64, 64, (count, *info.image_shape))
-  return np.clip(brightness[:, None, None, None] + noise, 0, 255).astype(np.uint8), labels

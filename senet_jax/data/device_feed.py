@@ -7,6 +7,7 @@ each example once, and nothing but the step is needed to go on anywhere, on any 
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +16,29 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import augment, datasets
+from senet_jax.data import datasets, preprocessing
+from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """A split in device memory, and how its images become inputs.
+  """A split in device memory.
 
   Attributes:
     arrays: `images` `[N, H, W, C]` uint8 and `labels` `[N]` int32, whole on every device. They are
       arguments of the compiled programs, never constants in them.
     num_examples: N.
+    num_classes: labels are below it.
+    class_names: of label 0, 1, ...; None where they are not known.
     checksum: of the arrays.
-    to_input: maps stored images to inputs, `[n, H, W, C]` uint8 to `[n, S, S, 3]` float32.
   """
 
   arrays: dict[str, jax.Array]
   num_examples: int
+  num_classes: int
+  class_names: tuple[str, ...] | None
   checksum: int
-  to_input: functools.partial
 
   @classmethod
   def load(cls, config: ConfigDict, split: str, mesh: Mesh, at_least: int = 1) -> 'Split':
@@ -43,22 +47,25 @@ class Split:
     Raises:
       UserError: it is not there, has fewer than `at_least` examples, or a label is no class.
     """
-    data = config.data
-    info = datasets.dataset_info(data.name)
-    images, labels = datasets.load(data.name, split, data.dir, fake=data.fake)
+    data, classes = config.data, config.model.num_classes
+    if data.fake:
+      shape = preprocessing.evaluation_transform(config).shape
+      images, labels = datasets.fake(data.name, split, shape, classes)
+      names = None
+    else:
+      images, labels = datasets.load(data.name, split, data.dir)
+      names = datasets.class_names(data.name, data.dir)
     if len(labels) < at_least:
       raise UserError(
         f'config.batch_size={at_least} is larger than the {len(labels)} examples of {data.name}, '
         f'split {split}; use at most that many.'
       )
-    if config.model.num_classes is not None:
-      datasets.check_labels(labels, config.model.num_classes, f'{data.name}, split {split}')
-    to_input = functools.partial(
-      augment.to_input, mean=info.mean, std=info.std, image_size=data.image_size
-    )
+    if classes is None:
+      classes = datasets.streamed_info(data.name).num_classes
+    datasets.check_labels(labels, classes, f'{data.name}, split {split}')
     arrays = {'images': images, 'labels': labels}
     on_devices = jax.device_put(arrays, runtime.replicated(mesh))
-    return cls(on_devices, len(labels), runtime.checksum(arrays), to_input)
+    return cls(on_devices, len(labels), classes, names, runtime.checksum(arrays))
 
 
 @dataclasses.dataclass
@@ -68,20 +75,21 @@ class DeviceFeed:
   Attributes:
     split: the data.
     batch_size: images a step, over all devices.
-    seed: of order and augmentation.
-    augment: random changes of inputs, from keys `[n]` and inputs `[n, S, S, 3]`.
+    seed: of the order.
+    transform: from images to inputs.
     mesh: the devices.
   """
 
   split: Split
   batch_size: int
   seed: int
-  augment: functools.partial
+  transform: TrainingTransform
   mesh: Mesh
   _epoch: int | None = None
   _orders: jax.Array | None = None
   # Every device gets the same inputs and picks its own examples.
   input_spec = PartitionSpec()
+  damaged = types.MappingProxyType({})  # arrays hold no image that cannot be decoded
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'DeviceFeed':
@@ -91,10 +99,8 @@ class DeviceFeed:
       UserError: the batch is larger than the split, or does not fit the devices.
     """
     runtime.per_device(config.batch_size, mesh.size)
-    data = config.data
-    split = Split.load(config, data.train_split, mesh, at_least=config.batch_size)
-    changes = functools.partial(augment.augment, pad=data.pad, flip=data.flip, cutout=data.cutout)
-    return cls(split, config.batch_size, config.seed, changes, mesh)
+    split = Split.load(config, config.data.train_split, mesh, at_least=config.batch_size)
+    return cls(split, config.batch_size, config.seed, TrainingTransform.create(config), mesh)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
     """What the program needs to run steps from `step` on, and how many it can run with that.
@@ -124,10 +130,8 @@ class DeviceFeed:
       `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices.
     """
     index, epoch = self.examples(inputs, step)
-    images = self.split.to_input(inputs['images'][index])
-    base = jax.random.key(self.seed)
-    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(base, e), i))(epoch, index)
-    return {'images': self.augment(keys, images), 'labels': inputs['labels'][index]}
+    images = self.transform.to_input(inputs['images'][index], epoch, index)
+    return {'images': images, 'labels': inputs['labels'][index]}
 
   def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`."""
@@ -153,18 +157,22 @@ class EvalFeed:
   Attributes:
     split: the data.
     batch_size: images a step, over all devices; the last batch is padded and masked.
+    transform: from images to inputs.
   """
 
   split: Split
   batch_size: int
+  transform: Transform
   input_spec = PartitionSpec()
+  damaged = types.MappingProxyType({})
 
   @classmethod
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'EvalFeed':
     """The feed over `split`; the batch is at most the split, rounded up to fill the devices."""
     loaded = Split.load(config, split, mesh)
     wanted = min(config.eval.batch_size or config.batch_size, loaded.num_examples)
-    return cls(loaded, -(-wanted // mesh.size) * mesh.size)
+    transform = preprocessing.evaluation_transform(config)
+    return cls(loaded, runtime.fill_devices(wanted, mesh.size), transform)
 
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)
@@ -178,9 +186,8 @@ class EvalFeed:
     index = inputs['first'] + runtime.local_places(self.batch_size)
     mask = index < self.split.num_examples
     index = jnp.minimum(index, self.split.num_examples - 1)
-    images = self.split.to_input(inputs['images'][index])
     return {
-      'images': images,
+      'images': self.transform.to_input(inputs['images'][index]),
       'labels': inputs['labels'][index],
       'mask': mask.astype(jnp.float32),
     }

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.data.device_feed import EvalFeed
+from senet_jax.data.feeds import EvaluationFeed
 from senet_jax.evaluation.metrics import Metrics, cross_entropy
 
 
@@ -24,7 +24,7 @@ def eval_step(variables: dict, batch: dict[str, jax.Array], *, model: nn.Module)
   return Metrics.of_batch(cross_entropy(logits, batch['labels']), logits, batch)
 
 
-def eval_program(model: nn.Module, feed: EvalFeed, mesh: Mesh) -> Callable:
+def eval_program(model: nn.Module, feed: EvaluationFeed, mesh: Mesh) -> Callable:
   """Compiles `(totals, variables, inputs) -> totals`, which adds one batch of all devices."""
 
   def add_batch(totals: Metrics, variables: dict, inputs: dict) -> Metrics:
@@ -39,7 +39,7 @@ def eval_program(model: nn.Module, feed: EvalFeed, mesh: Mesh) -> Callable:
 def evaluate(
   program: Callable,
   variables: dict,
-  feed: EvalFeed,
+  feed: EvaluationFeed,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Loss and errors in percent over the whole split.

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
   args = parser.parse_args(argv)
 
   from senet_jax import config as config_lib, runtime
-  from senet_jax.data.device_feed import EvalFeed
+  from senet_jax.data.feeds import evaluation_feed
   from senet_jax.evaluation.evaluate import eval_program, evaluate
   from senet_jax.training import saved
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     config.eval.batch_size = args.batch_size
   config_lib.check(config)
   split = args.split or config.data.eval_split
-  feed = EvalFeed.create(config, split, mesh)
+  feed = evaluation_feed(config, split, mesh)
   results = evaluate(eval_program(run.model, feed, mesh), run.variables, feed)
   count = feed.split.num_examples
   print(f'{config.model.name}, step {run.step}, on {config.data.name} {split}: {count} images')

@@ -16,10 +16,10 @@ from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, files, runtime
-from senet_jax.data.device_feed import DeviceFeed, EvalFeed
+from senet_jax.data import feeds as data_feeds
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
-from senet_jax.training import curves, setup
+from senet_jax.training import curves, saved, setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_same_run
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.progress import Clock, Reporter, read_records
@@ -70,18 +70,25 @@ class Feeds:
     mesh: all devices.
     train: the training split.
     eval: the evaluation split.
+    num_classes: outputs of the network.
   """
 
   def __init__(self, config: ConfigDict):
-    """Reads both splits onto the devices."""
+    """Reads both splits onto the devices, or opens them."""
     self.mesh = runtime.data_mesh()
-    self.train = DeviceFeed.create(config, self.mesh)
-    self.eval = EvalFeed.create(config, config.data.eval_split, self.mesh)
+    self.train = data_feeds.training_feed(config, self.mesh)
+    self.eval = data_feeds.evaluation_feed(config, config.data.eval_split, self.mesh)
+    self.num_classes = config.model.num_classes or self.train.split.num_classes
 
   def identity(self) -> dict[str, Any]:
     """What tells data sets apart."""
     splits = {'train': self.train.split, 'eval': self.eval.split}
     return {k: {'examples': s.num_examples, 'checksum': s.checksum} for k, s in splits.items()}
+
+  def unreadable_images(self) -> dict[str, list[str]]:
+    """Names of the images that this process could not decode, by split."""
+    both = {'train': self.train, 'eval': self.eval}
+    return {name: sorted(feed.damaged.values()) for name, feed in both.items()}
 
 
 class Run:
@@ -110,7 +117,7 @@ class Run:
     """
     self.config, self.workdir = config, workdir
     self.reporter, self.checkpoints = reporter, checkpoints
-    self.mesh, self.feed, self.eval_feed = feeds.mesh, feeds.train, feeds.eval
+    self.feeds, self.mesh, self.feed, self.eval_feed = feeds, feeds.mesh, feeds.train, feeds.eval
     self._stop = stop
     examples = self.feed.split.num_examples
     self.steps_per_epoch = examples / config.batch_size
@@ -121,7 +128,7 @@ class Run:
     self.schedule = make_schedule(config, self.total, self.steps_per_epoch)
     self.optimizer = make_optimizer(config, self.schedule)
     self.plateau = make_plateau(config)
-    self.model = setup.build_model(config)
+    self.model = setup.build_model(config, feeds.num_classes)
     self.host = self._fresh_host(feeds.identity())
     self.state = self._restore() or self._fresh_state()
     self.step = int(self.state.step)
@@ -129,9 +136,11 @@ class Run:
     self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None  # of the steps since the last training record
     self._clock = Clock()
+    self._waited = 0.0  # for data, in seconds, since the last training record
     self._trace = _Trace(config.profile, workdir, reporter.say)
     self._started = time.monotonic() - self.host['wall_time_s']
     files.write_json(workdir / 'config.json', config.to_dict())
+    saved.write_classes(workdir, feeds.num_classes, self.feed.split.class_names)
     reporter.say(self._headline())
     reporter.begin(self.step, self.total)
 
@@ -168,7 +177,8 @@ class Run:
     }
 
   def _wanted_steps_per_dispatch(self) -> int:
-    default = 1 if jax.default_backend() == 'cpu' else _STEPS_PER_DISPATCH
+    one = jax.default_backend() == 'cpu' or data_feeds.streams(self.config)
+    default = 1 if one else _STEPS_PER_DISPATCH
     return self.config.steps_per_dispatch or default
 
   def _fresh_state(self) -> TrainState:
@@ -253,7 +263,9 @@ class Run:
     self._clock.start()
     previous = None
     while self.step < stop and not self._stop.is_set():
+      asked = time.monotonic()
       inputs, steps = self.feed.inputs(self.step, min(stop - self.step, at_once))
+      self._waited += time.monotonic() - asked
       with jax.profiler.StepTraceAnnotation('train', step_num=self.step):
         self.state, report = program(self.state, inputs, np.int32(steps))
       self._pending = report if self._pending is None else _add(self._pending, report)
@@ -284,7 +296,7 @@ class Run:
         frozen_bn=frozen,
         unroll=self.mesh.devices.flat[0].platform == 'cpu',
       )
-      model = setup.build_model(config, frozen_bn=frozen)
+      model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
       step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
       program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
       inputs, _ = self.feed.inputs(self.step, 1)
@@ -319,10 +331,11 @@ class Run:
       **self._pending.report(),
       'learning_rate': self.learning_rate(self.step - 1),
       'images_per_second': round(rate, 1),
+      'data_wait_s': round(self._waited, 3),
       'eta_s': round((self.total - self.step) * self.config.batch_size / rate, 1),
       'wall_time_s': round(self._wall_time(), 2),
     }
-    self._pending = None
+    self._pending, self._waited = None, 0.0
     self.reporter.write(record)
 
   def _epoch(self) -> float:
@@ -379,7 +392,8 @@ class Run:
   def finish(self) -> None:
     """Writes summary and curves, and says where they are."""
     self.host['wall_time_s'] = self._wall_time()
-    summary = summarize(self.state, self.host)
+    unreadable = self.feeds.unreadable_images()
+    summary = {**summarize(self.state, self.host), 'unreadable_images': unreadable}
     files.write_json(self.workdir / 'summary.json', summary)
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split

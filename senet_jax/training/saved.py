@@ -11,11 +11,13 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import config as config_lib, files, runtime
 from senet_jax.errors import UserError
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau
+
+_CLASSES = 'classes.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +29,28 @@ class Saved:
     model: the network.
     variables: `params` and `batch_stats`, the averaged ones if the run averaged them.
     step: of the checkpoint.
+    class_names: of label 0, 1, ...; None if the data had none.
   """
 
   config: ConfigDict
   model: nn.Module
   variables: dict[str, Any]
   step: int
+  class_names: tuple[str, ...] | None
+
+
+def write_classes(workdir: pathlib.Path, num_classes: int, names: tuple[str, ...] | None) -> None:
+  """Keeps what only the data tells: the number of outputs and the names of the classes."""
+  files.write_json(workdir / _CLASSES, {'num_classes': num_classes, 'names': names})
+
+
+def read_classes(workdir: pathlib.Path) -> tuple[int | None, tuple[str, ...] | None]:
+  """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing."""
+  try:
+    kept = json.loads((workdir / _CLASSES).read_text())
+  except FileNotFoundError:
+    return None, None
+  return kept['num_classes'], kept['names'] and tuple(kept['names'])
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
@@ -63,7 +81,8 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
   """
   workdir = pathlib.Path(workdir).expanduser().absolute()
   config = read_config(workdir)
-  model = setup.build_model(config)
+  num_classes, class_names = read_classes(workdir)
+  model = setup.build_model(config, num_classes)
   plateau = make_plateau(config)
   # The schedule has no state, so any will do.
   optimizer = make_optimizer(config, lambda step: 0.0)
@@ -74,7 +93,7 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
   with Checkpoints(workdir, read_only=True) as checkpoints:
     step = _choose(checkpoints, checkpoint, workdir)
     state = checkpoints.restore(abstract, step).state
-  return Saved(config, model, state.eval_variables, step)
+  return Saved(config, model, state.eval_variables, step, class_names)
 
 
 def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: pathlib.Path) -> int:

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
-from senet_jax.data.datasets import dataset_info
+from senet_jax.data.datasets import streamed_info
+from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model, model_info
@@ -21,8 +22,15 @@ from senet_jax.training.state import TrainState
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
 
-def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
-  """The network of a configuration; `frozen_bn` makes training keep the running statistics.
+def build_model(
+  config: ConfigDict, num_classes: int | None = None, *, frozen_bn: bool = False
+) -> nn.Module:
+  """The network of a configuration.
+
+  Args:
+    config: of the run.
+    num_classes: of the data; None: what is known about the data set.
+    frozen_bn: makes training keep the running statistics.
 
   Raises:
     UserError: the network or one of its options does not exist.
@@ -35,7 +43,7 @@ def build_model(config: ConfigDict, *, frozen_bn: bool = False) -> nn.Module:
     _check_no_se_options(model)
   return create_model(
     model.name,
-    num_classes=model.num_classes or dataset_info(config.data.name).num_classes,
+    num_classes=model.num_classes or num_classes or streamed_info(config.data.name).num_classes,
     dtype=model.dtype,
     bn=BatchNormConfig(
       scope=bn.scope,
@@ -71,7 +79,7 @@ def check_model(config: ConfigDict) -> None:
 
 def input_size(config: ConfigDict) -> int:
   """Side of the network's square input images, in pixels."""
-  return config.data.image_size or dataset_info(config.data.name).image_shape[0]
+  return evaluation_transform(config).image_size
 
 
 def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:

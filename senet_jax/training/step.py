@@ -10,7 +10,7 @@ from flax import linen as nn, struct
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.data.device_feed import DeviceFeed
+from senet_jax.data.feeds import TrainingFeed
 from senet_jax.evaluation.evaluate import zero_metrics
 from senet_jax.evaluation.metrics import Metrics, cross_entropy
 from senet_jax.training.state import TrainState
@@ -171,7 +171,7 @@ def train_step(
   return state, report
 
 
-def train_program(step: Callable, feed: DeviceFeed, mesh: Mesh, *, looped: bool) -> Callable:
+def train_program(step: Callable, feed: TrainingFeed, mesh: Mesh, *, looped: bool) -> Callable:
   """Compiles `(state, inputs, steps) -> (state, metrics)`; the state's memory is donated.
 
   Args:

@@ -1,0 +1,186 @@
+"""From encoded photos to images of one size, as TensorFlow graphs."""
+
+from typing import TYPE_CHECKING
+
+from senet_jax import runtime
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+# Tries to fit a random crop into the image before the largest one in the middle is taken.
+_TRIES = 10
+# Of a JPEG while it is decoded, which costs less than decoding it whole.
+_REDUCTIONS = (1, 2, 4, 8)
+
+
+def training_image(
+  encoded: 'tf.Tensor',
+  seed: 'tf.Tensor',
+  *,
+  size: int,
+  area: tuple[float, float] | tuple[()],
+  aspect: tuple[float, float],
+  rotation: float,
+) -> 'tf.Tensor':
+  """A random crop of a photo, resized and turned at random.
+
+  A JPEG is decoded only where the crop is, and reduced while it is decoded if it is much larger
+  than `size`; what remains is a bilinear reduction by less than two.
+
+  Args:
+    encoded: scalar string, a JPEG or PNG.
+    seed: `[2]` int32; the result depends on nothing else.
+    size: side of the result.
+    area: bounds of the crop's share of the image; empty: the largest square, in the middle.
+    aspect: bounds of its width over height.
+    rotation: largest angle in degrees; what comes in at the corners is a reflection.
+
+  Returns:
+    uint8 `[size, size, 3]`.
+  """
+  tf = runtime.import_tensorflow()
+  draws = tf.random.stateless_uniform([4 * _TRIES + 1], seed)
+
+  def window(shape: tf.Tensor) -> tf.Tensor:
+    if not area:
+      return largest_square(shape)
+    return random_window(shape, tf.reshape(draws[1:], [4, _TRIES]), area, aspect)
+
+  def crop_jpeg() -> tf.Tensor:
+    y, x, height, width = tf.unstack(window(tf.io.extract_jpeg_shape(encoded)[:2]))
+    fits = [tf.minimum(height, width) >= size * reduction for reduction in _REDUCTIONS[1:]]
+    branches = [
+      lambda reduction=reduction: tf.io.decode_and_crop_jpeg(
+        encoded, tf.stack([y, x, height, width]) // reduction, channels=3, ratio=reduction
+      )
+      for reduction in _REDUCTIONS
+    ]
+    return tf.switch_case(tf.reduce_sum(tf.cast(fits, tf.int32)), branches)
+
+  def crop_other() -> tf.Tensor:
+    image = _decode_other(encoded)
+    y, x, height, width = tf.unstack(window(tf.shape(image)[:2]))
+    return image[y : y + height, x : x + width]
+
+  image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_other)
+  image = tf.image.resize(image, (size, size))
+  if rotation:
+    image = _rotate(image, (2 * draws[0] - 1) * rotation)
+  return _to_uint8(image)
+
+
+def random_window(
+  shape: 'tf.Tensor',
+  draws: 'tf.Tensor',
+  area: tuple[float, float],
+  aspect: tuple[float, float],
+) -> 'tf.Tensor':
+  """A random part of an image, as Inception's training has it.
+
+  Its area is uniform within the bounds, its aspect log-uniform and its place uniform among those
+  where it fits; if none of the tries fits, it is the largest with an allowed aspect in the middle.
+
+  Args:
+    shape: `[2]` int32, height and width of the image.
+    draws: `[4, tries]` float32, uniform in [0, 1).
+    area: bounds of its share of the image.
+    aspect: bounds of its width over height.
+
+  Returns:
+    `[4]` int32: y, x, height, width.
+  """
+  tf = runtime.import_tensorflow()
+  height, width = tf.unstack(tf.cast(shape, tf.float32))
+  share = area[0] + (area[1] - area[0]) * draws[0]
+  low, high = tf.math.log(aspect[0]), tf.math.log(aspect[1])
+  ratio = tf.exp(low + (high - low) * draws[1])
+  heights = tf.round(tf.sqrt(share * height * width / ratio))
+  widths = tf.round(tf.sqrt(share * height * width * ratio))
+  fits = (heights >= 1) & (widths >= 1) & (heights <= height) & (widths <= width)
+  first = tf.argmax(fits)  # 0 if none does
+  h, w = heights[first], widths[first]
+  y = tf.floor(draws[2][first] * (height - h + 1))
+  x = tf.floor(draws[3][first] * (width - w + 1))
+  # Float rounding must not push it out.
+  y, x = tf.minimum(y, height - h), tf.minimum(x, width - w)
+  found = tf.cast(tf.stack([y, x, h, w]), tf.int32)
+  return tf.cond(tf.reduce_any(fits), lambda: found, lambda: _largest(height, width, aspect))
+
+
+def _largest(height: 'tf.Tensor', width: 'tf.Tensor', aspect: tuple[float, float]) -> 'tf.Tensor':
+  tf = runtime.import_tensorflow()
+  h = tf.maximum(tf.minimum(height, tf.round(width / aspect[0])), 1)
+  w = tf.maximum(tf.minimum(width, tf.round(height * aspect[1])), 1)
+  return tf.cast(tf.stack([(height - h) // 2, (width - w) // 2, h, w]), tf.int32)
+
+
+def largest_square(shape: 'tf.Tensor') -> 'tf.Tensor':
+  """The square in the middle of an image, `[4]` int32: y, x, height, width."""
+  tf = runtime.import_tensorflow()
+  side = tf.reduce_min(shape)
+  y, x = tf.unstack((shape - side) // 2)
+  return tf.stack([y, x, side, side])
+
+
+def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Tensor':
+  """The middle of a photo whose shorter side is first resized to `resize`; as Pillow does it.
+
+  Args:
+    encoded: scalar string, a JPEG or PNG.
+    size: side of the result.
+    resize: at least `size`.
+
+  Returns:
+    uint8 `[size, size, 3]`.
+  """
+  tf = runtime.import_tensorflow()
+  image = tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
+    lambda: _decode_other(encoded),
+  )
+  shape = tf.shape(image)[:2]
+  resized = tf.round(tf.cast(shape, tf.float64) * (resize / tf.reduce_min(shape)))
+  offset = (tf.cast(resized, tf.int32) - size) // 2
+  # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
+  middle = tf.raw_ops.ScaleAndTranslate(
+    images=image[None],
+    size=(size, size),
+    scale=tf.cast(resized / tf.cast(shape, tf.float64), tf.float32),
+    translation=-tf.cast(offset, tf.float32),
+    kernel_type='triangle',
+    antialias=True,
+  )
+  return _to_uint8(middle[0])
+
+
+def _decode_other(encoded: 'tf.Tensor') -> 'tf.Tensor':
+  tf = runtime.import_tensorflow()
+  image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+  image.set_shape((None, None, 3))
+  return image
+
+
+def _rotate(image: 'tf.Tensor', degrees: 'tf.Tensor') -> 'tf.Tensor':
+  """Turns a float32 `[S, S, 3]` image about its middle, bilinear, reflecting at its edges."""
+  tf = runtime.import_tensorflow()
+  angle = degrees * (3.141592653589793 / 180)
+  cos, sin = tf.cos(angle), tf.sin(angle)
+  middle = (image.shape[0] - 1) / 2
+  # Maps a point of the result to one of the image: x' = a x + b y + c, y' = d x + e y + f.
+  row_x = [cos, -sin, middle * (1 - cos + sin)]
+  row_y = [sin, cos, middle * (1 - cos - sin)]
+  turned = tf.raw_ops.ImageProjectiveTransformV3(
+    images=image[None],
+    transforms=tf.stack([*row_x, *row_y, 0.0, 0.0])[None],
+    output_shape=image.shape[:2],
+    fill_value=0.0,
+    interpolation='BILINEAR',
+    fill_mode='REFLECT',
+  )
+  return tf.ensure_shape(turned[0], image.shape)
+
+
+def _to_uint8(image: 'tf.Tensor') -> 'tf.Tensor':
+  tf = runtime.import_tensorflow()
+  return tf.saturate_cast(tf.round(image), tf.uint8)

@@ -1,0 +1,110 @@
+"""What an image goes through on its way into a network: one answer for all commands."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from senet_jax.data import augment, datasets
+from senet_jax.errors import UserError
+from senet_jax.models import model_info
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+  """From an image to an input, without random changes.
+
+  Attributes:
+    shape: `(H, W, C)` of the images as they come to the device, uint8.
+    resize: of a photo, the shorter side before the centre crop to `shape`, in pixels.
+    image_size: side of the network's input.
+    mean: per channel, 0-255 scale, subtracted.
+    std: per channel, 0-255 scale, divided by.
+  """
+
+  shape: tuple[int, int, int]
+  resize: int
+  image_size: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def to_input(self, images: jax.Array) -> jax.Array:
+    """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
+    return augment.to_input(images, self.mean, self.std, self.image_size)
+
+
+def evaluation_transform(config: ConfigDict) -> Transform:
+  """What images are evaluated with, from the network, the data set and what `config` changes.
+
+  A network that was published with a mean and a crop of its own has those on any data.
+
+  Raises:
+    UserError: the crop is larger than what it is taken from.
+  """
+  data, network = config.data, model_info(config.model.name)
+  expected = network.preprocessing
+  info = datasets.dataset_info(data.name) if data.feed == 'device' else None
+  info = info or datasets.streamed_info(data.name)
+  stored = info.image_shape
+  size = data.image_size or (stored[0] if stored else network.image_size)
+  if data.feed == 'device' and stored:
+    shape, resize = stored, min(stored[:2])
+  else:
+    usual = size if expected.resize is None else round(size * expected.resize / network.image_size)
+    shape, resize = (size, size, 3), data.resize or usual
+  if resize < shape[0]:
+    raise UserError(
+      f'config.data.resize={resize} is smaller than the crop of {shape[0]}; use at least that.'
+    )
+  return Transform(
+    shape=shape,
+    resize=resize,
+    image_size=size,
+    mean=tuple(data.mean) or expected.mean or info.mean,
+    std=tuple(data.std) or expected.std or info.std,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingTransform:
+  """From an image to an input, with the random changes that a device makes.
+
+  Each draw is keyed by (seed, epoch, index of the example), so that no other example, batch or
+  device has a part in it.
+
+  Attributes:
+    plain: without them.
+    seed: of the draws.
+    recolor: changes of colour, from keys `[n]` and images `[n, H, W, 3]`; None for none.
+    augment: other changes, from keys `[n]` and inputs `[n, S, S, 3]`.
+  """
+
+  plain: Transform
+  seed: int
+  recolor: functools.partial | None
+  augment: functools.partial
+
+  @classmethod
+  def create(cls, config: ConfigDict) -> 'TrainingTransform':
+    """The transform of a run.
+
+    Raises:
+      UserError: grey images are to be recoloured.
+    """
+    plain, data = evaluation_transform(config), config.data
+    colors = {name: data[name] for name in ('pixel_jitter', 'color_jitter', 'lighting')}
+    if any(colors.values()) and plain.shape[2] != 3:
+      raise UserError(f'{data.name} is grey; set {", ".join(colors)} of config.data to 0.')
+    recolor = functools.partial(augment.recolor, **colors) if any(colors.values()) else None
+    changes = functools.partial(augment.augment, pad=data.pad, flip=data.flip, cutout=data.cutout)
+    return cls(plain, config.seed, recolor, changes)
+
+  def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+    """Images `[n, *plain.shape]` uint8 of examples `[n]` int32 to `[n, S, S, 3]` float32."""
+    base = jax.random.key(self.seed)
+    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(base, e), i))(epoch, index)
+    if self.recolor:
+      images = self.recolor(keys, images.astype(jnp.float32))
+    return self.augment(keys, self.plain.to_input(images))

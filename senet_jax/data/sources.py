@@ -1,0 +1,290 @@
+"""Encoded images by index, for the streaming feed: data sets of tfds and folders of photos.
+
+Both formats of tfds give any example directly: ArrayRecord has an index, and for TFRecord one is
+made, by following the lengths in front of the records, and kept beside the files.
+"""
+
+import dataclasses
+import os
+import pathlib
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent import futures
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from senet_jax import runtime
+from senet_jax.data import arrays, datasets, image_folder, photos
+from senet_jax.errors import UserError
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+IMAGE_FOLDER = 'image_folder'
+# A record of a TFRecord file: length, its CRC, the data, its CRC.
+_BEFORE, _AFTER = 12, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A split whose examples can be read in any order.
+
+  Attributes:
+    where: data set and split, for messages.
+    num_examples: of the split.
+    class_names: of label 0, 1, ...
+    checksum: of what tells this data from other data, short of the images themselves.
+    read: `indices` `[m]` int64 to `m` records as bytes; called in threads.
+    parse: a record (scalar string) and its index (scalar int64) to the encoded image (scalar
+      string) and its label (scalar int64); runs in a TensorFlow graph.
+    name: tells a user which example an index is.
+  """
+
+  where: str
+  num_examples: int
+  class_names: tuple[str, ...]
+  checksum: int
+  read: Callable[[np.ndarray], list[bytes]]
+  parse: Callable[['tf.Tensor', 'tf.Tensor'], tuple['tf.Tensor', 'tf.Tensor']]
+  name: Callable[[int], str]
+
+  @property
+  def num_classes(self) -> int:
+    """Labels are below it."""
+    return len(self.class_names)
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+  """The split `split` of the data that `config.data` describes.
+
+  Args:
+    config: of the run.
+    split: a split or a contiguous part of one: `train`, `train[:90%]`.
+
+  Raises:
+    UserError: the data is not there, or not what it should be.
+  """
+  if config.data.name == IMAGE_FOLDER:
+    source = _open_folder(config.data, split)
+  else:
+    source = _open_tfds(config.data, split)
+  if not source.num_examples:
+    raise UserError(f'data split {split!r} of {config.data.name} has no examples.')
+  classes = config.model.num_classes
+  if classes is not None and classes < len(source.class_names):
+    raise UserError(
+      f'config.model.num_classes={classes} is less than the {len(source.class_names)} classes of '
+      f'{config.data.name}; leave it out or use at least that many.'
+    )
+  return source
+
+
+# --- folders of photos -----------------------------------------------------------------------
+
+
+def _open_folder(data: ConfigDict, split: str) -> Source:
+  if data.dir is None:
+    raise UserError(
+      'config.data.dir must be the folder with the photos: train/<class>/*.jpg and '
+      'val/<class>/*.jpg, or <class>/*.jpg with config.data.val_fraction=0.1.'
+    )
+  folder = image_folder.scan(data.dir, data.val_fraction)
+  base, part = datasets.parse_split(split, folder.splits, IMAGE_FOLDER)
+  examples = folder.splits[base]
+  chosen = np.arange(len(examples.labels))[part(len(examples.labels))]
+  root = pathlib.Path(folder.root)
+  paths = [root / examples.paths[i] for i in chosen]
+  labels = examples.labels[chosen].astype(np.int64)
+
+  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
+    return record, runtime.import_tensorflow().constant(labels)[index]
+
+  sizes = np.array([path.stat().st_size for path in paths])
+  identity = '\n'.join(f'{examples.paths[i]} {size}' for i, size in zip(chosen, sizes, strict=True))
+  return Source(
+    where=f'{data.dir}, split {split}',
+    num_examples=len(paths),
+    class_names=folder.classes,
+    checksum=zlib.crc32(identity.encode()),
+    read=lambda indices: [_plain(paths[i].read_bytes()) for i in indices],
+    parse=parse,
+    name=lambda index: str(paths[index]),
+  )
+
+
+def _plain(encoded: bytes) -> bytes:
+  try:
+    return photos.plain_bytes(encoded)
+  except photos.UnreadableImage:
+    return b''  # which no decoder takes: counted where all others are
+
+
+# --- data sets of tfds -----------------------------------------------------------------------
+
+
+def _open_tfds(data: ConfigDict, split: str) -> Source:
+  tf = runtime.import_tensorflow()
+  import tensorflow_datasets as tfds
+
+  runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
+  data_dir = pathlib.Path(data.dir or arrays.default_data_dir()).expanduser()
+  builder = _builder(data.name, data_dir)
+  info = builder.info
+  base, part = datasets.parse_split(split, info.splits, data.name)
+  image_key, label_key = _image_and_label(info)
+  chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
+  files = [str(path) for path in info.splits[base].filepaths]
+  lengths = info.splits[base].shard_lengths
+  if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    read = _array_records(files)
+  else:
+    index = _tfrecord_index(files, lengths, pathlib.Path(builder.data_dir) / f'{base}.index.npz')
+    read = _tfrecords(files, *index)
+  first = np.cumsum([0, *lengths])
+
+  def name(index: int) -> str:
+    at = chosen[index]
+    shard = int(np.searchsorted(first, at, side='right')) - 1
+    return f'record {at - first[shard]} of {files[shard]}'
+
+  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
+    del index
+    features = {
+      image_key: tf.io.FixedLenFeature((), tf.string),
+      label_key: tf.io.FixedLenFeature((), tf.int64),
+    }
+    example = tf.io.parse_single_example(record, features)
+    return example[image_key], example[label_key]
+
+  identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
+  return Source(
+    where=f'{data.name}, split {split}',
+    num_examples=len(chosen),
+    class_names=tuple(info.features[label_key].names),
+    checksum=zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode()),
+    read=lambda indices: read(chosen[indices]),
+    parse=parse,
+    name=name,
+  )
+
+
+def _builder(name: str, data_dir: pathlib.Path):
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+  except tfds.core.DatasetNotFoundError:
+    builder = None
+  except Exception as error:
+    reason = str(error).strip().splitlines()[0]
+    raise UserError(f'config.data.name={name!r} in {data_dir}: tfds says: {reason}') from error
+  if builder is None or not builder.info.splits:
+    prepared = sorted({p.parents[1].name for p in data_dir.glob('*/*/dataset_info.json')})
+    raise UserError(
+      f'{name} is not prepared in {data_dir} (there is: {", ".join(prepared) or "nothing"}); '
+      f'run: python -m senet_jax.tools.prepare_data --dataset={name} --data_dir={data_dir} '
+      '--source=DIR, with DIR where its published files are, or set config.data.dir, or try '
+      '--config.data.fake=True.'
+    )
+  return builder
+
+
+def _image_and_label(info) -> tuple[str, str]:
+  """The features of a data set that are the image and its class."""
+  import tensorflow_datasets as tfds
+
+  def one(kind: type) -> str:
+    keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+    if len(keys) == 1 or 'label' in keys:
+      return 'label' if 'label' in keys else keys[0]
+    raise UserError(f'{info.name} has the {kind.__name__} features {keys}; one is needed.')
+
+  return one(tfds.features.Image), one(tfds.features.ClassLabel)
+
+
+def _array_records(files: list[str]) -> Callable[[np.ndarray], list[bytes]]:
+  from array_record.python import array_record_data_source
+
+  source = array_record_data_source.ArrayRecordDataSource(files)
+  return lambda indices: source.__getitems__(indices.tolist())
+
+
+def _tfrecords(
+  files: list[str], file_of: np.ndarray, offset: np.ndarray, length: np.ndarray
+) -> Callable[[np.ndarray], list[bytes]]:
+  descriptors: dict[int, int] = {}
+  lock = threading.Lock()
+
+  def open_once(number: int) -> int:
+    with lock:
+      if number not in descriptors:
+        descriptors[number] = os.open(files[number], os.O_RDONLY)
+      return descriptors[number]
+
+  def read(indices: np.ndarray) -> list[bytes]:
+    return [os.pread(open_once(file_of[i]), int(length[i]), int(offset[i])) for i in indices]
+
+  return read
+
+
+def _tfrecord_index(
+  files: list[str], lengths: list[int], cache: pathlib.Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """File, offset and length in bytes of every record, each `[N]` int64.
+
+  It is kept in `cache`, if that can be written, and made anew when a file has another size.
+
+  Raises:
+    UserError: a file is missing, or has not as many whole records as it should.
+  """
+  try:
+    sizes = np.array([os.stat(path).st_size for path in files])
+  except FileNotFoundError as error:
+    raise UserError(f'{error.filename} is missing; prepare the data set again.') from error
+  if cache.is_file():
+    with np.load(cache, allow_pickle=False) as kept:
+      if np.array_equal(kept['sizes'], sizes):
+        return kept['file'], kept['offset'], kept['length']
+  with futures.ThreadPoolExecutor(16) as pool:
+    found = list(pool.map(_follow_records, files, sizes, lengths))
+  counts = [len(offsets) for offsets, _ in found]
+  index = {
+    'file': np.repeat(np.arange(len(files)), counts),
+    'offset': np.concatenate([offsets for offsets, _ in found]),
+    'length': np.concatenate([lengths for _, lengths in found]),
+  }
+  _try_to_keep(cache, sizes=sizes, **index)
+  return index['file'], index['offset'], index['length']
+
+
+def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
+  """Offsets and lengths of the records of a TFRecord file."""
+  offsets, lengths = [], []
+  with open(path, 'rb') as file:
+    at = 0
+    while at < size:
+      head = os.pread(file.fileno(), _BEFORE, at)
+      length = struct.unpack('<Q', head[:8])[0] if len(head) == _BEFORE else size
+      offsets.append(at + _BEFORE)
+      lengths.append(length)
+      at += _BEFORE + length + _AFTER
+  if at != size or len(offsets) != expected:
+    whole = len(offsets) - (at != size)
+    raise UserError(
+      f'{path} is damaged: it has {whole} whole records of {expected}; prepare the data set again.'
+    )
+  return np.array(offsets, np.int64), np.array(lengths, np.int64)
+
+
+def _try_to_keep(cache: pathlib.Path, **index: np.ndarray) -> None:
+  partial = cache.with_name(f'{cache.name}.{os.getpid()}.partial')
+  try:
+    with partial.open('wb') as file:
+      np.savez(file, **index)
+    partial.replace(cache)
+  except OSError:  # data may lie where it cannot be written
+    partial.unlink(missing_ok=True)
