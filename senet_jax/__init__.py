@@ -1,3 +1,16 @@
 """Squeeze-and-Excitation Networks in JAX."""
 
 __version__ = '0.1.0'
+
+
+def load(workdir, checkpoint='best', *, batch_size=32):
+  """A trained network for predictions, as of `senet_jax.prediction.load`.
+
+  >>> network = senet_jax.load('runs/flowers')
+  >>> network.top_k(['rose.jpg'], k=1)
+  [[Prediction(name='rose', label=3, probability=0.98)]]
+  """
+  # Here: whoever imports a part of the package must not wait for all of it.
+  from senet_jax import prediction
+
+  return prediction.load(workdir, checkpoint, batch_size=batch_size)

@@ -35,12 +35,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--config', required=True)
   parser.add_argument('--workdir', type=pathlib.Path)
   parser.add_argument('--print_config', action='store_true')
-  overrides = [a for a in argv if a.startswith((_FIELD, _NO_FIELD))]
-  options = parser.parse_args([a for a in argv if a not in overrides])
+  options, config = parse_with_config(parser, argv)
   if options.workdir is None and not options.print_config:
     parser.error('--workdir is missing: the directory for checkpoints, metrics and curves')
-  options.config = load(options.config, overrides)
+  options.config = config
   return options
+
+
+def parse_with_config(
+  parser: argparse.ArgumentParser, argv: list[str]
+) -> tuple[argparse.Namespace, ConfigDict]:
+  """Parses a command line whose `--config` names a file and `--config.…` change its fields.
+
+  Raises:
+    UserError: see `parse`.
+  """
+  overrides = [a for a in argv if a.startswith((_FIELD, _NO_FIELD))]
+  options = parser.parse_args([a for a in argv if a not in overrides])
+  return options, load(options.config, overrides)
 
 
 def load(path: str, overrides: list[str]) -> ConfigDict:

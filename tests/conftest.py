@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import tarfile
 import tempfile
 
 # JAX reads these when it is first imported. Subprocesses of the tests inherit them.
@@ -30,3 +31,21 @@ def shared_data() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f'needs the sample data in {path}')
   return path
+
+
+def _unpacked(shared_data: pathlib.Path, out: pathlib.Path, name: str) -> pathlib.Path:
+  with tarfile.open(shared_data / f'{name}.tar.xz') as archive:
+    archive.extractall(out, filter='data')
+  return out / name
+
+
+@pytest.fixture(scope='session')
+def imagenette(shared_data, tmp_path_factory) -> pathlib.Path:
+  """`train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`, 600 and 200 photos of 224x224."""
+  return _unpacked(shared_data, tmp_path_factory.mktemp('photos'), 'imagenette_224_60_20')
+
+
+@pytest.fixture(scope='session')
+def imagenet_sample(shared_data, tmp_path_factory) -> pathlib.Path:
+  """`<wnid>_<class name>.JPEG`, 100 photos of ImageNet at their original resolution."""
+  return _unpacked(shared_data, tmp_path_factory.mktemp('photos'), 'imagenet_sample_100')

@@ -266,7 +266,13 @@ def test_missing_files(fake10, tmp_path):
   ('args', 'message'),
   [
     (['--dataset=cifar'], "did you mean 'cifar10'"),
-    (['--dataset=digits', '--source=x'], 'comes with scikit-learn'),
+    (['--dataset=digits', '--source=x'], 'source=x is not for digits, which comes with scikit-l'),
+    (['--dataset=cifar10', '--partial'], 'partial=True is not for cifar10, which takes source; '),
+    (['--dataset=imagenet2012', '--val_fraction=0.1'], 'imagenet2012, which takes source and part'),
+    (['--dataset=pets', '--image_folder=x', '--source=y'], 'source=y is not for pets, which takes'),
+    (['--dataset=pets'], r"dataset='pets' is unknown .*digits.* add --image_folder=ROOT"),
+    (['--dataset=digits', '--file_format=riegeli'], r"file_format='riegeli' .*tfrecord, array_rec"),
+    (['--dataset=digits', '--val_fraction=x'], 'invalid float'),
     (['--dataset=digits', '--data_dir=gs://bucket/tfds'], 'not local'),
     ([], 'required: --dataset'),
   ],
@@ -327,6 +333,34 @@ def test_only_what_is_missing(fake10, tmp_path, capsys):
   assert info.stat().st_mtime_ns > written[0]
   assert labels.read_bytes() == good
   assert [p.name for p in version_dir.parent.iterdir()] == ['3.0.2']
+
+
+@pytest.mark.parametrize('name', ['digits', 'cifar100'])
+def test_array_record(name, monkeypatch, tmp_path):
+  """The same examples in the same order, also as arrays."""
+  import tensorflow_datasets as tfds
+
+  fake = FakeCifar('cifar100')
+  fake.patch(monkeypatch)
+  source = fake.write(tmp_path / 'source', 'python') if name == 'cifar100' else None
+  versions = {
+    file_format: prepare.prepare(name, tmp_path / file_format, source, file_format=file_format)
+    for file_format in prepare.FILE_FORMATS
+  }
+  for split in ('train', 'test'):
+    expected = arrays.read_arrays(name, tmp_path / 'tfrecord', split)
+    by_arrays = arrays.read_arrays(name, tmp_path / 'array_record', split)
+    by_tfds = tfds.data_source(name, split=split, data_dir=tmp_path / 'array_record')
+    assert len(by_tfds) == len(expected[0])
+    for i, example in enumerate(by_tfds):
+      np.testing.assert_array_equal(example['image'], expected[0][i])
+      assert example['label'] == expected[1][i]
+    for i in range(2):
+      np.testing.assert_array_equal(by_arrays[i], expected[i])
+  written = (versions['array_record'] / 'dataset_info.json').read_bytes()
+  with pytest.raises(UserError, match=r'already prepared as array_record, not as .*--overwrite'):
+    prepare.prepare(name, tmp_path / 'array_record')
+  assert (versions['array_record'] / 'dataset_info.json').read_bytes() == written
 
 
 def truncate(path):

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / 'senet_jax'
 FLOORS = (
   {'errors', 'files'},
   {'config', 'layers', 'models', 'data', 'runtime'},
-  {'training', 'evaluation', 'analysis'},
+  {'training', 'evaluation', 'analysis', 'prediction'},
   {'cli', 'flags', 'main', 'tools'},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,6 +6,7 @@ overrides single fields (`--config.batch_size=256`).
 
 from senet_jax.config.checks import check, check_fields, differences, flatten, from_dict
 from senet_jax.config.defaults import default
-from senet_jax.config.recipes import cifar
+from senet_jax.config.recipes import cifar, imagenet
 
-__all__ = ['check', 'check_fields', 'cifar', 'default', 'differences', 'flatten', 'from_dict']
+__all__ = ['check', 'check_fields', 'cifar', 'default', 'differences', 'flatten', 'from_dict',
+           'imagenet']  # fmt: skip

@@ -142,8 +142,24 @@ def check(config: ConfigDict) -> None:
   for drop in config.schedule.boundaries:
     _check_number('each of config.schedule.boundaries', drop, 0, None)
   _check_data(config)
+  _check_start(config)
   if config.deterministic:
     raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
+
+
+def _check_start(config: ConfigDict) -> None:
+  for field, unset in (('init_checkpoint', 'best'), ('new_head', False)):
+    if not config.init_from and config[field] != unset:
+      raise UserError(
+        f'config.{field}={config[field]} has no effect without config.init_from; give it the '
+        f'workdir of a run, or leave config.{field} out.'
+      )
+  frozen = config.optimizer.frozen
+  if not all(isinstance(beginning, str) for beginning in frozen):
+    raise UserError(
+      f'config.optimizer.frozen={frozen} must be beginnings of module names: '
+      "('stem_', 'stage2_'), or () for none."
+    )
 
 
 def _check_data(config: ConfigDict) -> None:

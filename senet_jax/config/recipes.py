@@ -28,3 +28,29 @@ def cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
   config.schedule.warmup_start = 0.1
   config.log.every_steps = 100
   return config
+
+
+def imagenet(model: str) -> ConfigDict:
+  """The recipe of section 5.1: He et al.'s network, Szegedy et al.'s augmentation.
+
+  SGD with momentum 0.9 and weight decay 1e-4, batches of 1024; learning rate 0.6, divided by 10
+  every 30 epochs, 100 epochs; crops of 8 to 100 % of the area, aspect 3/4 to 4/3, and flips. The
+  paper does not give the weight decay; 1e-4 is that of He et al.
+
+  Args:
+    model: name of the network.
+  """
+  config = default()
+  config.model.name = model
+  config.data.name = 'imagenet2012'
+  config.data.feed = 'stream'
+  config.data.eval_split = 'validation'
+  config.data.crop_area = (0.08, 1.0)
+  config.data.pad = 0
+  config.batch_size = 1024
+  config.epochs = 100.0
+  config.optimizer.learning_rate = 0.6
+  config.schedule.name = 'step'
+  config.schedule.every = 30.0
+  config.log.every_steps = 100
+  return config

@@ -49,8 +49,8 @@ DATASETS = {
 
 # Of which nothing is known before its files are read.
 _ANY = dataclasses.replace(DATASETS['imagenet2012'], name='any', num_classes=10, splits={})
-# Enough for any usual batch, few enough to be made in no time.
-_FAKE_EXAMPLES = 2048
+# Few enough to be made in no time: small images, and those of usual photos.
+_FAKE_EXAMPLES, _FAKE_PHOTOS = 2048, 256
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -108,7 +108,11 @@ def load(name: str, split: str, data_dir: str | None = None) -> tuple[np.ndarray
 
 
 def fake(
-  name: str, split: str, shape: tuple[int, int, int], num_classes: int | None = None
+  name: str,
+  split: str,
+  shape: tuple[int, int, int],
+  num_classes: int | None = None,
+  at_least: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Makes a few images up, each class of its own brightness.
 
@@ -117,6 +121,7 @@ def fake(
     split: one of its splits, or a part of one.
     shape: `(H, W, C)`.
     num_classes: None is that of the data set.
+    at_least: so many examples, if the data set has as many.
 
   Returns:
     As of `load`.
@@ -124,7 +129,8 @@ def fake(
   info = streamed_info(name)
   base, part = parse_split(split, info.splits or (split.split('[')[0],), name)
   rng = np.random.default_rng(zlib.crc32(base.encode()))
-  count = min(_FAKE_EXAMPLES, info.splits.get(base, _FAKE_EXAMPLES))
+  count = max(_FAKE_EXAMPLES if info.image_shape else _FAKE_PHOTOS, at_least)
+  count = min(count, info.splits.get(base, count))
   num_classes = num_classes or info.num_classes
   labels = np.arange(count, dtype=np.int32) % num_classes
   images = rng.integers(0, 64, (count, *shape), np.uint8)

@@ -66,7 +66,7 @@ def training_image(
   image = tf.image.resize(image, (size, size))
   if rotation:
     image = _rotate(image, (2 * draws[0] - 1) * rotation)
-  return _to_uint8(image)
+  return to_uint8(image)
 
 
 def random_window(
@@ -103,15 +103,12 @@ def random_window(
   x = tf.floor(draws[3][first] * (width - w + 1))
   # Float rounding must not push it out.
   y, x = tf.minimum(y, height - h), tf.minimum(x, width - w)
-  found = tf.cast(tf.stack([y, x, h, w]), tf.int32)
-  return tf.cond(tf.reduce_any(fits), lambda: found, lambda: _largest(height, width, aspect))
-
-
-def _largest(height: 'tf.Tensor', width: 'tf.Tensor', aspect: tuple[float, float]) -> 'tf.Tensor':
-  tf = runtime.import_tensorflow()
-  h = tf.maximum(tf.minimum(height, tf.round(width / aspect[0])), 1)
-  w = tf.maximum(tf.minimum(width, tf.round(height * aspect[1])), 1)
-  return tf.cast(tf.stack([(height - h) // 2, (width - w) // 2, h, w]), tf.int32)
+  # The largest one in the middle.
+  most_h = tf.maximum(tf.minimum(height, tf.round(width / aspect[0])), 1)
+  most_w = tf.maximum(tf.minimum(width, tf.round(height * aspect[1])), 1)
+  middle = [(height - most_h) // 2, (width - most_w) // 2, most_h, most_w]
+  window = tf.where(tf.reduce_any(fits), tf.stack([y, x, h, w]), tf.stack(middle))
+  return tf.cast(window, tf.int32)
 
 
 def largest_square(shape: 'tf.Tensor') -> 'tf.Tensor':
@@ -140,7 +137,7 @@ def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Ten
     lambda: _decode_other(encoded),
   )
   shape = tf.shape(image)[:2]
-  resized = tf.round(tf.cast(shape, tf.float64) * (resize / tf.reduce_min(shape)))
+  resized = tf.round(shape * resize / tf.reduce_min(shape))  # float64, as Python would
   offset = (tf.cast(resized, tf.int32) - size) // 2
   # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
   middle = tf.raw_ops.ScaleAndTranslate(
@@ -151,7 +148,7 @@ def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Ten
     kernel_type='triangle',
     antialias=True,
   )
-  return _to_uint8(middle[0])
+  return to_uint8(middle[0])
 
 
 def _decode_other(encoded: 'tf.Tensor') -> 'tf.Tensor':
@@ -181,6 +178,7 @@ def _rotate(image: 'tf.Tensor', degrees: 'tf.Tensor') -> 'tf.Tensor':
   return tf.ensure_shape(turned[0], image.shape)
 
 
-def _to_uint8(image: 'tf.Tensor') -> 'tf.Tensor':
+def to_uint8(image: 'tf.Tensor') -> 'tf.Tensor':
+  """Rounds floats, which must lie within 0 and 255, as means of pixels do."""
   tf = runtime.import_tensorflow()
-  return tf.saturate_cast(tf.round(image), tf.uint8)
+  return tf.cast(image + 0.5, tf.uint8)  # one pass less than by tf.round

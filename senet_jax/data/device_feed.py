@@ -50,7 +50,7 @@ class Split:
     data, classes = config.data, config.model.num_classes
     if data.fake:
       shape = preprocessing.evaluation_transform(config).shape
-      images, labels = datasets.fake(data.name, split, shape, classes)
+      images, labels = datasets.fake(data.name, split, shape, classes, at_least)
       names = None
     else:
       images, labels = datasets.load(data.name, split, data.dir)

@@ -118,10 +118,11 @@ def central_crop(image: Image.Image, resize: int | None, size: int | tuple[int, 
   resized = tuple(round(side * resize / shorter) for side in image.size)
   if resized[0] < width or resized[1] < height:
     raise ValueError(f'resize={resize} is smaller than the crop of {height} x {width}')
-  if image.size != resized:
-    image = image.resize(resized, Image.Resampling.BILINEAR)
   left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
-  return np.asarray(image.crop((left, top, left + width, top + height)))
+  # Only what the crop shows is computed, or a strip of pixels could become an image of gigabytes.
+  x, y = image.width / resized[0], image.height / resized[1]
+  box = (left * x, top * y, (left + width) * x, (top + height) * y)
+  return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 def _open(data: bytes) -> Image.Image:

@@ -1,21 +1,46 @@
-"""Prepares datasets: the files of tfds, and beside them arrays with the same examples."""
+"""Prepares datasets: the files of tfds, and for small images arrays with the same examples."""
 
 import contextlib
+import dataclasses
+import errno
 import io
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from senet_jax import errors, runtime
 from senet_jax.data import arrays
-from senet_jax.data.builders import cifar, digits
+from senet_jax.data.builders import cifar, digits, imagenet, packed
 
-DATASETS = ('digits', *cifar.LAYOUTS)
+DATASETS = ('digits', *cifar.LAYOUTS, imagenet.NAME)
 DOWNLOAD = 'download'
+FILE_FORMATS = ('tfrecord', 'array_record')
+# `config.data.name` of a folder that is read as it is.
+_RESERVED = ('image_folder',)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+  """How a dataset is prepared from local files.
+
+  Attributes:
+    builder: name, data_dir, an empty directory, options -> the tfds builder that does it. It checks
+      what can be checked before the work.
+    options: the arguments of `prepare` that are for it.
+    version: of the dataset; None is that of tfds's own builder.
+    arrays: whether arrays are written, too: the images are few, small and of one size.
+  """
+
+  builder: Callable[..., Any]
+  options: tuple[str, ...] = ()
+  version: str | None = None
+  arrays: bool = True
 
 
 def prepare(
@@ -23,41 +48,91 @@ def prepare(
   data_dir: str | os.PathLike,
   source: str | os.PathLike | None = None,
   overwrite: bool = False,
+  *,
+  file_format: str = 'tfrecord',
+  partial: bool = False,
+  image_folder: str | os.PathLike | None = None,
+  val_fraction: float = 0.0,
 ) -> pathlib.Path:
-  """Prepares a dataset for tfds and as arrays; does only what is missing.
+  """Prepares a dataset for tfds, and if it is small as arrays; does only what is missing.
 
   Example i of the arrays is example i that tfds reads without shuffling.
 
   Args:
-    name: one of `DATASETS`.
+    name: one of `DATASETS`; for an image folder, a name of one's own.
     data_dir: the directory of all datasets.
-    source: for CIFAR, the directory with its files, or `download`, which leaves that to tfds.
+    source: for CIFAR, the directory with its files, or `download`, which leaves that to tfds; for
+      ImageNet, the directory with its archives.
     overwrite: prepare it anew; if that fails, what was there stays.
+    file_format: one of `FILE_FORMATS`.
+    partial: take archives of ImageNet with some of the images, too.
+    image_folder: a folder of photos to pack, see `image_folder.scan`.
+    val_fraction: share of each class that is held out, see `image_folder.scan`.
 
   Returns:
     the directory of the dataset, `<data_dir>/<name>/<version>`.
 
   Raises:
-    UserError: the dataset is unknown, or its files or a library are missing or damaged.
+    UserError: the dataset is unknown, an option is not for it, it is there in the other format, or
+      its files or a library are missing or damaged.
   """
-  errors.one_of('dataset', name, DATASETS)
+  options = {
+    'source': source,
+    'partial': partial,
+    'image_folder': image_folder,
+    'val_fraction': val_fraction,
+  }
+  recipe = _choose(name, options)
+  errors.one_of('file_format', file_format, FILE_FORMATS)
   if '://' in str(data_dir):
     raise errors.UserError(
       f'data_dir={data_dir} is not local; prepare locally, then copy it there.'
     )
   data_dir = pathlib.Path(data_dir).expanduser().absolute()
   tfds = _import_tfds()
-  version_dir = pathlib.Path(_builder(name, data_dir).data_dir)
+  if recipe is _PACKED:
+    packed.check_name(name, taken=(*DATASETS, *_RESERVED))
+  version_dir = data_dir / name / str(recipe.version or tfds.builder_cls(name).VERSION)
   if overwrite or not (version_dir / 'dataset_info.json').is_file():
-    _check_source(name, data_dir, source)
-    print(f'preparing {version_dir} ...', flush=True)
     with _set_aside(version_dir):
-      _build(name, data_dir, source)
-  elif _has_arrays(version_dir):
-    print(f'{version_dir} is already prepared; overwrite it to prepare it anew.')
-    return version_dir
-  _write_arrays(tfds.builder_from_directory(version_dir))
+      _build(recipe, name, data_dir, file_format, {o: options[o] for o in recipe.options})
+  else:
+    _check_format(version_dir, file_format)
+    if not recipe.arrays or _has_arrays(version_dir):
+      print(f'{version_dir} is already prepared; overwrite it to prepare it anew.')
+      return version_dir
+  if recipe.arrays:
+    _write_arrays(tfds.builder_from_directory(version_dir))
   return version_dir
+
+
+def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
+  """What tfds knows of a prepared dataset.
+
+  Returns:
+    `splits` (name -> number of examples), `file_format` and `num_classes`.
+  """
+  info = _import_tfds().builder_from_directory(version_dir).info
+  return {
+    'splits': {split: info.splits[split].num_examples for split in info.splits},
+    'file_format': info.file_format.value,
+    'num_classes': info.features['label'].num_classes,
+  }
+
+
+def _choose(name: str, options: dict[str, Any]) -> _Recipe:
+  if options['image_folder'] is not None:
+    recipe = _PACKED
+  else:
+    hint = 'To pack a folder of photos under a name of your own, add --image_folder=ROOT.'
+    errors.one_of('dataset', name, DATASETS, hint)
+    recipe = _RECIPES[name]
+  for option, value in options.items():
+    if value and option not in recipe.options:
+      takes = ' and '.join(recipe.options)
+      why = f'takes {takes}' if takes else 'comes with scikit-learn'
+      raise errors.UserError(f'{option}={value} is not for {name}, which {why}; leave it out.')
+  return recipe
 
 
 def _import_tfds():
@@ -72,41 +147,74 @@ def _import_tfds():
   return tfds
 
 
-def _builder(name: str, data_dir: pathlib.Path):
-  if name == 'digits':
-    return digits.digits_builder(data_dir)
-  import tensorflow_datasets as tfds
+def _check_format(version_dir: pathlib.Path, file_format: str) -> None:
+  there = read_info(version_dir)['file_format']
+  if there != file_format:
+    raise errors.UserError(
+      f'{version_dir} is already prepared as {there}, not as file_format={file_format}; keep it '
+      f'with --file_format={there}, or prepare it anew with --overwrite.'
+    )
 
-  return tfds.builder_cls(name)(data_dir=data_dir)
+
+def _digits(name, data_dir, scratch):
+  return digits.digits_builder(data_dir)
 
 
-def _check_source(name: str, data_dir: pathlib.Path, source: str | os.PathLike | None) -> None:
-  if name == 'digits' and source is not None:
-    raise errors.UserError(f'source={source}: digits comes with scikit-learn; leave source out.')
-  if name != 'digits' and source is None:
+def _cifar(name, data_dir, scratch, source):
+  if source is None:
     raise errors.UserError(_how_to_get(name, data_dir))
+  return cifar.local_builder(name, source, data_dir, scratch)
 
 
-def _build(name: str, data_dir: pathlib.Path, source: str | os.PathLike | None) -> None:
+def _imagenet(name, data_dir, scratch, source, partial):
+  if source in (None, DOWNLOAD):
+    raise errors.UserError(imagenet.HOW_TO_GET)
+  return imagenet.local_builder(source, data_dir, partial)
+
+
+def _packed(name, data_dir, scratch, image_folder, val_fraction):
+  return packed.packed_builder(name, image_folder, val_fraction, data_dir)
+
+
+_RECIPES = {
+  'digits': _Recipe(_digits, version='1.0.0'),
+  **{name: _Recipe(_cifar, ('source',)) for name in cifar.LAYOUTS},
+  imagenet.NAME: _Recipe(_imagenet, ('source', 'partial'), arrays=False),
+}
+_PACKED = _Recipe(_packed, ('image_folder', 'val_fraction'), packed.VERSION, arrays=False)
+
+
+def _build(
+  recipe: _Recipe, name: str, data_dir: pathlib.Path, file_format: str, options: dict[str, Any]
+) -> None:
   """Writes the files of tfds."""
-  if source == DOWNLOAD:
-    _download(name, data_dir)
+  if name in cifar.LAYOUTS and options['source'] == DOWNLOAD:
+    _download(name, data_dir, file_format)
     return
+  if not sys.stderr.isatty():
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+  # What tfds prints speaks of a download; here there is none, so its download directory is empty.
+  with tempfile.TemporaryDirectory() as scratch:
+    builder = recipe.builder(name, data_dir, pathlib.Path(scratch), **options)
+    print(f'preparing {builder.data_dir} ...', flush=True)
+    try:
+      with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=scratch, file_format=file_format)
+    except Exception as error:
+      if os.strerror(errno.ENOSPC) not in str(error):  # each writer has another type of error
+        raise
+      raise errors.UserError(
+        f'the disk of {data_dir} is full; free some space or choose another --data_dir.'
+      ) from error
+
+
+def _download(name: str, data_dir: pathlib.Path, file_format: str) -> None:
   import tensorflow_datasets as tfds
 
-  tfds.disable_progress_bar()
-  # What tfds prints speaks of a download; here there is none, so its download directory is empty.
-  with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as scratch:
-    if name == 'digits':
-      builder = _builder(name, data_dir)
-    else:
-      builder = cifar.local_builder(name, source, data_dir, pathlib.Path(scratch))
-    builder.download_and_prepare(download_dir=scratch)
-
-
-def _download(name: str, data_dir: pathlib.Path) -> None:
   try:
-    _builder(name, data_dir).download_and_prepare()
+    tfds.builder_cls(name)(data_dir=data_dir).download_and_prepare(file_format=file_format)
   except ImportError as error:
     raise errors.UserError(f'tfds cannot download: {error}; pip install {error.name}') from error
   except OSError as error:
@@ -159,11 +267,12 @@ def _write_arrays(builder) -> None:
     shape = builder.info.features['image'].shape
     images = np.empty((info.num_examples, *shape), np.uint8)
     labels = np.empty(info.num_examples, np.int32)
-    at = 0
-    for batch in builder.as_dataset(split, batch_size=1000).as_numpy_iterator():
-      end = at + len(batch['label'])
-      images[at:end], labels[at:end] = batch['image'], batch['label']
-      at = end
+    if builder.info.file_format.value == 'array_record':  # which tf.data does not read
+      examples = builder.as_data_source(split)
+    else:
+      examples = builder.as_dataset(split).as_numpy_iterator()
+    for i, example in enumerate(examples):
+      images[i], labels[i] = example['image'], example['label']
     splits[split] = images, labels
   names = builder.info.features['label'].names
   arrays.write_arrays(builder.data_path, builder.name, str(builder.version), splits, names)

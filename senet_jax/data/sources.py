@@ -103,6 +103,19 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
   def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
     return record, runtime.import_tensorflow().constant(labels)[index]
 
+  plain = np.zeros(len(paths), bool)  # those that were looked at and need no change
+
+  def read_one(index: int) -> bytes:
+    encoded = paths[index].read_bytes()
+    if plain[index]:
+      return encoded
+    try:
+      converted = photos.plain_bytes(encoded)
+    except photos.UnreadableImage:
+      return b''  # which no decoder takes: counted where all others are
+    plain[index] = converted is encoded
+    return converted
+
   sizes = np.array([path.stat().st_size for path in paths])
   identity = '\n'.join(f'{examples.paths[i]} {size}' for i, size in zip(chosen, sizes, strict=True))
   return Source(
@@ -110,17 +123,10 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     num_examples=len(paths),
     class_names=folder.classes,
     checksum=zlib.crc32(identity.encode()),
-    read=lambda indices: [_plain(paths[i].read_bytes()) for i in indices],
+    read=lambda indices: [read_one(i) for i in indices],
     parse=parse,
     name=lambda index: str(paths[index]),
   )
-
-
-def _plain(encoded: bytes) -> bytes:
-  try:
-    return photos.plain_bytes(encoded)
-  except photos.UnreadableImage:
-    return b''  # which no decoder takes: counted where all others are
 
 
 # --- data sets of tfds -----------------------------------------------------------------------
@@ -248,17 +254,17 @@ def _tfrecord_index(
   if cache.is_file():
     with np.load(cache, allow_pickle=False) as kept:
       if np.array_equal(kept['sizes'], sizes):
-        return kept['file'], kept['offset'], kept['length']
+        return kept['shard'], kept['offset'], kept['length']
   with futures.ThreadPoolExecutor(16) as pool:
     found = list(pool.map(_follow_records, files, sizes, lengths))
   counts = [len(offsets) for offsets, _ in found]
   index = {
-    'file': np.repeat(np.arange(len(files)), counts),
+    'shard': np.repeat(np.arange(len(files)), counts),
     'offset': np.concatenate([offsets for offsets, _ in found]),
     'length': np.concatenate([lengths for _, lengths in found]),
   }
   _try_to_keep(cache, sizes=sizes, **index)
-  return index['file'], index['offset'], index['length']
+  return index['shard'], index['offset'], index['length']
 
 
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:

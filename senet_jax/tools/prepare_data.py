@@ -1,24 +1,62 @@
-"""Prepares a dataset: the files of tfds, and beside them arrays that need no TensorFlow.
+"""Prepares a dataset: the files of tfds, and for small images arrays that need no TensorFlow.
 
   python -m senet_jax.tools.prepare_data --dataset=digits
   python -m senet_jax.tools.prepare_data --dataset=cifar10 --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=cifar100 --source=download
+  python -m senet_jax.tools.prepare_data --dataset=imagenet2012 --source=DIR
+  python -m senet_jax.tools.prepare_data --dataset=my_photos --image_folder=ROOT
 
-DIR holds the published files of CIFAR: the archive of the Python or the binary version, or what is
-in it. Every file is compared with its official MD5. What is prepared already stays as it is.
+CIFAR: DIR holds its published files: the archive of the Python or the binary version, or what is in
+it. Every file is compared with its official MD5.
+
+ImageNet: DIR holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, and may hold
+ILSVRC2012_img_test.tar, from https://image-net.org/download-images. Their sizes and the numbers of
+images are compared with the official ones; the data set takes as much disk space as they do.
+
+A folder of photos becomes the data set of the name that is given. ROOT holds train/<class>/*.jpg
+and val/<class>/*.jpg, or only train/<class>/*.jpg or <class>/*.jpg, of which --val_fraction holds
+some out; .jpeg, .png and .webp will do, too. The photos keep their bytes; only those that a plain
+decoder would show wrong, such as turned ones, become PNGs.
+
+What is prepared already stays as it is.
 """
+
+import pathlib
+from typing import Any
 
 import numpy as np
 
 from senet_jax import cli
 from senet_jax.data import arrays
+from senet_jax.data.builders import imagenet
 
 
 def main(argv: list[str]) -> None:
-  """Prepares the dataset and prints its place, splits and the statistics of its pixels."""
+  """Prepares the dataset and prints its place, its splits and what is in them."""
   parser = cli.Parser('tools.prepare_data', __doc__)
-  parser.add_argument('--dataset', required=True, help='digits, cifar10 or cifar100')
-  parser.add_argument('--source', help='directory or archive of CIFAR, or `download`')
+  parser.add_argument(
+    '--dataset',
+    required=True,
+    help='digits, cifar10, cifar100 or imagenet2012; with --image_folder, a name of your own',
+  )
+  parser.add_argument(
+    '--source', help='directory or archive of CIFAR, or `download`; directory of ImageNet'
+  )
+  parser.add_argument('--image_folder', metavar='ROOT', help='folder of photos to pack')
+  parser.add_argument(
+    '--val_fraction',
+    type=float,
+    default=0.0,
+    help='share of each class of the photos to hold out as `val`; default: 0',
+  )
+  parser.add_argument(
+    '--partial', action='store_true', help='take ImageNet archives with some of the images, too'
+  )
+  parser.add_argument(
+    '--file_format',
+    default='tfrecord',
+    help='tfrecord (default) or array_record, which has random access',
+  )
   parser.add_argument(
     '--data_dir',
     default=arrays.default_data_dir(),
@@ -30,8 +68,33 @@ def main(argv: list[str]) -> None:
   # Late, for a fast --help.
   from senet_jax.data import prepare
 
-  version_dir = prepare.prepare(args.dataset, args.data_dir, args.source, args.overwrite)
+  version_dir = prepare.prepare(
+    args.dataset,
+    args.data_dir,
+    args.source,
+    args.overwrite,
+    file_format=args.file_format,
+    partial=args.partial,
+    image_folder=args.image_folder,
+    val_fraction=args.val_fraction,
+  )
   print(version_dir)
+  if (version_dir / arrays.FOLDER).is_dir():
+    _print_arrays(version_dir)
+  else:
+    _print_info(prepare.read_info(version_dir), args.dataset)
+
+
+def _print_info(info: dict[str, Any], name: str) -> None:
+  official = imagenet.COUNTS if name == imagenet.NAME else {}
+  for split, count in info['splits'].items():
+    all_of_them = official.get(split, count)
+    beside = f' of {all_of_them:,} official ones' if count != all_of_them else ''
+    print(f'{split}: {count:,} examples{beside}')
+  print(f'{info["num_classes"]} classes, {info["file_format"]} files')
+
+
+def _print_arrays(version_dir: pathlib.Path) -> None:
   for split, entry in arrays.read_index(version_dir)['splits'].items():
     shape = 'x'.join(map(str, entry['image_shape']))
     print(f'{split}: {entry["num_examples"]} examples of {shape}')

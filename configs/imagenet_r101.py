@@ -1,0 +1,17 @@
+"""ResNet-101 on ImageNet, with the recipe of the paper.
+
+  python -m senet_jax.main --config=configs/imagenet_r101.py --workdir=runs/r101
+
+A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
+
+Hardware: made for 8 GPUs or a TPU slice; 125,114 steps of 1024 images.
+Expected wall time: not known before it is run on such hardware.
+Published: test error 23.17 % (Table 2, single 224 crop; top-5 6.52 %).
+Measured: not run at full length.
+"""
+
+from senet_jax import config as defaults
+
+
+def get_config():
+  return defaults.imagenet('resnet101')

@@ -1,0 +1,576 @@
+"""The streaming feed: which examples it gives, what becomes of their pixels, what it refuses."""
+
+import io
+import json
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from PIL import Image
+
+from senet_jax import config as config_lib, runtime
+from senet_jax.data import decoding, feeds, prepare, sources
+from senet_jax.data.builders import digits
+from senet_jax.data.stream_feed import Order, StreamFeed
+from senet_jax.errors import UserError
+from senet_jax.training.loop import train
+
+CLASSES = ('cat', 'dog', 'eel')
+# Of the folder `photos` and the data sets packed from it.
+COUNTS = {'train': 47, 'val': 22}
+
+
+def photo(seed: int, height: int, width: int) -> np.ndarray:
+  """A smooth picture, `[height, width, 3]` uint8."""
+  rng = np.random.default_rng(seed)
+  small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
+  return np.asarray(small.resize((width, height), Image.BICUBIC))
+
+
+def encoded(image: np.ndarray, kind: str = 'JPEG') -> bytes:
+  buffer = io.BytesIO()
+  # As little loss as a JPEG can have: colours at full resolution.
+  Image.fromarray(image).save(buffer, kind, quality=95, subsampling=0)
+  return buffer.getvalue()
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+  """A folder of photos of three classes and many sizes."""
+  root = tmp_path_factory.mktemp('photos')
+  for split, count in COUNTS.items():
+    for i in range(count):
+      folder = root / split / CLASSES[i % 3]
+      folder.mkdir(parents=True, exist_ok=True)
+      kind = 'PNG' if i % 5 == 4 else 'JPEG'
+      image = photo(i + (split == 'val') * 1000, 40 + 3 * i, 70 + 2 * i)
+      (folder / f'{i:03}.{kind.lower()}').write_bytes(encoded(image, kind))
+  return root
+
+
+@pytest.fixture(scope='module')
+def packed(photos, tmp_path_factory):
+  """The directories with that folder as the data set `pets` of tfds, by file format."""
+  found = {}
+  for file_format in ('tfrecord', 'array_record'):
+    found[file_format] = tmp_path_factory.mktemp(file_format)
+    prepare.prepare('pets', found[file_format], image_folder=photos, file_format=file_format)
+  return found
+
+
+@pytest.fixture(params=['image_folder', 'tfrecord', 'array_record'])
+def place(request, photos, packed):
+  """`data.name` and `data.dir` of each kind of source."""
+  if request.param == 'image_folder':
+    return {'data.name': 'image_folder', 'data.dir': str(photos)}
+  return {'data.name': 'pets', 'data.dir': str(packed[request.param])}
+
+
+def stream_config(place, **fields):
+  config = config_lib.default()
+  config.model.name = 'se_resnet20_cifar'
+  config.data.feed = 'stream'
+  config.data.image_size = 32
+  config.data.crop_area = (0.08, 1.0)
+  config.data.pad = 0
+  config.data.eval_split = 'val'
+  config.batch_size = 8
+  config.update_from_flattened_dict(place)
+  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
+  return config
+
+
+def host_batches(config, first: int, count: int) -> list[dict[str, np.ndarray]]:
+  """Batches of training as they leave the host."""
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  return [jax.device_get(feed.inputs(step, 1)[0]) for step in range(first, first + count)]
+
+
+# --- the order -----------------------------------------------------------------------------------
+
+
+def reads(order: Order, steps: range) -> np.ndarray:
+  """Position, epoch and index of what a host reads in each step, `[3, steps, n]`."""
+  blocks = order.dataset(steps.start, steps.stop).unbatch().as_numpy_iterator()
+  return np.array(list(blocks)).T.reshape(3, len(steps), order.local_size)
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 3, 8])
+def test_hosts_cover_each_example_once(hosts):
+  n, batch, steps = 101, 24, range(13)  # three epochs and a bit, none a whole number of steps
+  parts = [reads(Order(n, batch, 5, host, hosts), steps) for host in range(hosts)]
+  position, epoch, index = np.concatenate(parts, axis=2)
+  np.testing.assert_array_equal(np.sort(position, 1).ravel(), np.arange(13 * batch))
+  # Host by host, the batches are those of one host.
+  np.testing.assert_array_equal(index, reads(Order(n, batch, 5), steps)[2])
+  for e in range(3):
+    np.testing.assert_array_equal(np.sort(index[epoch == e]), np.arange(n))
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 3, 8])
+def test_hosts_evaluate_each_example_once(hosts):
+  n, batch = 101, 24
+  parts = [reads(Order(n, batch, None, host, hosts), range(5)) for host in range(hosts)]
+  position, _, index = np.concatenate(parts, axis=2)
+  np.testing.assert_array_equal(index[position < n], np.arange(n))
+  assert (index[position >= n] == n - 1).all()
+
+
+def test_orders_differ_and_start_anywhere():
+  whole = reads(Order(1000, 50, 0), range(40))[2]
+  np.testing.assert_array_equal(reads(Order(1000, 50, 0), range(33, 40))[2], whole[33:])
+  epochs = whole.reshape(2, 1000)
+  assert (epochs[0] != epochs[1]).mean() > 0.99
+  assert (reads(Order(1000, 50, 1), range(20))[2].ravel() != epochs[0]).mean() > 0.99
+  # No trace of the order on disk: neighbours are far apart, as in any permutation.
+  assert np.abs(np.diff(epochs[0])).mean() == pytest.approx(1000 / 3, rel=0.1)
+  assert abs(np.corrcoef(epochs[0], np.arange(1000))[0, 1]) < 0.1
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_the_data(place, photos):
+  """Every photo once, with its label, from every kind of source."""
+  # So large that none is reduced while it is decoded.
+  config = stream_config(place, data__crop_area=(), data__image_size=100)
+  batches = host_batches(config, 0, 6)
+  images, labels, epoch = (
+    np.concatenate([b[name] for b in batches]) for name in ('images', 'labels', 'epoch')
+  )
+  assert images.dtype == np.uint8 and images.shape == (48, 100, 100, 3)
+  expected = []
+  for path in sorted(photos.glob('train/*/*')):
+    image = Image.open(path).convert('RGB')
+    side = min(image.size)
+    x, y = (image.width - side) // 2, (image.height - side) // 2
+    square = np.asarray(image, float)[y : y + side, x : x + side]
+    expected.append((CLASSES.index(path.parent.name), bilinear(square, 100)))
+  found = images[epoch == 0].astype(float)
+  assert len(found) == len(expected) == COUNTS['train']
+  taken = set()
+  for label, image in expected:
+    distance = np.abs(found - image).max((1, 2, 3))
+    nearest = int(distance.argmin())
+    # The decoder of training is a faster one; other pictures differ by 100 and more.
+    assert distance[nearest] <= 8 and labels[epoch == 0][nearest] == label
+    taken.add(nearest)
+  assert len(taken) == COUNTS['train']
+
+
+def test_both_formats_give_the_same_batches(packed):
+  first, second = (
+    host_batches(stream_config({'data.name': 'pets', 'data.dir': str(d)}), 3, 4)
+    for d in packed.values()
+  )
+  jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_an_epoch_replayed_gives_the_same_bytes(place):
+  config = stream_config(place, data__rotation=10.0)
+  whole = host_batches(config, 0, 12)
+  jax.tree.map(np.testing.assert_array_equal, host_batches(config, 7, 5), whole[7:])
+  # The same example looks different in the next epoch.
+  same = [np.concatenate([b[name] for b in whole]) for name in ('index', 'images')]
+  first, again = np.flatnonzero(same[0] == same[0][0])[:2]
+  assert (same[1][first] != same[1][again]).mean() > 0.5
+  # And with another seed.
+  other = host_batches(stream_config(place, seed=1), 0, 1)
+  assert (other[0]['index'] != whole[0]['index']).any()
+
+
+def test_batches_on_several_devices_are_those_on_one(place):
+  config = stream_config(place, data__pixel_jitter=20.0, data__color_jitter=0.4)
+  batches = []
+  for devices in (1, 8):
+    mesh = runtime.data_mesh(devices)
+    feed = StreamFeed.create(config, mesh)
+    inputs, steps = feed.inputs(5, 10)
+    assert steps == 1 and inputs['images'].sharding.num_devices == devices
+    program = runtime.data_parallel(feed.batch, mesh, (P('data'), P()), P('data'))
+    batches.append(jax.device_get(program(inputs, np.int32(5))))
+  np.testing.assert_array_equal(batches[0]['labels'], batches[1]['labels'])
+  np.testing.assert_allclose(batches[0]['images'], batches[1]['images'], atol=1e-4)
+
+
+def test_parts_of_splits(place):
+  whole = sources.open_source(stream_config(place), 'train')
+  part = sources.open_source(stream_config(place), 'train[10:20]')
+  assert (whole.num_examples, part.num_examples) == (47, 10)
+  assert whole.class_names == CLASSES and whole.checksum != part.checksum
+  assert part.read(np.array([3])) == whole.read(np.array([13]))
+  assert part.name(3) == whole.name(13)
+
+
+def test_small_images_stream_too(tmp_path):
+  """A data set of tfds with a fixed shape, grey and in PNG."""
+  prepare.prepare('digits', tmp_path)
+  config = stream_config({'data.name': 'digits', 'data.dir': str(tmp_path)})
+  config.data.image_size, config.data.crop_area, config.data.flip = 8, (), False
+  images = np.concatenate([b['images'] for b in host_batches(config, 0, 4)])
+  stored = digits.load_split('train')[0]
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  index = np.concatenate([jax.device_get(feed.inputs(s, 1)[0])['index'] for s in range(4)])
+  np.testing.assert_array_equal(images, np.broadcast_to(stored[index], images.shape))
+
+
+def test_the_index_of_records_is_kept_and_renewed(packed, tmp_path):
+  root = tmp_path / 'copy'
+  shutil.copytree(packed['tfrecord'], root)
+  config = stream_config({'data.name': 'pets', 'data.dir': str(root)})
+  for old in root.glob('**/*.index.npz'):
+    old.unlink()
+  records = sources.open_source(config, 'train').read(np.arange(47))
+  (kept,) = root.glob('**/train.index.npz')
+  made = kept.stat().st_mtime_ns
+  assert sources.open_source(config, 'train').read(np.arange(47)) == records
+  assert kept.stat().st_mtime_ns == made
+  for damage in (lambda data: data[:-1], lambda data: data[: len(data) // 2]):
+    (file,) = root.glob('**/*train.tfrecord*')
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with pytest.raises(UserError, match=r'damaged: it has \d+ whole records of 47'):
+      sources.open_source(config, 'train')
+    file.write_bytes(whole)
+  assert sources.open_source(config, 'train').read(np.arange(47)) == records
+
+
+# --- pixels --------------------------------------------------------------------------------------
+
+
+def test_random_windows():
+  """Areas and aspects of thousands of crops; none leaves its image."""
+  tf = runtime.import_tensorflow()
+  area, aspect, tries = (0.08, 1.0), (3 / 4, 4 / 3), 10
+  shapes = np.array([(300, 400), (375, 500), (500, 333), (224, 224)], np.int32)
+  count = 4000
+  rng = np.random.default_rng(0)
+  draws = rng.random((count, 4, tries), np.float32)
+  which = np.arange(count) % len(shapes)
+  run = tf.function(
+    lambda shape, draw: tf.map_fn(
+      lambda x: decoding.random_window(x[0], x[1], area, aspect),
+      (shape, draw),
+      fn_output_signature=tf.int32,
+    )
+  )
+  y, x, height, width = run(shapes[which], draws).numpy().T
+  rows, columns = shapes[which].T
+  assert (y >= 0).all() and (x >= 0).all() and (height >= 1).all() and (width >= 1).all()
+  assert (y + height <= rows).all() and (x + width <= columns).all()
+  share, ratio = height * width / (rows * columns), width / height
+  assert share.min() > 0.078 and share.max() <= 1
+  assert ratio.min() > 0.74 and ratio.max() < 1.35
+  # The same law in float64 NumPy, drawn independently: accept a draw when it fits.
+  expected = []
+  for r, c in shapes[np.arange(20000) % len(shapes)]:
+    for _ in range(tries):
+      s, a = rng.uniform(*area), np.exp(rng.uniform(*np.log(aspect)))
+      h, w = np.sqrt(s * r * c / a), np.sqrt(s * r * c * a)
+      if h <= r and w <= c:
+        expected.append((s, np.log(a)))
+        break
+  for found, reference in zip((share, np.log(ratio)), np.transpose(expected), strict=True):
+    quantiles = np.linspace(0.05, 0.95, 10)
+    np.testing.assert_allclose(
+      np.quantile(found, quantiles), np.quantile(reference, quantiles), atol=0.025
+    )
+  # Places are uniform among those where the window fits.
+  free = rows - height > 20
+  places = (y / np.maximum(rows - height, 1))[free]
+  np.testing.assert_allclose(np.quantile(places, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.03)
+
+
+@pytest.mark.parametrize(('shape', 'expected'), [((10, 100), (10, 13)), ((100, 10), (13, 10))])
+def test_where_no_window_fits_the_middle_is_taken(shape, expected):
+  tf = runtime.import_tensorflow()
+  draws = np.full(
+    (4, 10), 0.999, np.float32
+  )  # nearly the whole area, at an aspect that is too wide
+  window = decoding.random_window(tf.constant(shape), draws, (0.9, 1.0), (3 / 4, 4 / 3)).numpy()
+  assert tuple(window[2:]) == expected
+  assert tuple(window[:2]) == ((shape[0] - expected[0]) // 2, (shape[1] - expected[1]) // 2)
+
+
+def bilinear(image: np.ndarray, size: int) -> np.ndarray:
+  """Bilinear resizing of `[H, W, 3]` between half-pixel centres, in float64."""
+  for axis in (0, 1):
+    length = image.shape[axis]
+    at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, length - 1)
+    share = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    image = np.take(image, low, axis) * (1 - share) + np.take(image, high, axis) * share
+  return image
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_a_training_image_is_the_resized_window(kind):
+  tf = runtime.import_tensorflow()
+  data = encoded(photo(1, 60, 80), kind)
+  whole = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'), float)
+  seed = tf.constant([3, 4])
+  options = {'area': (0.08, 1.0), 'aspect': (3 / 4, 4 / 3)}
+  found = decoding.training_image(data, seed, size=32, rotation=0.0, **options).numpy()
+  draws = tf.reshape(tf.random.stateless_uniform([41], seed)[1:], (4, 10))
+  y, x, h, w = decoding.random_window(tf.constant([60, 80]), draws, **options).numpy()
+  expected = bilinear(whole[y : y + h, x : x + w], 32)
+  # A JPEG is decoded faster, and less smoothly in its colours, in training.
+  assert np.abs(found - expected).max() <= (0.51 if kind == 'PNG' else 6)
+
+
+def test_large_photos_are_reduced_while_they_are_decoded():
+  tf = runtime.import_tensorflow()
+  image = photo(2, 700, 900)
+  found = decoding.training_image(
+    encoded(image), tf.constant([0, 0]), size=64, area=(), aspect=(1, 1), rotation=0.0
+  )
+  reduced = Image.open(io.BytesIO(encoded(image)))
+  reduced.draft('RGB', (900 // 8, 700 // 8))  # by libjpeg, as in TensorFlow
+  assert reduced.size == (113, 88)
+  expected = bilinear(np.asarray(reduced, float)[:87, 12:99], 64)
+  assert np.abs(found - expected).max() <= 3
+
+
+def test_rotation():
+  """A picture that is linear in its coordinates shows the angle by which it was turned."""
+  tf = runtime.import_tensorflow()
+  size, middle = 65, 32
+  rows, columns = np.mgrid[:size, :size] - middle
+  plane = np.stack([128 + columns, 128 + rows, np.full((size, size), 7)], -1).astype(np.uint8)
+  data, angles = encoded(plane, 'PNG'), []
+  inner = np.hypot(rows, columns) < 25  # where no corner comes in
+  for seed in range(40):
+    turned = decoding.training_image(
+      data, tf.constant([seed, 0]), size=size, area=(), aspect=(1, 1), rotation=10.0
+    ).numpy()
+    assert turned.dtype == np.uint8 and (turned[..., 2] == 7).all()
+    u, v = (turned[inner].astype(float)[:, :2] - 128).T
+    points = np.stack([columns[inner], rows[inner]], 1)
+    (a, b), (c, d) = np.linalg.lstsq(points, np.stack([u, v], 1), rcond=None)[0].T
+    assert a == pytest.approx(d, abs=0.01) and b == pytest.approx(-c, abs=0.01)
+    assert np.hypot(a, c) == pytest.approx(1, abs=0.01)
+    angles.append(np.degrees(np.arctan2(c, a)))
+  assert -10.1 < min(angles) < -7 and 7 < max(angles) < 10.1
+
+
+def test_flips_are_half_of_all(photos):
+  config = stream_config({'data.name': 'image_folder', 'data.dir': str(photos)}, batch_size=40)
+  config.data.crop_area, config.data.image_size = (), 8
+  mesh = runtime.data_mesh(1)
+  feed = feeds.training_feed(config, mesh)
+  program = runtime.data_parallel(feed.batch, mesh, (P('data'), P()), P('data'))
+  flipped = []
+  for step in range(50):
+    inputs, _ = feed.inputs(step, 1)
+    plain = np.asarray(feed.transform.plain.to_input(inputs['images']))
+    changed = np.asarray(program(inputs, np.int32(step))['images'])
+    same, mirrored = (
+      np.abs(changed - other).max((1, 2, 3)) < 1e-3 for other in (plain, plain[:, :, ::-1])
+    )
+    assert (same ^ mirrored).all()
+    flipped.append(mirrored)
+  assert np.mean(flipped) == pytest.approx(0.5, abs=0.04)  # 2000 draws: 3.6 standard deviations
+
+
+def test_evaluation_is_what_pillow_makes_of_it(place, photos):
+  config = stream_config(place, data__image_size=28, data__resize=32)
+  config.eval.batch_size = 8
+  for devices in (1, 8):
+    mesh = runtime.data_mesh(devices)
+    feed = feeds.evaluation_feed(config, 'val', mesh)
+    assert len(feed) == 3 and feed.split.num_examples == 22
+    batches = [jax.device_get(feed.inputs(step)) for step in range(3)]
+    images, labels, mask = (
+      np.concatenate([b[name] for b in batches]) for name in ('images', 'labels', 'mask')
+    )
+    assert mask.sum() == 22
+    expected = {}
+    for path in sorted(photos.glob('val/*/*')):
+      image = Image.open(path).convert('RGB')
+      scale = 32 / min(image.size)
+      image = image.resize((round(image.width * scale), round(image.height * scale)), 2)
+      x, y = (image.width - 28) // 2, (image.height - 28) // 2
+      cropped = np.asarray(image.crop((x, y, x + 28, y + 28)), float)
+      expected[str(path.relative_to(photos))] = (CLASSES.index(path.parent.name), cropped)
+    left = list(expected.values())
+    for image, label in zip(images[mask > 0], labels[mask > 0], strict=True):
+      distances = [np.abs(image - other).max() for _, other in left]
+      best = int(np.argmin(distances))
+      assert distances[best] <= 2 and left.pop(best)[0] == label
+    assert not left
+
+
+def test_evaluation_of_real_photos(imagenet_sample):
+  """The transform of ImageNet's evaluation, 256 / 224, against Pillow."""
+  for path in sorted(imagenet_sample.iterdir())[::5]:
+    image = Image.open(path).convert('RGB')
+    scale = 256 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), 2)
+    x, y = (image.width - 224) // 2, (image.height - 224) // 2
+    expected = np.asarray(image.crop((x, y, x + 224, y + 224)), float)
+    found = decoding.evaluation_image(path.read_bytes(), size=224, resize=256).numpy()
+    assert np.abs(found - expected).max() <= 1, path
+
+
+# --- bad data ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(photos, tmp_path):
+  """The folder with two training images and one evaluation image that cannot be decoded."""
+  root = tmp_path / 'damaged'
+  shutil.copytree(photos, root)
+  cat, dog = root / 'train' / 'cat', root / 'train' / 'dog'
+  first, second = sorted(cat.iterdir())[3], sorted(dog.iterdir())[2]
+  first.write_bytes(first.read_bytes()[:300])
+  second.write_text('not an image')
+  bad = sorted((root / 'val' / 'eel').iterdir())[0]
+  bad.write_bytes(b'')
+  return root, (first, second), bad
+
+
+def test_unreadable_images_are_named_and_replaced(damaged, photos, caplog):
+  root, bad, _ = damaged
+  config = stream_config({'data.name': 'image_folder', 'data.dir': str(root)})
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  whole = stream_config({'data.name': 'image_folder', 'data.dir': str(photos)})
+  with caplog.at_level(logging.WARNING, 'senet_jax'):
+    found = [jax.device_get(feed.inputs(step, 1)[0]) for step in range(12)]  # two epochs
+  assert sorted(feed.damaged.values()) == sorted(map(str, bad))
+  assert len(caplog.records) == 2 and 'of at most 10' in caplog.text
+  replaced = 0
+  for batch, good in zip(found, host_batches(whole, 0, 12), strict=True):
+    for i, index in enumerate(good['index'].tolist()):
+      if index in feed.damaged:
+        assert batch['index'][i] == index + 1 and batch['epoch'][i] == good['epoch'][i]
+        replaced += 1
+      else:
+        np.testing.assert_array_equal(batch['images'][i], good['images'][i])
+        assert batch['labels'][i] == good['labels'][i]
+  assert replaced == 4
+  # Resumed in the middle, the same.
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  again = [jax.device_get(feed.inputs(step, 1)[0]) for step in range(4, 12)]
+  jax.tree.map(np.testing.assert_array_equal, again, found[4:])
+
+
+def test_too_many_unreadable_images(damaged):
+  root, bad, _ = damaged
+  place = {'data.name': 'image_folder', 'data.dir': str(root)}
+  feed = feeds.training_feed(stream_config(place, data__max_damaged=1), runtime.data_mesh(1))
+  with pytest.raises(UserError, match=r'2 images .* cannot be decoded, more than config.data.max'):
+    for step in range(6):
+      feed.inputs(step, 1)
+  assert str(bad[0]) in feed.damaged.values() or str(bad[1]) in feed.damaged.values()
+
+
+def test_an_unreadable_image_does_not_count_in_evaluation(damaged):
+  root, _, bad = damaged
+  config = stream_config({'data.name': 'image_folder', 'data.dir': str(root)})
+  feed = feeds.evaluation_feed(config, 'val', runtime.data_mesh(1))
+  masks = [np.asarray(feed.inputs(step)['mask']) for step in range(len(feed))]
+  assert np.sum(masks) == COUNTS['val'] - 1 and list(feed.damaged.values()) == [str(bad)]
+
+
+def test_nothing_readable(tmp_path):
+  for i in range(4):
+    path = tmp_path / 'train' / 'cat' / f'{i}.jpg'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('no image')
+  config = stream_config({'data.name': 'image_folder', 'data.dir': str(tmp_path)})
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  with pytest.raises(UserError, match=r'no image of .* can be decoded'):
+    feed.inputs(0, 1)
+
+
+def test_labels_outside_the_range(packed):
+  config = stream_config({'data.name': 'pets', 'data.dir': str(packed['tfrecord'])})
+  with pytest.raises(UserError, match=r'num_classes=2 is less than the 3 classes of pets'):
+    sources.open_source(stream_config(dict(config_place(config)), model__num_classes=2), 'train')
+  feed = feeds.training_feed(config, runtime.data_mesh(1))
+  feed.stream.num_classes = 2  # as if a record had a label that its data set does not know
+  with pytest.raises(UserError, match=r'label 2 of record \d+ of \S+ is outside 0 to 1'):
+    for step in range(6):
+      feed.inputs(step, 1)
+
+
+def config_place(config):
+  return {'data.name': config.data.name, 'data.dir': config.data.dir}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'data.name': 'pets', 'data.dir': '/nowhere'}, 'pets is not prepared in /nowhere'),
+    ({'data.name': 'image_folder'}, 'config.data.dir must be the folder with the photos'),
+    ({'data.name': 'image_folder', 'data.dir': '/nowhere'}, '/nowhere'),
+  ],
+)
+def test_missing_data(fields, message):
+  with pytest.raises(UserError, match=message):
+    sources.open_source(stream_config(fields), 'train')
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'data.feed': 'stream', 'steps_per_dispatch': 5}, 'one batch at a time'),
+    ({'data.crop_area': (0.1, 1.0)}, "no effect with config.data.feed='device'"),
+    ({'data.feed': 'stream', 'data.crop_area': (0.5, 0.1)}, 'the smaller one first'),
+    ({'data.feed': 'stream', 'data.crop_area': (0.5, 1.5)}, 'at most 1'),
+    ({'data.mean': (1.0, 2.0)}, 'must be empty or three numbers'),
+    ({'data.feed': 'files'}, "'files' is unknown"),
+  ],
+)
+def test_fields_that_do_not_fit(fields, message):
+  config = config_lib.default()
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(UserError, match=message):
+    config_lib.check(config)
+
+
+# --- whole runs ----------------------------------------------------------------------------------
+
+
+def run_config(place, **fields):
+  fields = {'model__width': 8, 'model__se__ratio': 4, 'steps': 20, 'log__tensorboard': False,
+            'checkpoint__every_steps': 5, 'batch_size': 16, **fields}  # fmt: skip
+  config = stream_config(place, **fields)
+  config.schedule.name = 'constant'
+  return config
+
+
+def test_ten_steps_and_ten_more_are_twenty(packed, photos, tmp_path, capsys):
+  """From TFRecord and ArrayRecord the same, bit for bit; from a folder too."""
+  digests = []
+  for name, directory in (*packed.items(), ('image_folder', photos)):
+    dataset = 'image_folder' if name == 'image_folder' else 'pets'
+    place = {'data.name': dataset, 'data.dir': str(directory)}
+    for steps in ((20,), (10, 20)):
+      workdir = tmp_path / f'{name}_{len(steps)}'
+      for count in steps:
+        assert train(run_config(place, steps=count), workdir)
+      summary = json.loads((workdir / 'summary.json').read_text())
+      digests.append(summary['params_sha256'])
+      assert summary['examples_seen'] == 320
+      assert summary['unreadable_images'] == {'train': [], 'eval': []}
+    classes = json.loads((workdir / 'classes.json').read_text())
+    assert classes == {'num_classes': 3, 'names': list(CLASSES)}
+  assert len(set(digests[:4])) == 1  # both formats, whole and in two parts
+  assert digests[4] == digests[5]
+  assert capsys.readouterr().out.count('resumed from step 10') == 3
+
+
+def test_other_data_is_another_run(photos, tmp_path):
+  place = {'data.name': 'image_folder', 'data.dir': str(photos)}
+  train(run_config(place, steps=1), tmp_path / 'run')
+  other = tmp_path / 'other'
+  shutil.copytree(photos, other)
+  next(other.glob('train/cat/*')).rename(other / 'train' / 'cat' / 'renamed.jpeg')
+  config = run_config({**place, 'data.dir': str(other)}, steps=2)
+  with pytest.raises(UserError, match=r'dataset\.train\.checksum'):
+    train(config, tmp_path / 'run')
