@@ -21,7 +21,7 @@ def default() -> ConfigDict:
   c.bn.scope = 'local'  # statistics over one device, the whole batch (global), or groups (ghost)
   c.bn.ghost_size = 32  # images of a group under ghost
   c.bn.momentum = 0.9  # of the running statistics
-  c.bn.epsilon = 1e-5  # added to the variance
+  c.bn.epsilon = config_dict.placeholder(float)  # added to the variance; None: the network's own
   c.bn.freeze_last_epochs = 0.0  # at the end, train on the running statistics and keep them
   c.data = _data()
   c.optimizer = ConfigDict()

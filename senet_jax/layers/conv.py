@@ -1,4 +1,4 @@
-"""The convolution of every network here: no bias, symmetric padding, He initialisation."""
+"""The convolution and the classifier of every network here."""
 
 from flax import linen as nn
 
@@ -6,26 +6,47 @@ from flax import linen as nn
 # pre-activation networks; for stride 1 and equal widths it is the 2 / fan_in of He et al. 2015.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
+# The module name of the last layer, in every family.
+HEAD = 'fc'
 
-def conv(features: int, kernel: int, stride: int = 1, groups: int = 1, **kwargs) -> nn.Conv:
-  """A `kernel` x `kernel` convolution, padded by `kernel // 2` on every side.
+# As torch.nn.Linear, which the reference training code left alone: uniform, variance 1/(3 fan_in).
+_LINEAR_INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
-  Flax's `SAME` would pad a strided convolution on an even size only behind, unlike Caffe and torch.
+
+def conv(
+  features: int,
+  kernel: int | tuple[int, int],
+  stride: int = 1,
+  groups: int = 1,
+  *,
+  padding: str | int | tuple[int, int] = 'symmetric',
+  **kwargs,
+) -> nn.Conv:
+  """A convolution without bias, with He initialisation.
 
   Args:
     features: output channels.
-    kernel: window size.
+    kernel: window size; an integer is that of a square.
     stride: of both axes.
-    groups: channel groups.
-    **kwargs: `name`, `dtype` and others of `nn.Conv`.
+    groups: channel groups; as many as there are channels for a depthwise convolution.
+    padding: `symmetric`, half the window on every side, as in Caffe and torch (Flax's `SAME` would
+      pad a strided convolution on an even size only behind); `VALID`; or pixels on every side.
+    **kwargs: `name`, `dtype` and others of `nn.Conv`, among them what is to differ from the above.
   """
+  kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+  if padding == 'symmetric':
+    padding = [(size // 2, size // 2) for size in kernel]
+  options = {'use_bias': False, 'kernel_init': he_normal_fan_out, **kwargs}
   return nn.Conv(
     features,
-    (kernel, kernel),
+    kernel,
     strides=(stride, stride),
-    padding=[(kernel // 2, kernel // 2)] * 2,
+    padding=padding,
     feature_group_count=groups,
-    use_bias=False,
-    kernel_init=he_normal_fan_out,
-    **kwargs,
+    **options,
   )
+
+
+def classifier(num_classes: int, name: str = HEAD) -> nn.Dense:
+  """The last layer: `[N, C]` float32 to logits `[N, num_classes]` float32."""
+  return nn.Dense(num_classes, kernel_init=_LINEAR_INIT, name=name)

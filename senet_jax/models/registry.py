@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
-from senet_jax.layers import SEConfig
+from senet_jax.layers import BatchNormConfig, SEConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +19,13 @@ class Preprocessing:
     mean: of RGB on the 0-255 scale, subtracted; None: the data set's own.
     std: of RGB on the 0-255 scale, divided by; None: the data set's own.
     resize: the shorter side before the centre crop of an evaluation, in pixels; None: as it is.
+    channels: their order in the input, `rgb` or `bgr`.
   """
 
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
   resize: int | None = None
+  channels: str = 'rgb'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class ModelInfo:
     num_classes: the published number of classes.
     preprocessing: of its images.
     published: figures of the paper: errors in percent by table, `gflops`, `params`.
+    bn_epsilon: of its normalisation, where `bn` is not given.
   """
 
   name: str
@@ -49,6 +52,7 @@ class ModelInfo:
   num_classes: int
   preprocessing: Preprocessing
   published: dict[str, Any]
+  bn_epsilon: float = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,26 @@ _MODELS: dict[str, _Entry] = {}
 _NOT_OVERRIDES = ('name', 'parent', 'num_classes', 'dtype')
 
 
+def register(
+  name: str,
+  module: type[nn.Module],
+  arguments: dict[str, Any],
+  *,
+  unused: tuple[str, ...] = (),
+  **info,
+) -> None:
+  """Registers a network.
+
+  Args:
+    name: of the network.
+    module: its class; it has fields `num_classes`, `dtype`, `se` and `bn`.
+    arguments: fields of the class that make this network.
+    unused: fields that this network has no use for, so that they are no overrides of it.
+    **info: the other fields of `ModelInfo`.
+  """
+  _MODELS[name] = _Entry(ModelInfo(name=name, **info), module, arguments, unused)
+
+
 def register_pair(
   name: str,
   module: type[nn.Module],
@@ -75,22 +99,19 @@ def register_pair(
   se_published: dict[str, Any],
   **info,
 ) -> None:
-  """Registers a network under `name` and its SE twin under `se_` + `name`.
+  """Registers a network under `name` and its SE twin under `se_` + `name`, as of `register`.
 
   Args:
     name: of the network without SE.
-    module: its class; it has fields `num_classes`, `dtype` and `se`.
+    module: its class.
     arguments: fields of the class that make this network.
-    unused: fields that this network has no use for, so that they are no overrides of it.
+    unused: fields that are no overrides of it.
     published: figures of the paper for the network without SE.
     se_published: the same for its twin.
     **info: the other fields of `ModelInfo`.
   """
-  for se in (False, True):
-    full_name = f'se_{name}' if se else name
-    figures = se_published if se else published
-    entry = ModelInfo(name=full_name, se=se, published=figures, **info)
-    _MODELS[full_name] = _Entry(entry, module, arguments, unused)
+  register(name, module, arguments, unused=unused, se=False, published=published, **info)
+  register(f'se_{name}', module, arguments, unused=unused, se=True, published=se_published, **info)
 
 
 def list_models(filter: str = '*') -> list[str]:
@@ -146,7 +167,7 @@ def create_model(
     raise errors.UserError(f'num_classes={num_classes} must be at least 1.')
   dtype = jnp.dtype(dtype)
   errors.one_of('model.dtype', dtype.name, ('float32', 'bfloat16', 'float16', 'float64'))
-  arguments = {**entry.arguments, **overrides}
+  arguments = {'bn': BatchNormConfig(epsilon=entry.info.bn_epsilon), **entry.arguments, **overrides}
   return entry.module(num_classes=num_classes, dtype=dtype, se=se, **arguments)
 
 

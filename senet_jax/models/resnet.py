@@ -11,15 +11,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
-from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, SqueezeExcite, conv, max_pool
+from senet_jax.layers import (
+  BatchNorm,
+  BatchNormConfig,
+  SEConfig,
+  SqueezeExcite,
+  classifier,
+  conv,
+  max_pool,
+)
 from senet_jax.layers.pooling import ALIGNMENTS
 from senet_jax.models.registry import Preprocessing, register_pair
 
 # Options of units with a 3x3 convolution between two 1x1.
 _OF_BOTTLENECKS = ('stride_in', 'groups', 'group_width')
-
-# As torch.nn.Linear, which the reference training code left alone: uniform, variance 1/(3 fan_in).
-_HEAD_INIT = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class ResidualBlock(nn.Module):
@@ -206,7 +211,7 @@ class ResNet(nn.Module):
     if self.preact:
       x = nn.relu(BatchNorm(self.bn, self.dtype, name='final_bn')(x, train))
     x = x.astype(jnp.float32).mean((1, 2))
-    return nn.Dense(self.num_classes, kernel_init=_HEAD_INIT, name='fc')(x)
+    return classifier(self.num_classes)(x)
 
   def _stem(self, x: jax.Array, train: bool) -> jax.Array:
     imagenet = self.stem == 'imagenet'
