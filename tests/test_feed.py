@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from senet_jax import config as config_lib, runtime
-from senet_jax.data import augment, datasets
+from senet_jax.data import augment, datasets, preprocessing
 from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
@@ -229,3 +229,104 @@ def test_batches_that_do_not_fit():
 def test_unprepared_data_names_the_command(tmp_path):
   with pytest.raises(UserError, match=r'prepare_data --dataset=cifar10 --data_dir=\S+ --source='):
     datasets.load('cifar10', 'train', str(tmp_path))
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+
+def recolored(images, n=1, **options):
+  """Images `[H, W, 3]` recoloured with `n` keys, `[n, H, W, 3]`, and the keys."""
+  options = {'pixel_jitter': 0.0, 'color_jitter': 0.0, 'lighting': 0.0, **options}
+  keys = jax.random.split(jax.random.key(3), n)
+  run = jax.jit(functools.partial(augment.recolor, **options))
+  batch = jnp.broadcast_to(jnp.asarray(images, jnp.float32), (n, *images.shape))
+  return np.asarray(run(keys, batch), float)
+
+
+@pytest.fixture(scope='module')
+def picture():
+  return np.random.default_rng(1).uniform(0, 255, (5, 4, 3))
+
+
+def test_pixel_jitter_shifts_each_channel(picture):
+  shifts = recolored(picture, 2000, pixel_jitter=20.0) - picture
+  np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1], shifts.shape), atol=1e-3)
+  shifts = shifts[:, 0, 0]
+  assert np.abs(shifts).max() <= 20
+  np.testing.assert_allclose(shifts.mean(0), 0, atol=1)
+  np.testing.assert_allclose(shifts.std(0), 20 / np.sqrt(3), rtol=0.05)
+  assert np.abs(np.corrcoef(shifts.T) - np.eye(3)).max() < 0.1
+
+
+def test_lighting_follows_the_axes_of_alexnet(picture):
+  """Shifts of the whole image with the covariance of the published eigenvectors and values."""
+  shifts = recolored(picture, 4000, lighting=0.1) - picture
+  np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1], shifts.shape), atol=1e-3)
+  vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140],
+                      [-0.5836, -0.6948, 0.4203]])  # fmt: skip
+  values = np.array([0.2175, 0.0188, 0.0045])
+  expected = vectors @ np.diag((0.1 * 255 * values) ** 2) @ vectors.T
+  found = np.cov(shifts[:, 0, 0].T)
+  np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+
+
+def test_color_jitter_against_float64(picture):
+  """Each result is brightness, contrast and saturation in one of the six orders."""
+  grey_of = np.array([0.299, 0.587, 0.114])
+  steps = {
+    'brightness': lambda x, a: a * x,
+    'contrast': lambda x, a: a * x + (1 - a) * (x @ grey_of).mean(),
+    'saturation': lambda x, a: a * x + (1 - a) * (x @ grey_of)[..., None],
+  }
+  n, strength = 60, 0.4
+  found = recolored(picture, n, color_jitter=strength)
+  orders, amounts = [], []
+  for key, result in zip(jax.random.split(jax.random.key(3), n), found, strict=True):
+    # The amounts as the implementation draws them; what is made of them is checked here.
+    jitter_key = jax.random.split(jax.random.fold_in(key, 1), 3)[0]
+    drawn = jax.random.uniform(
+      jax.random.split(jitter_key)[1], (3,), minval=-strength, maxval=strength
+    )
+    amounts.append(1 + np.asarray(drawn, float))
+    distances = {}
+    for order in itertools.permutations(steps):
+      x = picture
+      for name in order:
+        x = steps[name](x, amounts[-1][list(steps).index(name)])
+      distances[order] = np.abs(x - result).max()
+    best = min(distances, key=distances.get)
+    assert distances[best] < 1e-2
+    orders.append(best)
+  assert len(set(orders)) == 6
+  assert np.min(amounts) > 0.6 and np.max(amounts) < 1.4
+
+
+def test_colors_are_for_colored_images():
+  config = digits_config(**{'data.color_jitter': 0.4})
+  with pytest.raises(UserError, match='digits is grey'):
+    DeviceFeed.create(config, runtime.data_mesh(1))
+
+
+def test_a_network_keeps_its_own_mean_and_the_configuration_may_change_it():
+  config = config_lib.default()
+  config.model.name, config.data.name = 'se_resnet50', 'cifar10'
+  assert preprocessing.evaluation_transform(config).mean == (123.0, 117.0, 104.0)
+  config.model.name = 'se_resnet110_cifar'
+  assert preprocessing.evaluation_transform(config).mean == (125.3, 123.0, 113.9)
+  config.data.mean, config.data.std = (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)
+  found = preprocessing.evaluation_transform(config)
+  assert (found.mean, found.std, found.shape) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (32, 32, 3))
+
+
+@pytest.mark.parametrize(
+  ('size', 'resize', 'expected'),
+  [(None, None, (224, 256)), (320, None, (320, 366)), (320, 352, (320, 352)), (96, 96, (96, 96))],
+)
+def test_crops_of_evaluation(size, resize, expected):
+  config = config_lib.imagenet('se_resnet50')
+  config.data.image_size, config.data.resize = size, resize
+  found = preprocessing.evaluation_transform(config)
+  assert (found.shape[0], found.resize) == expected and found.image_size == expected[0]
+  config.data.resize = expected[0] - 1
+  with pytest.raises(UserError, match='is smaller than the crop'):
+    preprocessing.evaluation_transform(config)

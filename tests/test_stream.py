@@ -228,14 +228,26 @@ def test_the_index_of_records_is_kept_and_renewed(packed, tmp_path):
   made = kept.stat().st_mtime_ns
   assert sources.open_source(config, 'train').read(np.arange(47)) == records
   assert kept.stat().st_mtime_ns == made
-  for damage in (lambda data: data[:-1], lambda data: data[: len(data) // 2]):
-    (file,) = root.glob('**/*train.tfrecord*')
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
-    with pytest.raises(UserError, match=r'damaged: it has \d+ whole records of 47'):
-      sources.open_source(config, 'train')
-    file.write_bytes(whole)
-  assert sources.open_source(config, 'train').read(np.arange(47)) == records
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
+@pytest.mark.parametrize(
+  'damage',
+  [lambda d: d[:-1], lambda d: d[: len(d) // 2], lambda d: b'', lambda d: None],
+  ids=['last byte missing', 'half', 'empty', 'missing'],
+)
+def test_damaged_files_are_named(packed, file_format, damage, tmp_path):
+  root = tmp_path / 'copy'
+  shutil.copytree(packed[file_format], root)
+  (file,) = root.glob(f'**/*train.{file_format}*')
+  left = damage(file.read_bytes())
+  file.unlink()
+  if left is not None:
+    file.write_bytes(left)
+  config = stream_config({'data.name': 'pets', 'data.dir': str(root)})
+  with pytest.raises(UserError, match=rf'{file.name} is damaged: .*prepare the data set again'):
+    sources.open_source(config, 'train')
+  sources.open_source(config, 'val')
 
 
 # --- pixels --------------------------------------------------------------------------------------

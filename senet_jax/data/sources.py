@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 IMAGE_FOLDER = 'image_folder'
 # A record of a TFRecord file: length, its CRC, the data, its CRC.
 _BEFORE, _AFTER = 12, 4
+# That look at the files of a data set at the same time.
+_THREADS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
   if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-    read = _array_records(files)
+    read = _array_records(info.splits[base].file_instructions)
   else:
     index = _tfrecord_index(files, lengths, pathlib.Path(builder.data_dir) / f'{base}.index.npz')
     read = _tfrecords(files, *index)
@@ -212,10 +214,22 @@ def _image_and_label(info) -> tuple[str, str]:
   return one(tfds.features.Image), one(tfds.features.ClassLabel)
 
 
-def _array_records(files: list[str]) -> Callable[[np.ndarray], list[bytes]]:
-  from array_record.python import array_record_data_source
+def _array_records(instructions: list) -> Callable[[np.ndarray], list[bytes]]:
+  """Reads by index the files that `instructions` of tfds name, after a look at each."""
+  from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-  source = array_record_data_source.ArrayRecordDataSource(files)
+  def check(instruction) -> None:
+    path, expected = instruction.filename, instruction.examples_in_shard
+    try:
+      found = len(ArrayRecordDataSource([path]))
+    except RuntimeError as error:
+      raise _damaged(path, str(error).splitlines()[0]) from error
+    if found != expected:
+      raise _damaged(path, f'it has {found} records of {expected}')
+
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    list(pool.map(check, instructions))
+  source = ArrayRecordDataSource(instructions)
   return lambda indices: source.__getitems__(indices.tolist())
 
 
@@ -250,12 +264,12 @@ def _tfrecord_index(
   try:
     sizes = np.array([os.stat(path).st_size for path in files])
   except FileNotFoundError as error:
-    raise UserError(f'{error.filename} is missing; prepare the data set again.') from error
+    raise _damaged(error.filename, 'it is missing') from error
   if cache.is_file():
     with np.load(cache, allow_pickle=False) as kept:
       if np.array_equal(kept['sizes'], sizes):
         return kept['shard'], kept['offset'], kept['length']
-  with futures.ThreadPoolExecutor(16) as pool:
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
     found = list(pool.map(_follow_records, files, sizes, lengths))
   counts = [len(offsets) for offsets, _ in found]
   index = {
@@ -280,9 +294,7 @@ def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np
       at += _BEFORE + length + _AFTER
   if at != size or len(offsets) != expected:
     whole = len(offsets) - (at != size)
-    raise UserError(
-      f'{path} is damaged: it has {whole} whole records of {expected}; prepare the data set again.'
-    )
+    raise _damaged(path, f'it has {whole} whole records of {expected}')
   return np.array(offsets, np.int64), np.array(lengths, np.int64)
 
 
@@ -294,3 +306,7 @@ def _try_to_keep(cache: pathlib.Path, **index: np.ndarray) -> None:
     partial.replace(cache)
   except OSError:  # data may lie where it cannot be written
     partial.unlink(missing_ok=True)
+
+
+def _damaged(path: str, why: str) -> UserError:
+  return UserError(f'{path} is damaged: {why}; prepare the data set again, or copy it anew.')

@@ -20,7 +20,7 @@ from senet_jax import cli, files
 from senet_jax.errors import UserError
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
-_PUBLISHED_IN = {'cifar10': 'table_4', 'cifar100': 'table_5'}
+_PUBLISHED_IN = {'imagenet2012': 'table_2', 'cifar10': 'table_4', 'cifar100': 'table_5'}
 _OF_A_RUN = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
              'images_per_second', 'params_sha256')  # fmt: skip
 
