@@ -95,7 +95,10 @@ def _images_by_class(root: pathlib.Path, folder: str | None) -> dict[str, list[s
   """Class -> its images relative to `root`; both sorted."""
   parent = root / folder if folder else root
   classes = sorted(e.name for e in os.scandir(parent) if e.is_dir() and not _hidden(e.name))
-  images = {name: _images(root, parent / name) for name in classes}
+  images = {
+    name: [path.relative_to(root).as_posix() for path in images_below(parent / name)]
+    for name in classes
+  }
   if not any(images.values()):
     loose = ' but in no class folder' if any(map(_is_image, os.listdir(parent))) else ''
     raise UserError(f'{parent} has {"" if loose else "no "}images{loose}; {LAYOUT}.')
@@ -108,15 +111,16 @@ def _images_by_class(root: pathlib.Path, folder: str | None) -> dict[str, list[s
   return images
 
 
-def _images(root: pathlib.Path, folder: pathlib.Path) -> list[str]:
+def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files below `folder` with the suffix of an image, however deep, sorted; none hidden."""
   found = []
   for parent, folders, files in os.walk(folder, followlinks=True):
     here = pathlib.Path(parent)
     # A link to a folder around itself would be followed for ever.
     around = {here.resolve(), *here.resolve().parents}
     folders[:] = [f for f in folders if not _hidden(f) and (here / f).resolve() not in around]
-    found += [(here / file).relative_to(root).as_posix() for file in files if _is_image(file)]
-  return sorted(found)
+    found += [here / file for file in files if _is_image(file)]
+  return sorted(found, key=lambda path: path.as_posix())
 
 
 def _is_image(name: str) -> bool:

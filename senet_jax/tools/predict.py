@@ -62,6 +62,7 @@ def find_images(arguments: list[str]) -> list[str]:
   Raises:
     UserError: there is nothing of that name, or no image in a folder.
   """
+  from senet_jax.data.image_folder import images_below
   from senet_jax.data.photos import SUFFIXES
 
   found = []
@@ -74,22 +75,12 @@ def find_images(arguments: list[str]) -> list[str]:
     images = [
       path
       for match in matches
-      for path in (_images_below(match, SUFFIXES) if os.path.isdir(match) else [match])
+      for path in (map(str, images_below(pathlib.Path(match))) if os.path.isdir(match) else [match])
     ]
     if not images:
       raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
     found += images
   return list(dict.fromkeys(found))
-
-
-def _images_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-  return sorted(
-    str(path)
-    for path in pathlib.Path(folder).rglob('*')
-    if path.suffix.lower() in suffixes
-    and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-    and path.is_file()
-  )
 
 
 def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
