@@ -95,7 +95,10 @@ MISTAKES = {
     r'cifar100 is not prepared in \S+; run: python -m senet_jax\.tools\.prepare_data '
     r'--dataset=cifar100 --data_dir=\S+ --source=',
   ),
-  'init_from': (['--config.init_from=x'], r'init_from is not built yet'),
+  'init_from': (
+    ['--config.init_from={tmp}/x'],
+    r'config\.init_from: \S+/x holds no run: there is no config\.json',
+  ),
   'workdir_is_file': (['--workdir={tmp}/file'], r'file'),
   'workdir_in_file': (['--workdir={tmp}/file/run'], r'Not a directory: \S+; a part of the path'),
 }  # fmt: skip

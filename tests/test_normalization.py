@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec as P
 
 from senet_jax.errors import UserError
@@ -216,6 +217,39 @@ def test_frozen():
   slope = variables['params']['scale'] / np.sqrt(variables['batch_stats']['var'] + EPSILON)
   close(1e3 * d_x, 1e3 * cotangent * slope / x.size)
   assert np.abs(d_params['scale']).min() > 0  # The parameters still train.
+
+
+def test_frozen_by_path():
+  """In the modules named, as `nn.BatchNorm` with running statistics; elsewhere as ever."""
+  x, _, variables = arrays()
+  names = ('stem_bn', 'stage2_bn', 'stage20_bn', 'head')
+
+  class Inner(nn.Module):
+    bn: BatchNormConfig
+
+    @nn.compact
+    def __call__(self, x, train):
+      return BatchNorm(self.bn, name='stem_bn')(x, train)
+
+  class Net(nn.Module):
+    bn: BatchNormConfig
+
+    @nn.compact
+    def __call__(self, x, train):
+      norms = [BatchNorm(self.bn, name=name) for name in names[:3]]
+      return [norm(x, train) for norm in (*norms, Inner(self.bn, name=names[3]))]
+
+  each = {kind: dict.fromkeys(names[:3], of) for kind, of in variables.items()}
+  each = {kind: {**of, 'head': {'stem_bn': of['stem_bn']}} for kind, of in each.items()}
+  net = Net(BatchNormConfig(frozen=('stem_', 'stage2_')))
+  outputs, new = net.apply(each, x, train=True, mutable=['batch_stats'])
+  flax = nn.BatchNorm(use_running_average=True, epsilon=EPSILON).apply(variables, x)
+  batch, moved = train(variables, x)
+  for name, y in zip(names, outputs, strict=True):
+    frozen = name in ('stem_bn', 'stage2_bn')  # not head/stem_bn
+    close(y, flax if frozen else batch)
+    stats = new['batch_stats'][name].get('stem_bn', new['batch_stats'][name])
+    close(stats, variables['batch_stats'] if frozen else moved, 0)
 
 
 def test_bfloat16_keeps_variables_and_arithmetic_float32():

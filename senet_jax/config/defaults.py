@@ -11,6 +11,7 @@ def default() -> ConfigDict:
   c.epochs = 100.0  # length of the run, passes over the training split
   c.steps = config_dict.placeholder(int)  # length in steps instead
   c.label_smoothing = 0.0  # share of the target spread over all classes
+  c.aux_loss_weight = 0.4  # of the loss of an auxiliary head, where the network has one
   c.steps_per_dispatch = config_dict.placeholder(int)  # None: 1 on CPU, 100 on GPU and TPU
   c.init_from = config_dict.placeholder(str)  # workdir of another run whose weights to start from
   c.init_checkpoint = 'best'  # of init_from: best, latest or a step
@@ -67,6 +68,8 @@ def _model() -> ConfigDict:
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
   c.width = config_dict.placeholder(int)  # channels of the stem
+  c.aux = config_dict.placeholder(bool)  # an auxiliary head in training
+  c.dropout = config_dict.placeholder(float)  # share of units dropped in front of the last layer
   # Of networks named se_…; not type-safe, as two fields take values of several types.
   c.se = ConfigDict(type_safe=False)
   c.se.ratio = 16  # channels over hidden units
@@ -76,6 +79,7 @@ def _model() -> ConfigDict:
   c.se.position = 'standard'  # standard, pre, post, identity, conv3x3
   c.se.stages = 'all'  # or a list of stages: (2, 3)
   c.se.fused = 'auto'  # take the squeeze from BN's statistics: auto, True, False
+  c.se.hidden_divisor = 1  # hidden units are rounded to a multiple of it
   return c
 
 

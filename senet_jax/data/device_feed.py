@@ -7,7 +7,6 @@ each example once, and nothing but the step is needed to go on anywhere, on any 
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +88,6 @@ class DeviceFeed:
   _orders: jax.Array | None = None
   # Every device gets the same inputs and picks its own examples.
   input_spec = PartitionSpec()
-  damaged = types.MappingProxyType({})  # arrays hold no image that cannot be decoded
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'DeviceFeed':
@@ -164,7 +162,6 @@ class EvalFeed:
   batch_size: int
   transform: Transform
   input_spec = PartitionSpec()
-  damaged = types.MappingProxyType({})
 
   @classmethod
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'EvalFeed':

@@ -23,7 +23,8 @@ class BatchNormConfig:
     ghost_size: images a group under `ghost`; it must divide the images of one device.
     momentum: weight of the old running statistics in their update (1 - PyTorch's momentum).
     epsilon: added to the variance.
-    frozen: training normalises by the running statistics and leaves them as they are.
+    frozen: training normalises by the running statistics and leaves them as they are; everywhere
+      (True), or in the network's modules whose names begin with one of these.
     axis_name: the mesh axis that `global` averages over.
 
   Raises:
@@ -34,7 +35,7 @@ class BatchNormConfig:
   ghost_size: int = 0
   momentum: float = 0.9
   epsilon: float = 1e-5
-  frozen: bool = False
+  frozen: bool | tuple[str, ...] = False
   axis_name: str = DATA_AXIS
 
   def __post_init__(self):
@@ -43,6 +44,12 @@ class BatchNormConfig:
       raise errors.UserError(
         f'bn.ghost_size={self.ghost_size} must be at least 1 under bn.scope=ghost; 32 is usual.'
       )
+
+  def is_frozen(self, path: tuple[str, ...]) -> bool:
+    """Whether the BN at `path`, from the network on, keeps its running statistics."""
+    if isinstance(self.frozen, bool):
+      return self.frozen
+    return '/'.join(path).startswith(self.frozen)
 
 
 class BatchNorm(nn.Module):
@@ -76,7 +83,7 @@ class BatchNorm(nn.Module):
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
     running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
     x = x.astype(jnp.float32)
-    if not train or self.bn.frozen:
+    if not train or self.bn.is_frozen(self.path):
       return self._normalize(x, running_mean.value, running_var.value, scale, bias)
 
     shape = x.shape

@@ -19,7 +19,7 @@ from senet_jax import config as config_lib, files, runtime
 from senet_jax.data import feeds as data_feeds
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
-from senet_jax.training import curves, saved, setup
+from senet_jax.training import curves, initial, saved, setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_same_run
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.progress import Clock, Reporter, read_records
@@ -49,6 +49,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     setup.check_batch(config, jax.device_count())
     setup.check_model(config)  # a wrong option ends here, before anything is read or written
     workdir = pathlib.Path(workdir).expanduser().absolute()
+    initial.check_source(config, workdir)
     feeds = Feeds(config)
     with (
       Reporter(workdir, tensorboard=config.log.tensorboard) as reporter,
@@ -130,7 +131,7 @@ class Run:
     self.plateau = make_plateau(config)
     self.model = setup.build_model(config, feeds.num_classes)
     self.host = self._fresh_host(feeds.identity())
-    self.state = self._restore() or self._fresh_state()
+    self.state = self._restore() or self._fresh_state(self._initial_variables())
     self.step = int(self.state.step)
     self._evaluate = eval_program(self.model, self.eval_feed, self.mesh)
     self._programs: dict[bool, Callable] = {}
@@ -181,8 +182,13 @@ class Run:
     default = 1 if one else _STEPS_PER_DISPATCH
     return self.config.steps_per_dispatch or default
 
-  def _fresh_state(self) -> TrainState:
-    return setup.init_state(self.config, self.model, self.optimizer, self.plateau, self.mesh)
+  def _initial_variables(self) -> dict[str, Any] | None:
+    return initial.initial_variables(self.config, self.model, self.mesh, self.reporter.say)
+
+  def _fresh_state(self, variables: dict[str, Any] | None = None) -> TrainState:
+    return setup.init_state(
+      self.config, self.model, self.optimizer, self.plateau, self.mesh, variables
+    )
 
   def _restore(self) -> TrainState | None:
     """The newest whole checkpoint, with its `host` put in place; None if there is none."""
@@ -289,14 +295,17 @@ class Run:
     """The compiled training program; `frozen` for the steps at the end with BN kept as it is."""
     if frozen not in self._programs:
       config = self.config
+      model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
       options = StepOptions(
         label_smoothing=config.label_smoothing,
         accumulate=config.optimizer.accumulate,
         ema_decay=config.optimizer.ema_decay,
+        aux_weight=config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
+        seed=config.seed,
+        frozen=tuple(config.optimizer.frozen),
         frozen_bn=frozen,
         unroll=self.mesh.devices.flat[0].platform == 'cpu',
       )
-      model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
       step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
       program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
       inputs, _ = self.feed.inputs(self.step, 1)
@@ -392,8 +401,9 @@ class Run:
   def finish(self) -> None:
     """Writes summary and curves, and says where they are."""
     self.host['wall_time_s'] = self._wall_time()
-    unreadable = self.feeds.unreadable_images()
-    summary = {**summarize(self.state, self.host), 'unreadable_images': unreadable}
+    summary = summarize(self.state, self.host)
+    if data_feeds.streams(self.config):
+      summary['unreadable_images'] = self.feeds.unreadable_images()
     files.write_json(self.workdir / 'summary.json', summary)
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model, model_info
+from senet_jax.training.optimizer import trained
 from senet_jax.training.state import TrainState
 
 # Fields of config.model that are not options of a family.
@@ -30,14 +32,15 @@ def build_model(
   Args:
     config: of the run.
     num_classes: of the data; None: what is known about the data set.
-    frozen_bn: makes training keep the running statistics.
+    frozen_bn: makes training keep the running statistics of all modules, not only of those of
+      `config.optimizer.frozen`.
 
   Raises:
     UserError: the network or one of its options does not exist.
   """
-  model, bn = config.model, config.bn
+  model, bn, info = config.model, config.bn, model_info(config.model.name)
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
-  if model_info(model.name).se:
+  if info.se:
     options['se'] = SEConfig(**model.se)
   else:
     _check_no_se_options(model)
@@ -49,8 +52,8 @@ def build_model(
       scope=bn.scope,
       ghost_size=bn.ghost_size,
       momentum=bn.momentum,
-      epsilon=bn.epsilon,
-      frozen=frozen_bn,
+      epsilon=bn.epsilon or info.bn_epsilon,
+      frozen=frozen_bn or tuple(config.optimizer.frozen),
     ),
     **options,
   )
@@ -70,11 +73,29 @@ def check_model(config: ConfigDict) -> None:
   """Checks, without any computation, that the network of a configuration can be built and run.
 
   Raises:
-    UserError: its options do not fit together, or not the image size.
+    UserError: its options do not fit together, or not the image size, or what is frozen is nothing
+      or all of it.
   """
   size = input_size(config)
   init = functools.partial(build_model(config).init, train=False)
-  jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  _check_frozen(config, jax.eval_shape(init, jax.random.key(0), images)['params'])
+
+
+def _check_frozen(config: ConfigDict, params: dict) -> None:
+  frozen = tuple(config.optimizer.frozen)
+  for beginning in frozen:
+    if not any(name.startswith(beginning) for name in params):
+      names = dict.fromkeys(re.sub(r'\d+$', '', name) for name in params)  # one for all blocks
+      raise UserError(
+        f'config.optimizer.frozen={frozen}: no module of {config.model.name} begins with '
+        f'{beginning!r}; they begin with {", ".join(names)}.'
+      )
+  if not trained(params, frozen):
+    raise UserError(
+      f'config.optimizer.frozen={frozen} leaves no module of {config.model.name} to be trained; '
+      'leave some out.'
+    )
 
 
 def input_size(config: ConfigDict) -> int:
@@ -96,9 +117,11 @@ def init_state(
   optimizer: optax.GradientTransformation,
   plateau: optax.GradientTransformationExtraArgs | None,
   mesh: Mesh,
+  variables: dict | None = None,
 ) -> TrainState:
-  """The state before the first step."""
-  variables = init_variables(config, model, mesh)
+  """The state before the first step, with `variables` or, without them, fresh ones."""
+  if variables is None:
+    variables = init_variables(config, model, mesh)
 
   def build(variables):
     params = variables['params']
@@ -107,7 +130,7 @@ def init_state(
       step=jnp.zeros((), jnp.int32),
       params=params,
       batch_stats=variables['batch_stats'],
-      opt_state=optimizer.init(params),
+      opt_state=optimizer.init(trained(params, tuple(config.optimizer.frozen))),
       ema=jax.tree.map(jnp.copy, variables) if averaged else None,
       plateau=plateau.init(params) if plateau else None,
     )

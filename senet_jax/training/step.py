@@ -13,9 +13,12 @@ from senet_jax import runtime
 from senet_jax.data.feeds import TrainingFeed
 from senet_jax.evaluation.evaluate import zero_metrics
 from senet_jax.evaluation.metrics import Metrics, cross_entropy
+from senet_jax.training.optimizer import trained
 from senet_jax.training.state import TrainState
 
 _NEVER = jnp.iinfo(jnp.int32).max
+# Flax's collections of keys that networks draw from.
+_RANDOM = ('dropout', 'shake')
 
 
 class StepMetrics(struct.PyTreeNode):
@@ -63,7 +66,11 @@ class StepOptions:
     label_smoothing: of the targets.
     accumulate: micro-batches that the device's share of a batch is cut into.
     ema_decay: of the averaged variables; 0: none.
-    frozen_bn: the network keeps its running statistics.
+    aux_weight: of the loss of auxiliary heads; 0: they are left out.
+    seed: of dropout and of what else is random inside the network.
+    frozen: beginnings of the names of modules that keep parameters and running statistics; the
+      network's `BatchNormConfig.frozen` has them too.
+    frozen_bn: all modules keep their running statistics.
     unroll: write accumulation out instead of looping; on CPU XLA runs convolutions in loops 20-34
       times slower.
   """
@@ -71,11 +78,23 @@ class StepOptions:
   label_smoothing: float = 0.0
   accumulate: int = 1
   ema_decay: float = 0.0
+  aux_weight: float = 0.0
+  seed: int = 0
+  frozen: tuple[str, ...] = ()
   frozen_bn: bool = False
   unroll: bool = False
 
 
-def loss_fn(params, batch_stats, batch, *, model: nn.Module, label_smoothing: float):
+def loss_fn(
+  params,
+  batch_stats,
+  batch,
+  *,
+  model: nn.Module,
+  label_smoothing: float = 0.0,
+  aux_weight: float = 0.0,
+  rngs: dict[str, jax.Array] | None = None,
+):
   """Mean loss of a batch in training mode.
 
   Args:
@@ -84,43 +103,66 @@ def loss_fn(params, batch_stats, batch, *, model: nn.Module, label_smoothing: fl
     batch: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32.
     model: the network.
     label_smoothing: of the targets.
+    aux_weight: of the loss of auxiliary heads; 0: they are left out.
+    rngs: keys of what is random inside the network, by the names of Flax's collections.
 
   Returns:
-    The loss, float32, and `(batch_stats, metrics)` after the batch.
+    The loss, float32, and `(batch_stats, metrics)` after the batch; the metrics are those of the
+    main head.
   """
   variables = {'params': params, 'batch_stats': batch_stats}
-  logits, new = model.apply(variables, batch['images'], train=True, mutable=['batch_stats'])
-  loss = cross_entropy(logits, batch['labels'], label_smoothing)
-  return loss.mean(), (new['batch_stats'], Metrics.of_batch(loss, logits, batch))
+  mutable = ['batch_stats', 'intermediates'] if aux_weight else ['batch_stats']
+  logits, new = model.apply(variables, batch['images'], train=True, mutable=mutable, rngs=rngs)
+  losses = cross_entropy(logits, batch['labels'], label_smoothing)
+  total = losses.mean()
+  if aux_weight:
+    for aux_logits in new['intermediates']['aux_logits']:
+      total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
+  return total, (new['batch_stats'], Metrics.of_batch(losses, logits, batch))
 
 
 def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOptions):
   """Gradients, running statistics and metrics of this device's images; no collective.
 
+  The gradients are those of the trained modules; the backward pass of what lies in front of all of
+  them is not even built.
+
   With accumulation the images are taken in equal micro-batches, one after the other: the gradients
   are averaged, and BN normalises each micro-batch by itself.
   """
+  params = trained(state.params, options.frozen)
+  key = jax.random.fold_in(jax.random.key(options.seed), state.step)
+  key = jax.random.fold_in(key, jax.lax.axis_index(runtime.DATA_AXIS))
 
-  def one(batch_stats, micro_batch):
-    grad = jax.value_and_grad(loss_fn, has_aux=True)
-    smoothing = options.label_smoothing
-    (_, (batch_stats, metrics)), grads = grad(
-      state.params, batch_stats, micro_batch, model=model, label_smoothing=smoothing
+  def loss(params, batch_stats, micro_batch, key):
+    return loss_fn(
+      {**state.params, **params},
+      batch_stats,
+      micro_batch,
+      model=model,
+      label_smoothing=options.label_smoothing,
+      aux_weight=options.aux_weight,
+      rngs=dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True)),
     )
+
+  def one(batch_stats, micro_batch, key):
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, (batch_stats, metrics)), grads = grad(params, batch_stats, micro_batch, key)
     return grads, batch_stats, metrics
 
   k = options.accumulate
   if k == 1:
-    return one(state.batch_stats, batch)
+    return one(state.batch_stats, batch, key)
   micro_batches = jax.tree.map(lambda x: x.reshape(k, x.shape[0] // k, *x.shape[1:]), batch)
-  sums = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, zero_metrics())
+  sums = (jax.tree.map(jnp.zeros_like, params), state.batch_stats, zero_metrics())
 
-  def body(sums, micro_batch):
-    grads, batch_stats, metrics = one(sums[1], micro_batch)
+  def body(sums, given):
+    grads, batch_stats, metrics = one(sums[1], *given)
     grads, metrics = jax.tree.map(jnp.add, (sums[0], sums[2]), (grads, metrics))
     return (grads, batch_stats, metrics), None
 
-  (grads, batch_stats, metrics), _ = jax.lax.scan(body, sums, micro_batches, unroll=options.unroll)
+  given = (micro_batches, jax.random.split(key, k))
+  (grads, batch_stats, metrics), _ = jax.lax.scan(body, sums, given, unroll=options.unroll)
   return jax.tree.map(lambda g: g / k, grads), batch_stats, metrics
 
 
@@ -144,20 +186,25 @@ def train_step(
   Returns:
     The state after the step and the metrics of the whole batch, the same on every device.
   """
-  local = gradients(state, batch, model=model, options=options)
+  grads, batch_stats, metrics = gradients(state, batch, model=model, options=options)
+  local = grads, trained(batch_stats, options.frozen), metrics
   grads, batch_stats, metrics = runtime.sum_over_devices(local)
   devices = jax.lax.axis_size(runtime.DATA_AXIS)
   grads, batch_stats = jax.tree.map(lambda x: x / devices, (grads, batch_stats))
+  batch_stats = {**state.batch_stats, **batch_stats}
   if options.frozen_bn:  # equal on all devices, but their mean need not be, in the last bit
     batch_stats = state.batch_stats
 
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = trained(state.params, options.frozen)
+  updates, opt_state = optimizer.update(grads, state.opt_state, params)
   updates = jax.tree.map(lambda u: u * state.scale, updates)
-  params = optax.apply_updates(state.params, updates)
+  params = {**state.params, **optax.apply_updates(params, updates)}
   ema = state.ema
   if ema is not None:
     new = {'params': params, 'batch_stats': batch_stats}
-    ema = optax.incremental_update(new, ema, 1 - options.ema_decay)
+    new = optax.incremental_update(new, ema, 1 - options.ema_decay)
+    # What is frozen is its own average, but computed it would not be, in the last bit.
+    ema = {kind: {**ema[kind], **trained(new[kind], options.frozen)} for kind in ema}
 
   grad_norm = optax.tree.norm(grads)
   # The new variables too: they are what the next checkpoint keeps.

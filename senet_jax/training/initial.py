@@ -1,0 +1,134 @@
+"""The weights that a fresh run starts from: random ones, or those of `config.init_from`."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from senet_jax.errors import UserError
+from senet_jax.training import saved, setup
+
+# Variables that a message lists.
+_LISTED = 3
+
+
+def check_source(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Checks, before anything is written, what a new run in `workdir` is to start from.
+
+  Raises:
+    UserError: `config.init_from` is `workdir` or holds no run.
+  """
+  if not config.init_from:
+    return
+  source = _source_dir(config)
+  if source.resolve() == workdir.resolve():
+    raise UserError(
+      f'config.init_from={config.init_from} is the --workdir itself; give another --workdir to '
+      'start a new run from there, or leave config.init_from out to resume.'
+    )
+  if not (workdir / 'checkpoints').exists():  # a run that is resumed needs its source no more
+    with _about_source():
+      saved.read_config(source)
+
+
+def initial_variables(
+  config: ConfigDict, model: nn.Module, mesh: Mesh, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+  """What a fresh run of `config` starts from instead of random weights.
+
+  Args:
+    config: of the run.
+    model: its network.
+    mesh: the devices that get the variables.
+    say: is told from where they are.
+
+  Returns:
+    `params` and `batch_stats` of the checkpoint `config.init_checkpoint` of `config.init_from`, as
+    that run evaluated them, with a last layer from `config.seed` if `config.new_head`; None if
+    `config.init_from` is not set.
+
+  Raises:
+    UserError: there is no such checkpoint, or its network is another one.
+  """
+  if not config.init_from:
+    return None
+  workdir = _source_dir(config)
+  with _about_source():
+    source = saved.load(workdir, config.init_checkpoint, mesh)
+  here, head = _shapes_and_head(config, model, mesh)
+  _check_fits(config, model, source, here, head)
+  which = f'a new head of {model.num_classes} classes' if config.new_head else 'its head'
+  say(f'starts from step {source.step} of {workdir} with {which}')
+  if not config.new_head:
+    return source.variables
+  theirs, fresh = _by_path(source.variables), setup.init_variables(config, model, mesh)
+  return jax.tree.map_with_path(
+    lambda path, x: x if _name(path) in head else theirs[_name(path)], fresh
+  )
+
+
+@contextlib.contextmanager
+def _about_source() -> Iterator[None]:
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'config.init_from: {error}') from error
+
+
+def _source_dir(config: ConfigDict) -> pathlib.Path:
+  return pathlib.Path(config.init_from).expanduser().absolute()
+
+
+def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:
+  """Shapes of all variables by path, and the paths of the last layer's.
+
+  Whatever its name, these are the ones that grow with the number of classes.
+  """
+  shapes, larger = (
+    _shapes(jax.eval_shape(functools.partial(setup.init_variables, config, m, mesh)))
+    for m in (model, model.clone(num_classes=model.num_classes + 1))
+  )
+  return shapes, {path for path in shapes if shapes[path] != larger[path]}
+
+
+def _check_fits(
+  config: ConfigDict, model: nn.Module, source: saved.Saved, here: dict, head: set[str]
+) -> None:
+  """Checks that each variable has a counterpart of its shape, but the head where it may differ."""
+  workdir, classes = _source_dir(config), source.model.num_classes
+  free = head if config.new_head or classes != model.num_classes else set()
+  there = _shapes(source.variables)
+  differing = [p for p in {**here, **there} if p not in free and there.get(p) != here.get(p)]
+  if differing:
+    listed = '; '.join(
+      f'{path} is {there.get(path, "missing")} there and {here.get(path, "missing")} here'
+      for path in differing[:_LISTED]
+    )
+    raise UserError(
+      f'config.init_from: the {source.config.model.name} of {workdir} is another network than this '
+      f'{config.model.name}; {len(differing)} variables differ: {listed}'
+      f'{"; …" if len(differing) > _LISTED else ""}. Set config.model as in its config.json.'
+    )
+  if free and not config.new_head:
+    raise UserError(
+      f'config.init_from: the network of {workdir} has {classes} classes and this one '
+      f'{model.num_classes}; start with a fresh last layer: --config.new_head=True.'
+    )
+
+
+def _shapes(variables: dict) -> dict[str, tuple[int, ...]]:
+  return {path: x.shape for path, x in _by_path(variables).items()}
+
+
+def _by_path(variables: dict) -> dict[str, Any]:
+  return {_name(path): x for path, x in jax.tree.leaves_with_path(variables)}
+
+
+def _name(path) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
