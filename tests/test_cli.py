@@ -40,7 +40,7 @@ MISTAKES = {
   ),
   'unknown_option': (
     ['--config.model.shortcut=B'],
-    r"model\.shortcut='B' is unknown \(allowed: projection, pad\)",
+    r"model\.shortcut='B' is unknown \(allowed: projection, pad",
   ),
   'option_of_no_network_like_it': (
     ['--config.model.name=se_resnet20_cifar', '--config.model.zero_init_last_bn=True'],

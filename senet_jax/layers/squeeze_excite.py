@@ -30,6 +30,8 @@ class SEConfig:
     stages: `all`, or a stage or several, numbered 2..5 as in the paper (section 6.4).
     fused: take the squeeze from the statistics that BatchNorm takes; `auto` decides by platform.
       It never changes the variables.
+    hidden_divisor: the bottleneck's width is rounded to a multiple of this, to one at least; timm's
+      SE networks have 8.
 
   Raises:
     UserError: a value is not one of those above.
@@ -42,10 +44,13 @@ class SEConfig:
   position: str = 'standard'
   stages: str | tuple[int, ...] = 'all'
   fused: str | bool = 'auto'
+  hidden_divisor: int = 1
 
   def __post_init__(self):
-    if type(self.ratio) is not int or self.ratio < 1:
-      raise errors.UserError(f'model.se.ratio={self.ratio!r} must be an integer of at least 1.')
+    for field in ('ratio', 'hidden_divisor'):
+      value = getattr(self, field)
+      if type(value) is not int or value < 1:
+        raise errors.UserError(f'model.se.{field}={value!r} must be an integer of at least 1.')
     errors.one_of('model.se.squeeze', self.squeeze, SQUEEZES)
     errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
     errors.one_of('model.se.position', self.position, POSITIONS)
@@ -95,6 +100,8 @@ class SqueezeExcite(nn.Module):
         f'model.se.ratio={self.se.ratio} leaves no hidden unit for {channels} channels; '
         f'it must be at most {channels}.'
       )
+    divisor = self.se.hidden_divisor
+    hidden = max((hidden + divisor // 2) // divisor, 1) * divisor
     # He initialisation for the layer in front of the ReLU, variance 1/fan_in for the other one.
     fc1 = nn.Dense(hidden, self.se.use_bias, kernel_init=nn.initializers.he_normal(), name='fc1')
     fc2 = nn.Dense(channels, self.se.use_bias, name='fc2')
@@ -111,7 +118,8 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
 
   Returns:
     `{'SE_4_6': gate, …}` (SE_stageID_blockID, blocks from 1) in network order, each float32
-    `[N, C]`, or `[N, H, W, C]` for NoSqueeze. A gate outside a stage goes by its module path.
+    `[N, C]`, or `[N, H, W, C]` for NoSqueeze. Those of the two branches of a unit are
+    `SE_4_6_branch1` and `SE_4_6_branch2`; a gate outside a stage goes by its module path.
   """
   found = {}
   for path, gates in jax.tree.flatten_with_path(
@@ -124,8 +132,8 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
 
 
 def _paper_name(path: list[str]) -> str:
-  match = re.search(r'stage(\d+)_block(\d+)', '/'.join(path))
-  return f'SE_{match[1]}_{match[2]}' if match else '/'.join(path)
+  match = re.search(r'stage(\d+)_block(\d+)(?:/(branch\d+))?', '/'.join(path))
+  return '_'.join(['SE', *filter(None, match.groups())]) if match else '/'.join(path)
 
 
 def _natural(name: str) -> list:
