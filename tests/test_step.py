@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from senet_jax import config as config_lib, runtime
@@ -165,6 +166,63 @@ def test_label_smoothing_against_numpy():
   np.testing.assert_allclose(smoothed, -(target * log_p).sum(-1), rtol=1e-5)
   plain = cross_entropy(jnp.float32(logits), labels)
   np.testing.assert_allclose(plain, -log_p[np.arange(6), labels], rtol=1e-5)
+
+
+class TwoHeads(nn.Module):
+  """A linear classifier with dropout and an auxiliary one."""
+
+  rate: float = 0.0
+  num_classes: int = 10
+
+  @nn.compact
+  def __call__(self, images, train):
+    x = images.reshape(len(images), -1)
+    aux = nn.Dense(self.num_classes, name='aux')(x)
+    if train:
+      self.sow('intermediates', 'aux_logits', aux)
+    self.variable('batch_stats', 'unused', jnp.zeros, (1,))
+    x = nn.Dropout(self.rate, deterministic=not train)(x)
+    return nn.Dense(self.num_classes, name='fc')(x)
+
+
+def test_auxiliary_loss_against_numpy():
+  model, batch, optimizer = TwoHeads(), batch_of(16, size=2), optax.sgd(1.0)
+  state = state_of(model, optimizer, size=2)
+
+  def gradient_of(head):
+    """Of the mean cross-entropy, by hand: x^T (softmax - one-hot) / n."""
+    x = batch['images'].reshape(16, -1).astype(float)
+    logits = x @ np.asarray(state.params[head]['kernel'], float)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    return x.T @ (p / p.sum(1, keepdims=True) - np.eye(10)[batch['labels']]) / 16
+
+  for weight in (0.0, 0.4):
+    options = StepOptions(aux_weight=weight)
+    after, report = program_of(model, optimizer, 1, options)(state, batch)
+    change = tree_difference(state.params, after.params)
+    np.testing.assert_allclose(change['fc']['kernel'], gradient_of('fc'), atol=1e-6)
+    np.testing.assert_allclose(change['aux']['kernel'], weight * gradient_of('aux'), atol=1e-6)
+    reported = float(report.metrics.loss.total / report.metrics.loss.count)
+    logits = model.apply(state.variables, batch['images'], train=False)
+    assert reported == pytest.approx(float(cross_entropy(logits, batch['labels']).mean()), rel=1e-5)
+
+
+def test_dropout_is_drawn_anew_in_each_step_and_on_each_device():
+  model, optimizer = TwoHeads(rate=0.5), optax.sgd(1.0)
+  state, half = state_of(model, optimizer, size=2), batch_of(8, size=2)
+
+  def change(batch, devices=1, step=0, seed=0):
+    program = program_of(model, optimizer, devices, StepOptions(seed=seed))
+    after, _ = program(state.replace(step=jnp.int32(step)), batch)
+    return np.asarray(tree_difference(state.params, after.params)['fc']['kernel'])
+
+  first = change(half)
+  np.testing.assert_array_equal(change(half), first)
+  for other in (change(half, step=1), change(half, seed=1)):
+    assert np.abs(other - first).max() > 1e-3
+  # The same images on two devices: dropped alike, they would have the gradient of one.
+  twice = jax.tree.map(lambda x: np.concatenate([x, x]), half)
+  assert np.abs(change(twice, devices=2) - first).max() > 1e-3
 
 
 def test_bfloat16_keeps_float32_state():
