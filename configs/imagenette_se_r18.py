@@ -6,7 +6,7 @@ r"""A narrow SE-ResNet-18 on Imagenette as a folder of photos: streamed training
 FOLDER has train/<class>/*.JPEG and val/<class>/*.JPEG.
 
 Hardware: two CPU cores; 600 training and 200 validation photos of 224x224 (a part of Imagenette).
-Expected wall time: 15 min.
+Expected wall time: 4 min.
 Published: not in the paper.
 Measured: validation error in results/imagenette_se_r18.json; the settings were not tuned.
 """
@@ -29,5 +29,5 @@ def get_config():
   config.schedule.name = 'cosine'
   config.schedule.warmup = 3.0
   config.eval.every_epochs = 5.0
-  config.log.every_steps = 94
+  config.log.every_steps = 1000  # a line of training metrics with each evaluation, no more
   return config
