@@ -1,0 +1,119 @@
+"""Every registered network computes: forward, backward, both modes, and sane activations at first.
+
+The networks that take minutes to compile are marked slow; each family has one that is not.
+`pytest -m slow -s tests/test_every_model.py` runs the others and shows the table of activations.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from senet_jax.layers import SEConfig
+from senet_jax.models import create_model, list_models, model_info
+
+# Smallest sides that leave every part of a network something to look at.
+SIDES = {'inception': 107, 'inception_cifar': 107, 'inception_resnet': 107, 'vgg': 64}
+QUICK = ('se_resnet18', 'se_resnet20_cifar', 'se_mobilenet_v1', 'se_shufflenet_v1_g3')
+MODELS = [
+  pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in list_models()
+]
+RNGS = {'dropout': jax.random.key(1), 'shake': jax.random.key(2)}
+
+
+def side_of(name: str) -> int:
+  info = model_info(name)
+  return SIDES.get(info.family, min(info.image_size, 64))
+
+
+@functools.cache
+def built(name: str):
+  """The network, its variables and two images."""
+  options = {'se': SEConfig(ratio=4)} if model_info(name).se else {}
+  model = create_model(name, **options)
+  images = jax.random.normal(jax.random.key(0), (2, side_of(name), side_of(name), 3))
+  init = jax.jit(functools.partial(model.init, train=False))
+  return model, init(jax.random.key(0, impl='rbg'), images), images
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_forward_and_backward(name):
+  model, variables, images = built(name)
+
+  @jax.jit
+  def logits_of(variables, images):
+    return model.apply(variables, images, train=False)
+
+  both = logits_of(variables, images)
+  assert both.shape == (2, model.num_classes) and both.dtype == jnp.float32
+  # A batch of one is the first of two.
+  np.testing.assert_allclose(logits_of(variables, images[:1])[0], both[0], rtol=2e-3, atol=2e-3)
+
+  @jax.jit
+  def gradients(params, images):
+    def loss(params):
+      inputs = {**variables, 'params': params}
+      logits, state = model.apply(
+        inputs, images, train=True, mutable=['batch_stats', 'intermediates'], rngs=RNGS
+      )
+      heads = [logits, *state['intermediates'].get('aux_logits', ())]
+      return sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads), state
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+  for batch in (images, images[:1]):
+    (loss, state), grads = gradients(variables['params'], batch)
+    assert np.isfinite(loss)
+    assert jax.tree.all(jax.tree.map(lambda g: bool(jnp.isfinite(g).all()), grads))
+    stats = state['batch_stats']
+    assert jax.tree.structure(stats) == jax.tree.structure(variables['batch_stats'])
+  if name != 'vgg16_bn':  # whose two hidden layers may have all units dropped or dead
+    idle = [
+      jax.tree_util.keystr(path)
+      for path, g in jax.tree.leaves_with_path(grads)
+      if path[-1].key == 'kernel' and not np.asarray(g).any()
+    ]
+    # With one image and a 1x1 map, what is normalised is zero, and no gradient passes.
+    assert len(idle) < len(jax.tree.leaves(grads)) / 2, idle
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_activations_neither_vanish_nor_explode(name):
+  """Standard deviations of the outputs of all convolutions, in training mode, at the start."""
+  model, variables, images = built(name)
+
+  @jax.jit
+  def deviations(variables, images):
+    _, state = model.apply(
+      variables,
+      images,
+      train=True,
+      mutable=['batch_stats', 'intermediates'],
+      capture_intermediates=lambda module, _: type(module).__name__ in ('Conv', 'Dense'),
+      rngs=RNGS,
+    )
+    return jax.tree.map(jnp.std, state['intermediates'])
+
+  found = np.array(
+    [
+      float(value)
+      for path, value in jax.tree.leaves_with_path(deviations(variables, images))
+      if '__call__' in jax.tree_util.keystr(path)
+    ]
+  )
+  print(f'{name:28} {len(found):4} layers, deviations {found.min():.3g} to {found.max():.3g}')
+  assert np.isfinite(found).all() and found.max() < 100
+  assert np.median(found) > 0.05 and found.min() > 1e-3
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_bfloat16_is_near_float32(name):
+  model, variables, images = built(name)
+  run = jax.jit(lambda v, x, m: m.apply(v, x, train=False), static_argnums=2)
+  exact = np.asarray(run(variables, images, model))
+  rough = np.asarray(run(variables, images, model.clone(dtype=jnp.bfloat16)))
+  assert rough.dtype == np.float32
+  # Of two random images the logits differ little: their size is the measure here.
+  assert np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
