@@ -64,12 +64,20 @@ def _model() -> ConfigDict:
   # Options of a family; None: the network's own.
   c.stride_in = config_dict.placeholder(str)  # convolution of a bottleneck that strides: 1x1, 3x3
   c.pool_align = config_dict.placeholder(str)  # alignment of the stem's max pooling: caffe, torch
-  c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad
+  c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad, strided_3x3, …
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
+  c.branch_relu = config_dict.placeholder(bool)  # a ReLU behind the last BN of a residual unit too
   c.width = config_dict.placeholder(int)  # channels of the stem
+  c.activation = config_dict.placeholder(str)  # of MobileNet: relu, relu6
   c.aux = config_dict.placeholder(bool)  # an auxiliary head in training
   c.dropout = config_dict.placeholder(float)  # share of units dropped in front of the last layer
+  c.conv_bias = config_dict.placeholder(bool)  # of VGG: biases beside BN
+  c.count_padding = config_dict.placeholder(bool)  # of Inception: average pooling counts padding
+  c.se_mixed = config_dict.placeholder(bool)  # of Inception-ResNet: SE in its mixed modules too
+  c.bottleneck_of = config_dict.placeholder(str)  # of ShuffleNet, a quarter of: unit, branch
+  c.backward = config_dict.placeholder(str)  # of shake nets, coefficients of gradients: shake, even
+  c.se_at = config_dict.placeholder(str)  # of shake nets, SE on each: branch, or on their mix
   # Of networks named se_…; not type-safe, as two fields take values of several types.
   c.se = ConfigDict(type_safe=False)
   c.se.ratio = 16  # channels over hidden units

@@ -47,6 +47,16 @@ def conv(
   )
 
 
+def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:
+  """A 3x3 convolution of each channel by itself, without bias; options as of `conv`.
+
+  A weight goes to one channel of the output and not to all, so that He initialisation takes 9 for
+  its fan in either direction; `conv` would start with nearly nothing.
+  """
+  options = {'kernel_init': nn.initializers.he_normal(), **kwargs}
+  return conv(channels, 3, stride, channels, **options)
+
+
 def classifier(num_classes: int, name: str = HEAD) -> nn.Dense:
   """The last layer: `[N, C]` float32 to logits `[N, num_classes]` float32."""
   return nn.Dense(num_classes, kernel_init=_LINEAR_INIT, name=name)

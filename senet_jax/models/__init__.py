@@ -1,6 +1,14 @@
 """The networks of the paper and of its student reproduction, by name."""
 
-from senet_jax.models import resnet  # noqa: F401  (registers the family)
+from senet_jax.models import (  # noqa: F401  (they register the families)
+  inception,
+  inception_resnet,
+  mobilenet,
+  resnet_table,
+  shake,
+  shufflenet,
+  vgg,
+)
 from senet_jax.models.registry import (
   ModelInfo,
   Preprocessing,

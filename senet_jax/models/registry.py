@@ -162,6 +162,8 @@ def create_model(
   se = overrides.pop('se', SEConfig() if entry.info.se else None)
   if se is not None and not isinstance(se, SEConfig):
     raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')
+  if se is None and entry.info.se and not name.startswith('se_'):
+    raise errors.UserError(f'{name} has no twin without squeeze-and-excitation; leave se=None out.')
   num_classes = entry.info.num_classes if num_classes is None else num_classes
   if num_classes < 1:
     raise errors.UserError(f'num_classes={num_classes} must be at least 1.')
