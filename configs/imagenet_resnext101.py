@@ -3,6 +3,7 @@
   python -m senet_jax.main --config=configs/imagenet_resnext101.py --workdir=runs/resnext101
 
 A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
+--config.optimizer.learning_rate=0.005
 
 Hardware: made for 8 GPUs or a TPU slice; 125,114 steps of 1024 images.
 Expected wall time: not known before it is run on such hardware.

@@ -73,7 +73,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
 
 
 def _quiet_background() -> None:
-  """Keeps what threads of libraries print out of the way of our one line.
+  """Keeps what libraries and their threads print out of the way of our own lines.
 
   Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
   before that, with hundreds of lines when a disk is full.
@@ -81,6 +81,10 @@ def _quiet_background() -> None:
   for library in ('absl', 'asyncio'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = sys.unraisablehook = lambda _: None
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('senet_jax: %(message)s'))
+  logging.getLogger('senet_jax').addHandler(handler)
+  logging.getLogger('senet_jax').propagate = False
 
 
 def _complain(message: str, status: int = USER_ERROR) -> int:

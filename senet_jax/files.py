@@ -1,18 +1,42 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Gives a path for a new file or directory, which takes the place of `path` after the block.
+
+  If the block fails nothing is left of it. Makes the directory that `path` is in if it is missing.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  _remove(partial)  # of an attempt that was killed
+  try:
+    yield partial
+    partial.replace(path)
+  finally:
+    _remove(partial)
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
   """Replaces the file `path` by one with `text`; makes its directory if it is missing."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(text)
-  partial.replace(path)
+  with whole(path) as partial:
+    partial.write_text(text, encoding='utf-8')
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -21,4 +45,4 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   Raises:
     ValueError: a number is not finite, which JSON cannot say.
   """
-  write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+  write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + '\n')

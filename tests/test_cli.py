@@ -127,7 +127,7 @@ def test_one_line_and_status_2(mistake, monkeypatch, capsys, tmp_path, request):
     ('def get_config():\n  c = default()\n  c.seed = "a"\n  return c', r'seed'),
     ('x = 1', r'get_config'),
     ('def get_config(): return None', r'returned NoneType, not a configuration'),
-    ('def get_config(): return type(default())({"seed": 1})', r'they differ in batch_size'),
+    ('def get_config(): return type(default())({"seed": 1})', r'they differ in aux_loss_weight'),
   ],
 )
 def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path):

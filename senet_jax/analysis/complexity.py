@@ -21,6 +21,9 @@ from senet_jax.layers import SqueezeExcite
 
 _Path = tuple[str, ...]
 
+# Of the names of scopes in a trace that say which module runs, by its path.
+_SCOPE, _SEPARATOR = 'module:', '|'
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -33,7 +36,7 @@ class Layer:
     params: trainable parameters.
     macs: multiply-adds.
     stage: `stem`, `stage2`, …, `head`: modules named `stage…` give the stages, what runs before
-      them is the stem and anything else the head.
+      them is the stem and anything else the head. Without such modules, the outermost module.
     se: whether it belongs to an SE block.
   """
 
@@ -72,7 +75,7 @@ class Complexity(Cost):
     se_weights: weights of SE blocks, without the biases.
     equation_5: the paper's (2 / r) Σ N_s C_s², with N_s SE blocks on C_s channels.
     squeezed_elements: elements that enter the squeezes; none for NoSqueeze.
-    stages: the costs of stem, stages and head.
+    stages: the costs of stem, stages and head, or of what stands in for them.
     layers: in the order in which they run, then those that only training runs.
   """
 
@@ -173,30 +176,30 @@ def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
   modules, outputs = {}, {}
 
   def record(call, args, kwargs, context):
-    output = call(*args, **kwargs)
-    if context.method_name == '__call__':
-      modules[context.module.path] = context.module
-      outputs[context.module.path] = jax.tree.leaves(output)[0].shape
+    if context.method_name != '__call__':
+      return call(*args, **kwargs)
+    path = context.module.path
+    # Flax has scopes of its own, which do not tell a module from one that calls it for another.
+    with jax.named_scope(_SCOPE + _SEPARATOR.join(path)):
+      output = call(*args, **kwargs)
+    modules[path] = context.module
+    outputs[path] = next((leaf.shape for leaf in jax.tree.leaves(output)), ())
     return output
 
   with nn.intercept_methods(record):
     closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
-  return _Trace(
-    traverse_util.flatten_dict(variables), modules, outputs, _macs(closed.jaxpr, modules)
-  )
+  return _Trace(traverse_util.flatten_dict(variables), modules, outputs, _macs(closed.jaxpr))
 
 
-def _macs(
-  jaxpr: jex.Jaxpr, modules: Collection[_Path] = (), path: _Path = ()
-) -> collections.Counter[_Path]:
+def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
   """MACs of `jaxpr`, which the module at `path` runs, by the path of the innermost module."""
   counts = collections.Counter()
   for eqn in jaxpr.eqns:
     inner = path
-    # Flax names scopes by module, root included, and adds those of methods: `ResNet/block/conv1`.
     for name in str(eqn.source_info.name_stack).split('/'):
-      inner = (*inner, name) if (*inner, name) in modules else inner
-    branches = [_macs(sub, modules, inner) for sub in jex.jaxprs_in_params(eqn.params)]
+      if name.startswith(_SCOPE):
+        inner = tuple(filter(None, name.removeprefix(_SCOPE).split(_SEPARATOR)))
+    branches = [_macs(sub, inner) for sub in jex.jaxprs_in_params(eqn.params)]
     primitive = eqn.primitive.name
     if primitive == 'cond':
       counts.update(max(branches, key=collections.Counter.total))
@@ -230,12 +233,15 @@ def _layers(trace: _Trace) -> list[Layer]:
     if collection == 'params':
       params[tuple(path[:-1])] += leaf.size
   owners = {path[:i] for path in trace.modules for i in range(len(path))}
+  paths = [*trace.modules, *(path for path in params if path not in trace.modules)]
+  staged = any(map(_stage, paths))
   layers, stage = [], 'stem'
-  for path in [*trace.modules, *(path for path in params if path not in trace.modules)]:
-    module = trace.modules.get(path)
-    named = re.match(r'stage\d+', path[0]) if path else None
-    if named or stage != 'stem' or not module:
-      stage = named[0] if named else 'head'
+  for path in paths:
+    module, named = trace.modules.get(path), _stage(path)
+    if not staged:
+      stage = path[0] if path else 'head'
+    elif named or stage != 'stem' or not module:
+      stage = named or 'head'
     if path in owners and not params[path] and not trace.macs[path]:
       continue
     layers.append(
@@ -250,6 +256,11 @@ def _layers(trace: _Trace) -> list[Layer]:
       )
     )
   return layers
+
+
+def _stage(path: _Path) -> str | None:
+  named = re.match(r'stage\d+', path[0]) if path else None
+  return named and named[0]
 
 
 def _sum(layers: Collection[Layer]) -> Cost:

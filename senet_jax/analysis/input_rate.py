@@ -72,15 +72,17 @@ def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -
   tf = runtime.import_tensorflow()
   indices = range(min(_RAW_IMAGES, source.num_examples))
   records = source.read(np.array(indices))
-  parse = source.parse
-  encoded = [tf.convert_to_tensor(parse(r, i)[0]) for r, i in zip(records, indices, strict=True)]
+
+  def encoded(record, index):
+    return source.parse(record, index)[0]
 
   def decode(data):
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
     return decoding.to_uint8(tf.image.resize(image, shape[:2]))
 
-  images = tf.data.Dataset.from_tensor_slices(tf.stack(encoded)).repeat()
+  known = tf.data.Dataset.from_tensor_slices((records, tf.range(len(records), dtype=tf.int64)))
+  images = known.map(tf.autograph.experimental.do_not_convert(encoded)).cache().repeat()
   images = images.map(tf.autograph.experimental.do_not_convert(decode), tf.data.AUTOTUNE)
   for _ in images.batch(batch_size).prefetch(2).as_numpy_iterator():
     yield None

@@ -175,6 +175,11 @@ def _check_data(config: ConfigDict) -> None:
   _check_interval('config.data.crop_aspect', data.crop_aspect, None)
   if data.crop_area:
     _check_interval('config.data.crop_area', data.crop_area, 1)
+  if data.val_fraction and data.name != 'image_folder':
+    raise UserError(
+      f"config.data.val_fraction={data.val_fraction} is for data.name='image_folder'; a part of "
+      "another data set is config.data.train_split='train[:90%]'."
+    )
   if data.feed == 'stream':
     if (config.steps_per_dispatch or 1) > 1 and not data.fake:
       raise UserError(

@@ -12,7 +12,7 @@ def default() -> ConfigDict:
   c.steps = config_dict.placeholder(int)  # length in steps instead
   c.label_smoothing = 0.0  # share of the target spread over all classes
   c.aux_loss_weight = 0.4  # of the loss of an auxiliary head, where the network has one
-  c.steps_per_dispatch = config_dict.placeholder(int)  # None: 1 on CPU, 100 on GPU and TPU
+  c.steps_per_dispatch = config_dict.placeholder(int)  # None: 50 on GPU and TPU, else 1
   c.init_from = config_dict.placeholder(str)  # workdir of another run whose weights to start from
   c.init_checkpoint = 'best'  # of init_from: best, latest or a step
   c.new_head = False  # with init_from: keep its last layer out and start with a fresh one

@@ -162,7 +162,7 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
 
 
 def parse_split(
-  split: str, splits: Container[str], name: str
+  split: str, splits: Container[str], name: str, hint: str = ''
 ) -> tuple[str, Callable[[int], slice]]:
   """Reads the notation of tfds for a split or a contiguous part of one.
 
@@ -170,6 +170,7 @@ def parse_split(
     split: `train`, `train[:90%]`, `test[100:200]`.
     splits: those that there are.
     name: of the data set.
+    hint: what to do if the split is missing.
 
   Returns:
     The split's name, and what of its examples is wanted, given how many there are.
@@ -180,7 +181,7 @@ def parse_split(
   match = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
   if not match:
     raise UserError(f'data split {split!r} is not of the form train, train[:90%] or test[10:20].')
-  one_of(f'split of {name}', match[1], splits)
+  one_of(f'split of {name}', match[1], splits, hint)
 
   def bound(text: str | None, count: int) -> int | None:
     if text is None:

@@ -24,8 +24,9 @@ def training_image(
 ) -> 'tf.Tensor':
   """A random crop of a photo, resized and turned at random.
 
-  A JPEG is decoded only where the crop is, and reduced while it is decoded if it is much larger
-  than `size`; what remains is a bilinear reduction by less than two.
+  A JPEG is decoded only where the crop is, and reduced while it is decoded as long as its shorter
+  side stays at least `size`; what remains, for photos of less than 16 times `size` by less than
+  three, is a bilinear reduction. Other formats are decoded whole and reduced with antialiasing.
 
   Args:
     encoded: scalar string, a JPEG or PNG.
@@ -62,8 +63,12 @@ def training_image(
     y, x, height, width = tf.unstack(window(tf.shape(image)[:2]))
     return image[y : y + height, x : x + width]
 
-  image = tf.cond(tf.io.is_jpeg(encoded), crop_jpeg, crop_other)
-  image = tf.image.resize(image, (size, size))
+  image = tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.image.resize(crop_jpeg(), (size, size)),
+    lambda: tf.image.resize(crop_other(), (size, size), antialias=True),
+  )
+  image = tf.ensure_shape(image, (size, size, 3))
   if rotation:
     image = _rotate(image, (2 * draws[0] - 1) * rotation)
   return to_uint8(image)
@@ -104,8 +109,10 @@ def random_window(
   # Float rounding must not push it out.
   y, x = tf.minimum(y, height - h), tf.minimum(x, width - w)
   # The largest one in the middle.
-  most_h = tf.maximum(tf.minimum(height, tf.round(width / aspect[0])), 1)
-  most_w = tf.maximum(tf.minimum(width, tf.round(height * aspect[1])), 1)
+  most_h = tf.minimum(height, width / aspect[0])
+  most_w = tf.minimum(width, height * aspect[1])
+  less = tf.sqrt(tf.minimum(area[1] * height * width / (most_h * most_w), 1.0))
+  most_h, most_w = (tf.maximum(tf.round(side * less), 1) for side in (most_h, most_w))
   middle = [(height - most_h) // 2, (width - most_w) // 2, most_h, most_w]
   window = tf.where(tf.reduce_any(fits), tf.stack([y, x, h, w]), tf.stack(middle))
   return tf.cast(window, tf.int32)

@@ -9,6 +9,8 @@ import os
 import pathlib
 import struct
 import threading
+import uuid
+import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent import futures
@@ -40,7 +42,8 @@ class Source:
     num_examples: of the split.
     class_names: of label 0, 1, ...
     checksum: of what tells this data from other data, short of the images themselves.
-    read: `indices` `[m]` int64 to `m` records as bytes; called in threads.
+    read: `indices` `[m]` int64 to `m` records as bytes; called in threads; it raises an `OSError`
+      or a `RuntimeError` where one cannot be read.
     parse: a record (scalar string) and its index (scalar int64) to the encoded image (scalar
       string) and its label (scalar int64); runs in a TensorFlow graph.
     name: tells a user which example an index is.
@@ -70,6 +73,8 @@ def open_source(config: ConfigDict, split: str) -> Source:
   Raises:
     UserError: the data is not there, or not what it should be.
   """
+  if '://' in (config.data.dir or ''):
+    raise UserError(f'config.data.dir={config.data.dir} is not local; copy the data, or mount it.')
   if config.data.name == IMAGE_FOLDER:
     source = _open_folder(config.data, split)
   else:
@@ -95,7 +100,8 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
       'val/<class>/*.jpg, or <class>/*.jpg with config.data.val_fraction=0.1.'
     )
   folder = image_folder.scan(data.dir, data.val_fraction)
-  base, part = datasets.parse_split(split, folder.splits, IMAGE_FOLDER)
+  hint = 'Add val/, or set config.data.val_fraction=0.2.' if 'val' not in folder.splits else ''
+  base, part = datasets.parse_split(split, folder.splits, IMAGE_FOLDER, hint)
   examples = folder.splits[base]
   chosen = np.arange(len(examples.labels))[part(len(examples.labels))]
   root = pathlib.Path(folder.root)
@@ -113,8 +119,8 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
       return encoded
     try:
       converted = photos.plain_bytes(encoded)
-    except photos.UnreadableImage:
-      return b''  # which no decoder takes: counted where all others are
+    except photos.UnreadableImage as error:
+      raise OSError(f'{paths[index]}: {error}') from error
     plain[index] = converted is encoded
     return converted
 
@@ -192,11 +198,16 @@ def _builder(name: str, data_dir: pathlib.Path):
     raise UserError(f'config.data.name={name!r} in {data_dir}: tfds says: {reason}') from error
   if builder is None or not builder.info.splits:
     prepared = sorted({p.parents[1].name for p in data_dir.glob('*/*/dataset_info.json')})
+    if name in datasets.DATASETS:
+      how = (
+        f'python -m senet_jax.tools.prepare_data --dataset={name} --data_dir={data_dir} '
+        '--source=DIR, with DIR where its published files are'
+      )
+    else:
+      how = f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}').download_and_prepare()"
     raise UserError(
       f'{name} is not prepared in {data_dir} (there is: {", ".join(prepared) or "nothing"}); '
-      f'run: python -m senet_jax.tools.prepare_data --dataset={name} --data_dir={data_dir} '
-      '--source=DIR, with DIR where its published files are, or set config.data.dir, or try '
-      '--config.data.fake=True.'
+      f'run: {how}; or set config.data.dir, or try --config.data.fake=True.'
     )
   return builder
 
@@ -265,10 +276,12 @@ def _tfrecord_index(
     sizes = np.array([os.stat(path).st_size for path in files])
   except FileNotFoundError as error:
     raise _damaged(error.filename, 'it is missing') from error
-  if cache.is_file():
+  try:
     with np.load(cache, allow_pickle=False) as kept:
       if np.array_equal(kept['sizes'], sizes):
         return kept['shard'], kept['offset'], kept['length']
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    pass  # missing or damaged: made anew
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     found = list(pool.map(_follow_records, files, sizes, lengths))
   counts = [len(offsets) for offsets, _ in found]
@@ -299,7 +312,7 @@ def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np
 
 
 def _try_to_keep(cache: pathlib.Path, **index: np.ndarray) -> None:
-  partial = cache.with_name(f'{cache.name}.{os.getpid()}.partial')
+  partial = cache.with_name(f'{cache.name}.{uuid.uuid4().hex}.partial')
   try:
     with partial.open('wb') as file:
       np.savez(file, **index)

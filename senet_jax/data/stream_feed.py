@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
@@ -30,9 +31,9 @@ from senet_jax.errors import UserError
 if TYPE_CHECKING:
   import tensorflow as tf
 
-# Examples that are read by one call from TensorFlow into Python.
-_BLOCK = 16
-# Batches under way to the devices.
+# Examples that a thread reads and decodes in one call of TensorFlow: enough to make the call cheap.
+_BLOCK = 32
+# Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
 _AHEAD = 2
 
 _log = logging.getLogger('senet_jax')
@@ -62,68 +63,58 @@ class Order:
     """Examples of a batch that this host reads."""
     return self.batch_size // self.hosts
 
-  def dataset(self, first: int, last: int | None = None) -> 'tf.data.Dataset':
-    """Blocks of `(position, epoch, index)`, each `[m]` int64, of the steps `first` to `last`."""
-    tf = runtime.import_tensorflow()
-    stop = np.iinfo(np.int64).max if last is None else last * self.local_size
-    reads = tf.data.Dataset.range(first * self.local_size, stop)
-    # A block never reaches into another step.
-    block = _largest_divisor(self.local_size, _BLOCK)
-    return _map(reads.batch(block, drop_remainder=True), self._examples)
-
-  def _examples(self, reads: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor', 'tf.Tensor']:
-    tf = runtime.import_tensorflow()
-    step, place = reads // self.local_size, reads % self.local_size
-    position = step * self.batch_size + self.host * self.local_size + place
+  def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Position in the endless sequence, epoch and index, each `[n]` int64, of a step's examples."""
+    place = self.host * self.local_size + np.arange(self.local_size)
+    position = step * self.batch_size + place
     if self.seed is None:
-      return position, tf.zeros_like(position), tf.minimum(position, self.num_examples - 1)
-    epoch, offset = position // self.num_examples, position % self.num_examples
+      return position, np.zeros_like(position), np.minimum(position, self.num_examples - 1)
+    epoch, offset = np.divmod(position, self.num_examples)
+    tf = runtime.import_tensorflow()
     # Not tf.random.experimental.index_shuffle, which spoils a batch of seeds (seen in 2.21).
-    seeds = tf.stack([tf.fill(tf.shape(epoch), tf.constant(self.seed, tf.int64)), epoch], 1)
     shuffled = tf.raw_ops.RandomIndexShuffle(
       index=offset,
-      seed=tf.pad(seeds, [(0, 0), (0, 1)]),  # it wants three
-      max_index=tf.constant(self.num_examples - 1, tf.int64),
+      seed=np.stack([np.full_like(epoch, self.seed), epoch, np.zeros_like(epoch)], 1),
+      max_index=np.int64(self.num_examples - 1),
       rounds=8,
     )
-    return position, epoch, shuffled
+    return position, epoch, shuffled.numpy()
 
 
-def _map(
-  dataset: 'tf.data.Dataset', function: Callable, *, parallel: bool = False
-) -> 'tf.data.Dataset':
-  tf = runtime.import_tensorflow()
-  calls = tf.data.AUTOTUNE if parallel else None
-  return dataset.map(tf.autograph.experimental.do_not_convert(function), calls)
-
-
-def _largest_divisor(number: int, most: int) -> int:
-  return max(d for d in range(1, most + 1) if number % d == 0)
-
-
-@dataclasses.dataclass
 class Stream:
   """Batches of decoded images of one host.
 
-  An image that cannot be decoded is named and counted; its place in the batch is marked.
+  Threads read and decode blocks of images; TensorFlow does so outside the interpreter lock. There
+  is no tf.data here: its iterators, freed with the lock held, wait for reads that need it.
+
+  An image that cannot be read or decoded is named and counted. In training, the next readable one
+  by index takes its place; in an evaluation its place is marked.
 
   Attributes:
     source: of the encoded images.
-    order: in which they are read.
-    decode: an encoded image, a scalar string, and a seed `[2]` int32 to uint8 `[H, W, 3]`.
+    order: in which they are read; it shuffles in training.
     shape: `(H, W, 3)`.
     num_classes: labels are below it.
     max_damaged: unreadable images that are tolerated.
     damaged: names of those found, by index.
   """
 
-  source: Source
-  order: Order
-  decode: Callable[['tf.Tensor', 'tf.Tensor'], 'tf.Tensor']
-  shape: tuple[int, int, int]
-  num_classes: int
-  max_damaged: int
-  damaged: dict[int, str] = dataclasses.field(default_factory=dict)
+  def __init__(
+    self,
+    source: Source,
+    order: Order,
+    decode: Callable[['tf.Tensor', 'tf.Tensor'], 'tf.Tensor'],
+    shape: tuple[int, int, int],
+    num_classes: int,
+    max_damaged: int,
+  ):
+    """Builds the graph that decodes; `decode` maps a scalar string and a seed `[2]` int32."""
+    self.source, self.order, self.shape = source, order, shape
+    self.num_classes, self.max_damaged = num_classes, max_damaged
+    self.damaged: dict[int, str] = {}
+    self._decode = _in_blocks(functools.partial(_decode_one, source, decode, order.seed or 0))
+    tf = runtime.import_tensorflow()
+    self._failures = (tf.errors.OpError, OSError, RuntimeError)
 
   def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """The batches from step `first` on, up to step `last` (exclusive).
@@ -133,98 +124,78 @@ class Stream:
       int64 and `readable` `[n]` bool.
 
     Raises:
-      UserError: too many images are unreadable, a file cannot be read, or a label is no class.
+      UserError: too many images are unreadable, or a label is no class.
     """
-    tf = runtime.import_tensorflow()
-    batches = self._dataset(first, last).as_numpy_iterator()
-    for step in itertools.count(first) if last is None else range(first, last):
-      try:
-        batch = next(batches)
-      except tf.errors.OpError:
-        batch = self._careful_batch(step)
-        batches = self._dataset(step + 1, last).as_numpy_iterator()
-        self._note_damage(batch)
-      self._check_labels(batch)
-      yield batch
-
-  def _careful_batch(self, step: int) -> dict[str, np.ndarray]:
-    tf = runtime.import_tensorflow()
+    steps = itertools.count(first) if last is None else range(first, last)
+    under_way: collections.deque = collections.deque()
+    pool = futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), 'senet_jax-decode')
     try:
-      return next(self._dataset(step, step + 1, careful=True).as_numpy_iterator())
-    except tf.errors.OpError as error:
-      reason = next(line for line in error.message.splitlines() if line.strip())
-      raise UserError(f'cannot read {self.source.where}: {reason}.') from error
+      for step in steps:
+        under_way.append(self._start(step, pool))
+        if len(under_way) > _AHEAD:
+          yield self._finish(*under_way.popleft())
+      while under_way:
+        yield self._finish(*under_way.popleft())
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
 
-  def _dataset(
-    self, first: int, last: int | None = None, *, careful: bool = False
-  ) -> 'tf.data.Dataset':
-    """The batches of the steps; an unreadable image ends it, unless it is `careful`, and slower."""
-    tf = runtime.import_tensorflow()
-    blocks = self.order.dataset(first, last)
-    examples = _map(blocks, self._read, parallel=True).unbatch()
-    images = _map(examples, self._decode_carefully if careful else self._decode, parallel=True)
-    options = tf.data.Options()
-    options.deterministic = True
-    return images.batch(self.order.local_size).prefetch(_AHEAD).with_options(options)
-
-  def _read(self, position, epoch, index):
-    tf = runtime.import_tensorflow()
-    read = functools.partial(tf.numpy_function, self._read_records, Tout=tf.string)
-    return position, epoch, index, tf.ensure_shape(read([index]), (None,))
-
-  def _read_records(self, indices: np.ndarray) -> np.ndarray:
-    records = np.empty(len(indices), object)
-    records[:] = self.source.read(indices)
-    return records
-
-  def _decode(self, position, epoch, index, record) -> dict[str, 'tf.Tensor']:
-    tf = runtime.import_tensorflow()
-    encoded, label = self.source.parse(record, index)
-    seed = tf.random.fold_in(tf.stack([self.order.seed or 0, epoch]), index)
-    image = self.decode(encoded, tf.cast(seed, tf.int32))
-    return self._example(position, epoch, index, image, label, True)
-
-  def _example(self, position, epoch, index, image, label, readable) -> dict[str, 'tf.Tensor']:
-    tf = runtime.import_tensorflow()
-    return {
-      'images': tf.ensure_shape(image, self.shape),
-      'labels': tf.cast(label, tf.int32),
-      'epoch': tf.cast(epoch, tf.int32),
-      'index': tf.cast(index, tf.int32),
+  def _start(
+    self, step: int, pool: futures.Executor
+  ) -> tuple[dict[str, np.ndarray], list[futures.Future]]:
+    """An empty batch, and the work that fills it."""
+    position, epoch, index = self.order.examples(step)
+    n = len(index)
+    batch = {
+      'images': np.zeros((n, *self.shape), np.uint8),
+      'labels': np.zeros(n, np.int32),
+      'epoch': epoch.astype(np.int32),
+      'index': index.astype(np.int32),
       'position': position,
-      'readable': tf.constant(readable),
+      'readable': np.ones(n, bool),
     }
+    blocks = [slice(at, at + _BLOCK) for at in range(0, n, _BLOCK)]
+    return batch, [pool.submit(self._fill, batch, block) for block in blocks]
 
-  def _decode_carefully(self, position, epoch, index, record) -> dict[str, 'tf.Tensor']:
-    """As `_decode`; where that fails, a black image of class 0 that is not `readable`."""
-    tf = runtime.import_tensorflow()
-    given = tf.data.Dataset.from_tensors((position, epoch, index, record))
-    decoded = _map(given, self._decode).ignore_errors()
+  def _fill(self, batch: dict[str, np.ndarray], block: slice) -> list[int]:
+    """Reads and decodes a block of a batch; returns the indices that could not be."""
+    epoch, index = batch['epoch'][block].astype(np.int64), batch['index'][block].astype(np.int64)
+    try:
+      batch['images'][block], batch['labels'][block] = self._read(epoch, index)
+      return []
+    except self._failures:  # of one image or more: each by itself
+      places = range(*block.indices(len(batch['index'])))
+      return [bad for place in places for bad in self._fill_one(batch, place)]
 
-    def blank(position, epoch, index, record):
-      del record
-      image = tf.zeros(self.shape, tf.uint8)
-      return self._example(position, epoch, index, image, tf.constant(0), False)
-
-    return decoded.concatenate(_map(given, blank)).take(1).get_single_element()
-
-  def _note_damage(self, batch: dict[str, np.ndarray]) -> None:
-    for index in batch['index'][~batch['readable']].tolist():
-      if index in self.damaged:
+  def _fill_one(self, batch: dict[str, np.ndarray], place: int) -> list[int]:
+    epoch, first = batch['epoch'][[place]].astype(np.int64), int(batch['index'][place])
+    # In an evaluation nothing may take the place of an example.
+    tries = 1 if self.order.seed is None else self.source.num_examples
+    bad = []
+    for index in ((first + i) % self.source.num_examples for i in range(tries)):
+      try:
+        images, labels = self._read(epoch, np.array([index]))
+      except self._failures:
+        bad.append(index)
+        if len(bad) > self.max_damaged:
+          break  # the run ends with this
         continue
-      self.damaged[index] = self.source.name(index)
-      _log.warning(
-        'unreadable image %d of at most %d in %s: %s',
-        len(self.damaged), self.max_damaged, self.source.where, self.damaged[index],
-      )  # fmt: skip
-    if len(self.damaged) > self.max_damaged:
-      raise UserError(
-        f'{len(self.damaged)} images of {self.source.where} cannot be decoded, more than '
-        f'config.data.max_damaged={self.max_damaged} allows, the last of them '
-        f'{self.damaged[index]}; remove or replace them, or raise the limit.'
-      )
+      batch['images'][place], batch['labels'][place] = images[0], labels[0]
+      batch['index'][place] = index
+      return bad
+    batch['readable'][place] = False
+    return bad
 
-  def _check_labels(self, batch: dict[str, np.ndarray]) -> None:
+  def _read(self, epoch: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = self._decode(self.source.read(index), epoch, index)
+    return images.numpy(), labels.numpy()
+
+  def _finish(
+    self, batch: dict[str, np.ndarray], work: list[futures.Future]
+  ) -> dict[str, np.ndarray]:
+    for index in [bad for block in work for bad in block.result()]:
+      self._note_damage(index)
+    if self.order.seed is not None and not batch['readable'].all():
+      raise UserError(f'no image of {self.source.where} can be decoded.')
     labels = batch['labels']
     wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
     if wrong.size:
@@ -232,31 +203,47 @@ class Stream:
         f'label {labels[wrong[0]]} of {self.source.name(int(batch["index"][wrong[0]]))} is outside '
         f'0 to {self.num_classes - 1}; change the data or config.model.num_classes.'
       )
-
-  def replace_unreadable(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The batch with the next readable example, by index, in the place of an unreadable one."""
-    if batch['readable'].all():
-      return batch
-    batch = {name: values.copy() for name, values in batch.items()}
-    for place in np.flatnonzero(~batch['readable']):
-      position, epoch = batch['position'][place], int(batch['epoch'][place])
-      for step in range(1, self.source.num_examples):
-        index = (int(batch['index'][place]) + step) % self.source.num_examples
-        other = self._one(position, epoch, index)
-        if other['readable']:
-          break
-        self._note_damage({k: np.asarray(v)[None] for k, v in other.items()})
-      else:
-        raise UserError(f'no image of {self.source.where} can be decoded.')
-      for name, values in batch.items():
-        values[place] = other[name]
-    self._check_labels(batch)
     return batch
 
-  def _one(self, position: int, epoch: int, index: int) -> dict[str, np.ndarray]:
-    record = self.source.read(np.array([index]))[0]
-    given = (np.int64(position), np.int64(epoch), np.int64(index), record)
-    return {k: v.numpy() for k, v in self._decode_carefully(*given).items()}
+  def _note_damage(self, index: int) -> None:
+    if index in self.damaged:
+      return
+    self.damaged[index] = name = self.source.name(index)
+    count, most = len(self.damaged), self.max_damaged
+    if count > most:
+      raise UserError(
+        f'{count} images of {self.source.where} cannot be read or decoded, more than '
+        f'config.data.max_damaged={most} allows, the last of them {name}; remove or replace them, '
+        'or raise the limit.'
+      )
+    _log.warning(
+      'unreadable image %d of at most %d in %s: %s', count, most, self.source.where, name
+    )
+
+
+def _in_blocks(decode_one: Callable) -> 'tf.types.experimental.PolymorphicFunction':
+  """Compiles `(records, epoch, index)`, each `[m]`, to what `decode_one` makes of each example."""
+  tf = runtime.import_tensorflow()
+  kinds = (tf.string, tf.int64, tf.int64)
+
+  def decode(*examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    signature = (tf.uint8, tf.int32)
+    return tf.map_fn(
+      lambda one: decode_one(*one), examples, fn_output_signature=signature, parallel_iterations=1
+    )
+
+  # Without autograph: the graph is written out as it is to be.
+  return tf.function(decode, [tf.TensorSpec([None], kind) for kind in kinds], autograph=False)
+
+
+def _decode_one(
+  source: Source, decode: Callable, seed: int, record: 'tf.Tensor', epoch, index
+) -> tuple['tf.Tensor', 'tf.Tensor']:
+  """The image and the label of an example; each draw is keyed by (seed, epoch, index)."""
+  tf = runtime.import_tensorflow()
+  encoded, label = source.parse(record, index)
+  key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), index)
+  return decode(encoded, tf.cast(key, tf.int32)), tf.cast(label, tf.int32)
 
 
 class _ToDevices:
@@ -327,8 +314,9 @@ class StreamFeed:
       aspect=tuple(data.crop_aspect),
       rotation=data.rotation,
     )
-    stream = _stream(config, data.train_split, decode, config.batch_size, seed=config.seed)
-    return cls(stream.source, config.batch_size, stream, transform, mesh)
+    source = sources.open_source(config, data.train_split)
+    stream = _stream(config, source, decode, config.batch_size, seed=config.seed)
+    return cls(source, config.batch_size, stream, transform, mesh)
 
   @property
   def damaged(self) -> dict[int, str]:
@@ -336,7 +324,7 @@ class StreamFeed:
     return self.stream.damaged
 
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    for batch in map(self.stream.replace_unreadable, self.stream.batches(first)):
+    for batch in self.stream.batches(first):
       yield {name: batch[name] for name in ('images', 'labels', 'epoch', 'index')}
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
@@ -382,14 +370,16 @@ class StreamEvalFeed:
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'StreamEvalFeed':
     """The feed over `split`."""
     transform = preprocessing.evaluation_transform(config)
-    batch_size = runtime.fill_devices(config.eval.batch_size or config.batch_size, mesh.size)
+    source = sources.open_source(config, split)
+    wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
+    batch_size = runtime.fill_devices(wanted, mesh.size)
 
     def decode(encoded: 'tf.Tensor', seed: 'tf.Tensor') -> 'tf.Tensor':
       del seed
       return decoding.evaluation_image(encoded, size=transform.shape[0], resize=transform.resize)
 
-    stream = _stream(config, split, decode, batch_size, seed=None)
-    return cls(stream.source, batch_size, stream, transform, mesh)
+    stream = _stream(config, source, decode, batch_size, seed=None)
+    return cls(source, batch_size, stream, transform, mesh)
 
   @property
   def damaged(self) -> dict[int, str]:
@@ -418,13 +408,12 @@ class StreamEvalFeed:
 
 
 def _stream(
-  config: ConfigDict, split: str, decode: Callable, batch_size: int, seed: int | None
+  config: ConfigDict, source: Source, decode: Callable, batch_size: int, seed: int | None
 ) -> Stream:
-  source = sources.open_source(config, split)
-  order = Order(source.num_examples, batch_size, seed, jax.process_index(), jax.process_count())
+  hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
   return Stream(
     source,
-    order,
+    Order(source.num_examples, batch_size, seed, **hosts),
     decode,
     preprocessing.evaluation_transform(config).shape,
     config.model.num_classes or source.num_classes,

@@ -1,8 +1,10 @@
-"""Layers: squeeze-and-excitation, normalisation, convolution, pooling."""
+"""Layers: squeeze-and-excitation, normalisation, convolution, pooling, shake."""
 
-from senet_jax.layers.conv import HEAD, classifier, conv
+from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
+from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
 from senet_jax.layers.normalization import BatchNorm, BatchNormConfig
-from senet_jax.layers.pooling import max_pool
+from senet_jax.layers.pooling import avg_pool, max_pool
+from senet_jax.layers.shake import shake
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite, excitations
 
 __all__ = [
@@ -11,8 +13,12 @@ __all__ = [
   'BatchNormConfig',
   'SEConfig',
   'SqueezeExcite',
+  'add_squeeze_excite',
+  'avg_pool',
   'classifier',
   'conv',
+  'depthwise_conv',
   'excitations',
   'max_pool',
+  'shake',
 ]

@@ -1,5 +1,6 @@
 """The squeeze-and-excitation block and its options (SENet paper, sections 3 and 6)."""
 
+import collections
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -119,7 +120,8 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
   Returns:
     `{'SE_4_6': gate, …}` (SE_stageID_blockID, blocks from 1) in network order, each float32
     `[N, C]`, or `[N, H, W, C]` for NoSqueeze. Those of the two branches of a unit are
-    `SE_4_6_branch1` and `SE_4_6_branch2`; a gate outside a stage goes by its module path.
+    `SE_4_6_branch1` and `SE_4_6_branch2`; a gate outside a stage goes by its module path, and so do
+    several gates of one unit or branch.
   """
   found = {}
   for path, gates in jax.tree.flatten_with_path(
@@ -127,13 +129,17 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
   )[0]:
     keys = [str(getattr(p, 'key', p)) for p in path]
     if keys[-1] == 'excitation':
-      found[_paper_name(keys[:-1])] = gates[-1]
-  return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+      found['/'.join(keys[:-1])] = gates[-1]
+  uses = collections.Counter(map(_paper_name, found))
+  names = {path: path if uses[_paper_name(path)] > 1 else _paper_name(path) for path in found}
+  return {
+    names[path]: found[path] for path in sorted(found, key=lambda path: _natural(names[path]))
+  }
 
 
-def _paper_name(path: list[str]) -> str:
-  match = re.search(r'stage(\d+)_block(\d+)(?:/(branch\d+))?', '/'.join(path))
-  return '_'.join(['SE', *filter(None, match.groups())]) if match else '/'.join(path)
+def _paper_name(path: str) -> str:
+  match = re.search(r'stage(\d+)_block(\d+)(?:/(branch\d+))?', path)
+  return '_'.join(['SE', *filter(None, match.groups())]) if match else path
 
 
 def _natural(name: str) -> list:

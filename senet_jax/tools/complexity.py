@@ -3,22 +3,32 @@
   python -m senet_jax.tools.complexity --model=se_resnet50
   python -m senet_jax.tools.complexity --model='*resnet50,*resnext50*' --output=costs.json
   python -m senet_jax.tools.complexity --model=se_resnet50 --se.ratio=8 --se.no-bias --summary
+  python -m senet_jax.tools.complexity --paper --output=costs.csv
 
 A MAC is one multiply-add of a convolution or a fully connected layer, counted for one image.
 Columns in _g are in units of 1e9, columns in _% are percentages: deviation_% from the paper's MACs
 (shown at the published image size and number of classes) and the shares of the SE blocks.
 equation_5 is the paper's estimate of se_weights, the weights of the SE blocks without biases.
 One network alone is shown by stage too, and with --summary each network by layer.
+
+--paper prints tables 2, 3, 10, 13, 15 and 16 of the paper again, as Markdown, with what we count,
+its deviation from what is printed, and what would fit where it rounds to something else. No choice
+of elementwise operations (additions of branches, squeeze, scale) fits all rows.
 """
 
 import argparse
+import csv
 import dataclasses
+import io
+import itertools
+import pathlib
 import typing
 
 from senet_jax import cli, errors, files
 
 if typing.TYPE_CHECKING:
   from senet_jax.analysis.complexity import Complexity, Cost
+  from senet_jax.analysis.paper_costs import Comparison
 
 _COLUMNS = (
   'model image_size params batch_stats macs_g paper_g deviation_% se_params_% se_macs_% '
@@ -26,6 +36,10 @@ _COLUMNS = (
 )
 _STAGE_COLUMNS = 'stage params macs se_params se_params_% se_macs se_macs_%'
 _LAYER_COLUMNS = 'path type output params macs'
+_PAPER_COLUMNS = 'network, parameters, printed, deviation, MACs, printed, deviation, what fits'
+_EQUATION_COLUMNS = 'network, SE parameters, without biases, equation 5, deviation'
+_TEXTS = ('network', 'what fits')
+_FORMATS = ('.json', '.csv')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +64,10 @@ class _Report:
 def main(argv: list[str]) -> None:
   """Prints what networks cost."""
   args = _parse(argv)
+  if args.paper:
+    records = _print_paper()
+    _write(args.output, {'rows': records}, records)
+    return
   reports = [_report(name, args) for name in _names(args)]
   _print_table(_COLUMNS, [_row(report) for report in reports])
   for report in reports:
@@ -64,16 +82,19 @@ def main(argv: list[str]) -> None:
       ]
       total = ('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}')
       _print_table(_LAYER_COLUMNS, [*rows, total])
-  if args.output:
-    files.write_json(args.output, {'models': [_json(report, args.summary) for report in reports]})
+  models = [_json(report, args.summary) for report in reports]
+  flat = [{k: v for k, v in m.items() if not isinstance(v, dict | list | tuple)} for m in models]
+  _write(args.output, {'models': models}, flat)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.complexity', __doc__)
   add, missing = parser.add_argument, argparse.SUPPRESS
-  add(
-    '--model', required=True, action='append', help="names or patterns such as 'se_*', with commas"
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument(
+    '--model', action='append', help="names or patterns such as 'se_*', with commas"
   )
+  what.add_argument('--paper', action='store_true', help='the tables of the paper')
   add('--num_classes', type=_positive, help='outputs of the head (default: as published)')
   add('--image_size', type=_positive, help='side of the images, in pixels (default: as published)')
   add('--stride_in', help='convolution of a bottleneck with the stride, 1x1 or 3x3')
@@ -88,8 +109,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--se.stages', type=_stages, default=missing, help='all, or stages such as 2,3')
   add('--se.no-bias', dest='se.use_bias', action='store_false', default=missing, help='no biases')
   add('--summary', action='store_true', help='also list the layers')
-  parser.add_output()
-  return parser.parse_args(argv)
+  add('--output', type=pathlib.Path, help='also write the numbers to this .json or .csv file')
+  args = parser.parse_args(argv)
+  given = {k for k, v in vars(args).items() if v not in (None, False)} | _se_options(args).keys()
+  if args.paper and given - {'paper', 'output'}:
+    parser.error('--paper is about the published networks: leave out all options but --output')
+  if args.output and args.output.suffix not in _FORMATS:
+    parser.error(f'--output={args.output} must end in .json or .csv')
+  return args
 
 
 def _positive(text: str) -> int:
@@ -188,6 +215,98 @@ def _json(report: _Report, summary: bool) -> dict[str, typing.Any]:
   if not summary:
     del costs['layers']
   return {**value, 'deviation_percent': report.deviation_percent, **costs}
+
+
+def _print_paper() -> list[dict[str, typing.Any]]:
+  """Prints the paper's tables and equation 5; returns what is in them as flat records."""
+  from senet_jax.analysis import paper_costs
+
+  comparisons = []
+  for table, rows in itertools.groupby(paper_costs.rows(), lambda row: row.table):
+    members = [paper_costs.compare(row) for row in rows]
+    _print_markdown(f'Table {table}', _PAPER_COLUMNS, [_paper_row(c) for c in members])
+    comparisons += members
+  unlike = {}
+  for c in comparisons:
+    if c.row.se:
+      unlike.setdefault((c.row.model, c.row.se), c)
+  _print_markdown('Equation 5', _EQUATION_COLUMNS, [_equation_row(c) for c in unlike.values()])
+  return [_paper_json(comparison) for comparison in comparisons]
+
+
+def _paper_row(c: 'Comparison') -> tuple[str, ...]:
+  unit, digits = (1e6, '.0f') if c.row.in_millions else (1e9, '.2f')
+  name = 'M' if c.row.in_millions else 'G'
+  return (
+    c.row.label,
+    f'{c.cost.params:,}',
+    '' if c.row.params is None else f'{c.row.params / 1e6:.1f} M',
+    _signed(c.params_deviation_percent),
+    f'{c.cost.macs:,}',
+    '' if c.row.macs is None else f'{c.row.macs / unit:{digits}} {name}',
+    _signed(c.macs_deviation_percent),
+    '; '.join(c.reasons),
+  )
+
+
+def _signed(percent: float | None) -> str:
+  return '' if percent is None else f'{percent:+.2f} %'
+
+
+def _equation_row(c: 'Comparison') -> tuple[str, ...]:
+  return (
+    f'table {c.row.table}, {c.row.label}',
+    f'{c.cost.se_params:,}',
+    f'{c.cost.se_weights:,}',
+    f'{c.cost.equation_5:,}',
+    _signed(100 * (c.cost.se_weights / c.cost.equation_5 - 1)),
+  )
+
+
+def _paper_json(c: 'Comparison') -> dict[str, typing.Any]:
+  row, cost = c.row, c.cost
+  return {
+    'table': row.table,
+    'row': row.label,
+    'model': row.model,
+    'se': ' '.join(f'{key}={value}' for key, value in row.se_options.items()),
+    'image_size': c.image_size,
+    'printed_params': row.params,
+    'params': cost.params,
+    'params_deviation_percent': c.params_deviation_percent,
+    'batch_stats': cost.batch_stats,
+    'printed_macs': row.macs,
+    'macs': cost.macs,
+    'macs_deviation_percent': c.macs_deviation_percent,
+    'squeezed_elements': cost.squeezed_elements,
+    'se_params': cost.se_params,
+    'se_weights': cost.se_weights,
+    'equation_5': cost.equation_5,
+    'reasons': '; '.join(c.reasons),
+  }
+
+
+def _print_markdown(title: str, columns: str, rows: list[tuple[str, ...]]) -> None:
+  names = columns.split(', ')
+  align = ['---' if name in _TEXTS else '---:' for name in names]
+  lines = [names, align, *rows]
+  print(f'## {title}\n', *(f'| {" | ".join(line)} |' for line in lines), '', sep='\n')
+
+
+def _write(
+  path: pathlib.Path | None, value: typing.Any, records: list[dict[str, typing.Any]]
+) -> None:
+  """Writes `value` as JSON or the flat `records` as CSV, as the suffix of `path` says."""
+  if path is None:
+    return
+  if path.suffix == '.json':
+    files.write_json(path, value)
+    return
+  text = io.StringIO()
+  writer = csv.DictWriter(text, records[0], lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(records)
+  files.write_text(path, text.getvalue())
 
 
 def _print_table(columns: str, rows: list[tuple[str, ...]]) -> None:

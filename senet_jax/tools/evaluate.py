@@ -9,6 +9,7 @@ Prints loss and top-1, top-3 and top-5 error over every example of the split.
 import pathlib
 
 from senet_jax import cli, files
+from senet_jax.errors import UserError
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
     config.eval.batch_size = args.batch_size
   config_lib.check(config)
   split = args.split or config.data.eval_split
+  config.model.num_classes = run.model.num_classes
   feed = evaluation_feed(config, split, mesh)
+  _check_classes(run.class_names, feed.split.class_names, config.data.name)
   results = evaluate(eval_program(run.model, feed, mesh), run.variables, feed)
   count = feed.split.num_examples
   print(f'{config.model.name}, step {run.step}, on {config.data.name} {split}: {count} images')
@@ -53,6 +56,18 @@ def main(argv: list[str]) -> None:
       'device': runtime.describe_devices(),
     }
     files.write_json(args.output, {**row, **results})
+
+
+def _check_classes(
+  trained: tuple[str, ...] | None, given: tuple[str, ...] | None, dataset: str
+) -> None:
+  """Checks that labels mean the same; names that are not known cannot differ."""
+  for label, (there, here) in enumerate(zip(trained or (), given or (), strict=False)):
+    if there != here:
+      raise UserError(
+        f'class {label} of {dataset} is {here!r}, and {there!r} in the data that the network was '
+        'trained on; evaluate it on data with the same classes.'
+      )
 
 
 if __name__ == '__main__':

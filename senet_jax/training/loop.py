@@ -86,10 +86,10 @@ class Feeds:
     splits = {'train': self.train.split, 'eval': self.eval.split}
     return {k: {'examples': s.num_examples, 'checksum': s.checksum} for k, s in splits.items()}
 
-  def unreadable_images(self) -> dict[str, list[str]]:
-    """Names of the images that this process could not decode, by split."""
-    both = {'train': self.train, 'eval': self.eval}
-    return {name: sorted(feed.damaged.values()) for name, feed in both.items()}
+  def unreadable(self) -> dict[str, dict[int, str]]:
+    """Images of streams that could not be decoded: names by index, by split."""
+    feeds = {'train': self.train, 'eval': self.eval}
+    return {split: feed.damaged for split, feed in feeds.items() if hasattr(feed, 'damaged')}
 
 
 class Run:
@@ -133,6 +133,9 @@ class Run:
     self.host = self._fresh_host(feeds.identity())
     self.state = self._restore() or self._fresh_state(self._initial_variables())
     self.step = int(self.state.step)
+    for split, names in feeds.unreadable().items():
+      known = self.host.get('unreadable', {}).get(split, {})
+      names.update({int(index): name for index, name in known.items()})
     self._evaluate = eval_program(self.model, self.eval_feed, self.mesh)
     self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None  # of the steps since the last training record
@@ -175,6 +178,7 @@ class Run:
       'final': None,
       'best': None,
       'early_stopping': {'best_metric': None, 'patience_count': 0},
+      'unreadable': {},  # images of a stream, by split and index
     }
 
   def _wanted_steps_per_dispatch(self) -> int:
@@ -393,6 +397,8 @@ class Run:
     )
 
   def _save(self, metrics: dict[str, float] | None) -> None:
+    unreadable = self.feeds.unreadable().items()
+    self.host['unreadable'] = {k: {str(i): n for i, n in v.items()} for k, v in unreadable}
     self.host['wall_time_s'] = self._wall_time()
     self.checkpoints.save(self.state, self.host, metrics)
 
@@ -403,7 +409,8 @@ class Run:
     self.host['wall_time_s'] = self._wall_time()
     summary = summarize(self.state, self.host)
     if data_feeds.streams(self.config):
-      summary['unreadable_images'] = self.feeds.unreadable_images()
+      unreadable = self.feeds.unreadable().items()
+      summary['unreadable_images'] = {split: sorted(v.values()) for split, v in unreadable}
     files.write_json(self.workdir / 'summary.json', summary)
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split

@@ -73,7 +73,8 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
 
   Args:
     workdir: of the run.
-    checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
+    checkpoint: `best` (lowest top-1 error when it was evaluated; the latest if none was), `latest`,
+      or a step.
     mesh: the devices that get the variables.
 
   Raises:
@@ -98,11 +99,11 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
 
 def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: pathlib.Path) -> int:
   steps = checkpoints.steps()
-  named = {'best': checkpoints.best, 'latest': checkpoints.latest}
-  if checkpoint in named:
-    step = named[checkpoint]()
+  if checkpoint in ('best', 'latest'):
+    step = checkpoints.best() if checkpoint == 'best' else None
+    step = checkpoints.latest() if step is None else step
     if step is None:
-      raise UserError(f'{workdir} has no {checkpoint} checkpoint (there are: {steps}).')
+      raise UserError(f'{workdir} has no checkpoint yet.')
     return step
   if not checkpoint.isdecimal() or int(checkpoint) not in steps:
     raise UserError(f'{workdir} has no checkpoint {checkpoint!r}; give best, latest or of {steps}.')

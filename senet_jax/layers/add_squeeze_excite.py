@@ -1,0 +1,206 @@
+"""Squeeze-and-excitation for any Flax module, without editing it."""
+
+import dataclasses
+import fnmatch
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import Scope, freeze
+
+from senet_jax.errors import UserError
+from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
+
+_Path = tuple[str, ...]
+
+# Of an SE block, inside the module that it is behind.
+_NAME = 'se'
+# An error lists more paths than this without their numbers.
+_LISTED = 40
+_PAPERS = SEConfig()
+
+
+def add_squeeze_excite(
+  module: nn.Module, where: str | Sequence[str], se: SEConfig = _PAPERS
+) -> 'SqueezeExcited':
+  """Puts SE blocks behind submodules of `module`, whose outputs they gate.
+
+    model = add_squeeze_excite(Net(), ('stem', 'Block_*/BatchNorm_2'), SEConfig(ratio=8))
+    variables = model.init(key, images, train=False)
+
+  The block behind `Block_0/BatchNorm_2` has its parameters at `Block_0/BatchNorm_2/se`. All
+  variables of `module` stay where they are: a checkpoint of it lacks the `se` entries and no more.
+  Transformations inside it (`nn.remat`, `nn.jit`, `nn.scan`, …) stay too; parameters of blocks
+  under `nn.scan` are stacked like the others there, and `nn.jit` compiles anew at every call, so
+  that `jax.jit` belongs around all of it.
+
+  Args:
+    module: any that is not bound; the result passes the arguments of `__call__` on, and has no
+      other methods.
+    where: a pattern, or several, for the paths of the submodules from `module` on, as the variables
+      have them. A pattern has a part for each name, as in fnmatch, so that `*` does not cross a
+      `/`; the part `**` is for any number of names, none included. `module` itself and what is in
+      SE blocks never match.
+    se: options of these blocks; add blocks with others by another call.
+
+  Returns:
+    A module whose `init` raises UserError if a pattern matches no submodule that is called; `init`
+    and `apply` do if what a matched one returns is not one array `[N, H, W, C]`, or if it has an SE
+    block or another entry `se` already. `excitations` finds the gates.
+
+  Raises:
+    UserError: an argument is not as above.
+  """
+  if not isinstance(module, nn.Module):
+    raise UserError(f'module={module!r} must be a Flax linen module.')
+  if module.scope is not None:
+    raise UserError(
+      f'module {"/".join(module.path)} is part of another already; make it with parent=None.'
+    )
+  if not isinstance(se, SEConfig):
+    raise UserError(f'se={se!r} must be a senet_jax.layers.SEConfig.')
+  if (se.position, se.stages) != (_PAPERS.position, _PAPERS.stages):
+    raise UserError(
+      'se.position and se.stages have no effect on add_squeeze_excite, whose `where` says where '
+      'blocks go; leave them out.'
+    )
+  patterns = (where,) if isinstance(where, str) else tuple(where)
+  if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+    raise UserError(f"where={where!r} must be a pattern such as 'stage*_block*/bn3', or several.")
+  if isinstance(module, SqueezeExcited):
+    plan = dataclasses.replace(module.plan, rules=(*module.plan.rules, _Rule(patterns, se)))
+  else:
+    plan = _Plan(module, (_Rule(patterns, se),))
+  return SqueezeExcited(plan, name=module.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+  """Blocks with the options `se` behind what matches one of the patterns `where`."""
+
+  where: tuple[str, ...]
+  se: SEConfig
+
+  def matches(self, path: _Path) -> bool:
+    """Whether it is for the submodule at `path`."""
+    return any(_matches(pattern.split('/'), path) for pattern in self.where)
+
+
+def _matches(pattern: Sequence[str], path: _Path) -> bool:
+  if not pattern:
+    return not path
+  first, *others = pattern
+  if first == '**':
+    return any(_matches(others, path[i:]) for i in range(len(path) + 1))
+  return bool(path) and fnmatch.fnmatchcase(path[0], first) and _matches(others, path[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """A module and the blocks that it gets.
+
+  A module that is a field of another one is given a scope of its own there; one in here is not.
+  """
+
+  module: nn.Module
+  rules: tuple[_Rule, ...]
+
+
+class _New:
+  """What is never the same twice to Flax, which compares by iteration."""
+
+  _count = itertools.count()
+
+  def __iter__(self) -> Iterator[int]:
+    yield next(self._count)
+
+
+class SqueezeExcited(nn.Module):
+  """What `add_squeeze_excite` returns.
+
+  Attributes:
+    plan: the module, and which blocks go where.
+  """
+
+  plan: _Plan
+
+  def setup(self):
+    """Puts the module in this one's place."""
+    # `nn.jit` runs an old trace, without calls of submodules, for a module that it cannot tell from
+    # an earlier one, be it of another network. It compares flags, and submodules inherit them.
+    self.scope.flags = freeze({**self.scope.flags, 'add_squeeze_excite': _New()})
+    module = self.plan.module
+    self._module = module.clone(parent=self.scope, name=self.name or type(module).__name__)
+    self._interceptor = _Interceptor(self.plan.rules, self.path)
+
+  def __call__(self, *args, **kwargs) -> Any:
+    """Calls the module."""
+    with nn.intercept_methods(self._interceptor):
+      output = self._module(*args, **kwargs)
+    if self.is_initializing():
+      self._interceptor.check_matches()
+    return output
+
+
+class _Interceptor:
+  """What `nn.intercept_methods` runs around each method of a module and its submodules."""
+
+  def __init__(self, rules: tuple[_Rule, ...], root: _Path):
+    self._rules, self._root = rules, root
+    self._running: dict[_Path, nn.Module] = {}
+    self._called: set[_Path] = set()
+    self._gated: set[_Path] = set()
+
+  def __call__(self, call: Callable, args: tuple, kwargs: dict, context) -> Any:
+    module = context.module
+    root, path = module.path[: len(self._root)], module.path[len(self._root) :]
+    # Modules from outside may be called too; derived ones may call their base's method, and
+    # transformed ones call the plain one.
+    if context.method_name != '__call__' or root != self._root or path in self._running:
+      return call(*args, **kwargs)
+    self._running[path] = module
+    try:
+      output = call(*args, **kwargs)
+      in_se = any(isinstance(m, SqueezeExcite) for m in self._running.values())
+    finally:
+      del self._running[path]
+    if not path or in_se:
+      return output
+    self._called.add(path)
+    matching = [rule.se for rule in self._rules if rule.matches(path)]
+    return self._gate(output, matching, module.scope, path) if matching else output
+
+  def _gate(self, x: Any, matching: list[SEConfig], scope: Scope, path: _Path) -> jax.Array:
+    name = '/'.join(path)
+    # Modules may be called several times, and then share the block too.
+    if len(matching) > 1 or (_NAME in scope.reservations and path not in self._gated):
+      raise UserError(f'{name} has an entry {_NAME!r} already; it cannot have another one.')
+    if getattr(x, 'ndim', None) != 4:
+      returned = jax.tree.map(lambda leaf: list(jnp.shape(leaf)), x)
+      raise UserError(
+        f'{name} returns {returned}, and an SE block needs one array [N, H, W, C]; change `where`.'
+      )
+    self._gated.add(path)
+    # The transformations around the submodule see its own scope and what is pushed from there.
+    return SqueezeExcite(matching[0], name=_NAME, parent=scope.push(_NAME, reuse=True))(x)
+
+  def check_matches(self) -> None:
+    """Raises UserError if a pattern has matched nothing."""
+    for pattern in (pattern for rule in self._rules for pattern in rule.where):
+      if not any(_matches(pattern.split('/'), path) for path in self._gated):
+        raise UserError(
+          f'where={pattern!r} matches no submodule that is called; there are '
+          f'{_listed(self._called)}.'
+        )
+
+
+def _listed(paths: set[_Path]) -> str:
+  """The paths or, where they are many, patterns for them, without numbers."""
+  names = sorted(map('/'.join, paths))
+  if len(names) > _LISTED:
+    names = sorted({re.sub(r'\d+', '*', name) for name in names})
+  return ', '.join(names)
