@@ -58,7 +58,7 @@ def test_forward_and_backward(name):
       logits, state = model.apply(
         inputs, images, train=True, mutable=['batch_stats', 'intermediates'], rngs=RNGS
       )
-      heads = [logits, *state['intermediates'].get('aux_logits', ())]
+      heads = [logits, *state.get('intermediates', {}).get('aux_logits', ())]
       return sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads), state
 
     return jax.value_and_grad(loss, has_aux=True)(params)

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / 'senet_jax'
 FLOORS = (
   {'errors', 'files'},
-  {'config', 'layers', 'models', 'data', 'runtime'},
+  {'config', 'layers', 'models', 'data', 'interop', 'runtime'},
   {'training', 'evaluation', 'analysis', 'prediction'},
   {'cli', 'flags', 'main', 'tools'},
 )
