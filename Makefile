@@ -9,7 +9,7 @@ demo: $(VENV)/.base
 	$(VENV)/bin/python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=runs/digits
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .

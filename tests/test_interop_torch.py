@@ -1,0 +1,436 @@
+"""Weights from and for torch: the same function, the same bits back, and clear refusals.
+
+The reference networks are those of timm and torchvision, with random weights and statistics.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from torch_zoo import import_timm
+
+from senet_jax.errors import UserError
+from senet_jax.interop import from_torch, mapping, model_overrides, names, to_torch
+from senet_jax.interop.names import TORCH, VARIANTS, variants_of
+from senet_jax.layers import SEConfig, SqueezeExcite
+from senet_jax.models import create_model
+
+timm, torchvision = import_timm()
+import torch  # noqa: E402
+
+CLASSES = 13
+
+
+def network_of(variant, num_classes=CLASSES):
+  """The torch module that a variant is called after."""
+  source, name = variant.split(':')
+  if source == 'torchvision':
+    options = {'init_weights': False} if name == 'inception_v3' else {}
+    return getattr(torchvision.models, name)(num_classes=num_classes, **options)
+  if source == 'cadene':  # from which timm has them, under other names
+    name = 'legacy_' + name.replace('se_', 'se')
+  return timm.create_model(name, pretrained=False, num_classes=num_classes)
+
+
+def randomized(network, size, seed=0):
+  """Gives `network` random weights, and statistics that are near those of random images."""
+  generator = torch.Generator().manual_seed(seed)
+  norms = {k: m for k, m in network.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+  with torch.no_grad():
+    for weight in network.parameters():
+      if weight.ndim > 1:
+        weight.normal_(0, (2 / weight[0].numel()) ** 0.5, generator=generator)
+      else:
+        weight.normal_(0, 0.1, generator=generator)
+    network.eval()
+    for name, norm in norms.items():
+      norm.weight.uniform_(0.5, 1.5, generator=generator)
+      if name.endswith('.bn3'):
+        norm.weight.mul_(0.2)  # or rounding would grow along the residual branches
+      norm.train().momentum = 1.0
+    network(torch.randn(8, 3, size, size, generator=generator))
+    network.eval()
+    # Not far from them: what an evaluation does not normalise would grow from layer to layer.
+    for norm in norms.values():
+      deviation = norm.running_var.sqrt()
+      norm.running_mean.add_(0.1 * deviation * torch.randn(deviation.shape, generator=generator))
+      norm.running_var.mul_(0.8 + 0.4 * torch.rand(deviation.shape, generator=generator))
+  return network
+
+
+def arrays_of(network):
+  """Its state dict as NumPy arrays."""
+  return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+@functools.lru_cache(maxsize=4)
+def weights_of(variant, num_classes=CLASSES):
+  """A state dict of random numbers; nothing is computed with it."""
+  with torch.device('meta'):
+    network = network_of(variant, num_classes)
+  rng = np.random.default_rng(0)
+  return {
+    name: rng.standard_normal(tensor.shape, np.float32)
+    for name, tensor in network.state_dict().items()
+    if not name.endswith('num_batches_tracked')
+  }
+
+
+def near(actual, expected, tolerance, what):
+  """`tolerance` is relative to how much `expected` differs from image to image."""
+  assert actual.shape == expected.shape, what
+  spread = np.ptp(expected, axis=0).max()
+  assert spread > 0.01 * np.abs(expected).max(), what
+  error = np.abs(np.asarray(actual) - expected).max() / spread
+  print(f'{what}: {error:.1e}')
+  assert error < tolerance, f'{what}: {error:.1e}'
+
+
+def compare(variant, sizes, points, tolerance):
+  """Compares logits and the activations at `points`, {torch module: our module}."""
+  model_name = VARIANTS[variant].model
+  network = randomized(network_of(variant), sizes[-1])
+  arrays = arrays_of(network)
+  variables = from_torch(model_name, arrays, variant, num_classes=CLASSES)
+  exported = to_torch(model_name, variables, variant)
+  assert set(exported) == {name for name in arrays if not name.endswith('num_batches_tracked')}
+  for name, array in exported.items():
+    np.testing.assert_array_equal(array, arrays[name], name)
+  # Ours computes in float32.
+  network.double()
+  seen = {}
+  for theirs in points:
+    network.get_submodule(theirs).register_forward_hook(
+      lambda module, inputs, output, theirs=theirs: seen.update({theirs: output})
+    )
+  model = create_model(model_name, CLASSES, **model_overrides(model_name, variant))
+
+  @jax.jit
+  def run(variables, images):
+    return model.apply(
+      variables,
+      images,
+      train=False,
+      capture_intermediates=lambda module, method: (
+        method == '__call__' and '/'.join(module.path) in points.values()
+      ),
+      mutable=['intermediates'],
+    )
+
+  for size in sizes:
+    images = np.random.default_rng(size).standard_normal((3, size, size, 3), np.float32)
+    with torch.no_grad():
+      expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double()).numpy()
+    logits, state = run(variables, images)
+    assert len(seen) == len(points)
+    for theirs, output in seen.items():
+      node = state['intermediates']
+      for part in points[theirs].split('/'):
+        node = node[part]
+      output = output.numpy().transpose(0, 2, 3, 1)
+      near(node['__call__'][0], output, tolerance, f'{theirs} at {size}')
+    near(logits, expected, tolerance, f'logits at {size}')
+
+
+def stages(*depths):
+  return {f'layer{i}': f'stage{i + 1}_block{n}' for i, n in enumerate(depths, start=1)}
+
+
+R18, R34, R50 = stages(2, 2, 2, 2), stages(3, 4, 6, 3), stages(3, 4, 6, 3)
+R101, R152 = stages(3, 4, 23, 3), stages(3, 8, 36, 3)
+VGG = {'features.5': 'stage1_block2', 'features.42': 'stage5_block3'}
+MOBILENET = {f'blocks.{i}': f'stage{i + 1}_block{n}' for i, n in enumerate((1, 2, 2, 6, 2))}
+
+INCEPTION_V3 = {
+  'Mixed_5d': 'stage3_block3', 'Mixed_6e': 'stage4_block5', 'Mixed_7c': 'stage5_block3'
+}  # fmt: skip
+INCEPTION_RESNET = {
+  'repeat': 'stage3_block10', 'repeat_1': 'stage4_block20', 'block8': 'stage5_block10'
+}  # fmt: skip
+
+# Variant, points, sizes.
+CASES = [
+  ('timm:resnet18', R18, (64, 75)),
+  ('timm:legacy_seresnet18', R18, (64, 75)),
+  ('timm:seresnet18', R18, (64, 75)),
+  ('timm:legacy_seresnet50', R50, (64,)),
+  ('timm:seresnext50_32x4d', R50, (75,)),
+  ('timm:mobilenetv1_100', MOBILENET, (64, 75)),
+  ('torchvision:vgg16_bn', VGG, (64,)),
+  ('torchvision:inception_v3', INCEPTION_V3, (96,)),
+]
+SLOW_CASES = [
+  ('torchvision:resnet34', R34, (64, 75)),
+  ('timm:legacy_seresnet34', R34, (64, 75)),
+  ('timm:seresnet34', R34, (64, 75)),
+  ('torchvision:resnet50', R50, (64, 75)),
+  ('timm:legacy_seresnet50', R50, (75, 96)),
+  ('timm:seresnet50', R50, (64, 75)),
+  ('timm:resnet101', R101, (64, 75)),
+  ('cadene:se_resnet101', R101, (64, 75)),
+  ('timm:seresnet152', R152, (64, 75)),
+  ('torchvision:resnext50_32x4d', R50, (64, 75)),
+  ('timm:legacy_seresnext50_32x4d', R50, (64, 75)),
+  ('timm:seresnext101_32x4d', R101, (64, 75)),
+  ('timm:legacy_senet154', R152, (64, 75)),
+  ('timm:senet154', R152, (64, 75)),
+  ('timm:vgg16_bn', VGG, (64, 75)),
+  ('torchvision:vgg16_bn', VGG, (75, 224)),
+  ('timm:inception_v3', INCEPTION_V3, (75, 128)),
+  ('timm:inception_resnet_v2', INCEPTION_RESNET, (96, 139)),
+]
+
+
+def check(variant, points, sizes):
+  # Of forty residual blocks the last ones carry the rounding of all.
+  compare(variant, sizes, points, 1e-3 if 'inception_resnet' in variant else 1e-4)
+
+
+@pytest.mark.parametrize(('variant', 'points', 'sizes'), CASES, ids=str)
+def test_same_function(variant, points, sizes):
+  check(variant, points, sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('variant', 'points', 'sizes'), SLOW_CASES, ids=str)
+def test_same_function_of_other_networks(variant, points, sizes):
+  check(variant, points, sizes)
+
+
+# --- names, variants ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values() if v.source in TORCH])
+def test_names_and_shapes(variant):
+  """Those of every network there is are the ones of the other code base."""
+  with torch.device('meta'):
+    tensors = network_of(variant).state_dict()
+  theirs = {k: tuple(v.shape) for k, v in tensors.items() if not k.endswith('num_batches_tracked')}
+  assert {e.name: e.shape for e in mapping.entries(variant, CLASSES)} == theirs
+
+
+@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values()])
+def test_overrides_of_every_variant_make_a_network(variant):
+  model_name = VARIANTS[variant].model
+  model = create_model(model_name, CLASSES, **model_overrides(model_name, variant))
+  init = functools.partial(model.init, train=False)
+  images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+  variables = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), images))
+  entries = mapping.entries(variant, CLASSES)
+  assert {e.path for e in entries} == set(variables)
+  assert len({e.name for e in entries}) == len(entries)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'shape', 'theirs'),
+  [
+    (names.CONV, (3, 5, 2, 7), (7, 2, 3, 5)),
+    (names.DENSE, (3, 5), (5, 3)),
+    (names.DENSE_AS_CONV, (3, 5), (5, 3, 1, 1)),
+    (names.MAP_AS_CONV, (147, 5), (5, 3, 7, 7)),
+    (names.MAP_BY_CHANNEL, (147, 5), (5, 147)),
+  ],
+)
+def test_layouts(layout, shape, theirs):
+  array = np.arange(np.prod(shape)).reshape(shape)
+  exported = layout.export(array)
+  assert exported.shape == theirs
+  np.testing.assert_array_equal(layout.restore(exported), array)
+
+
+def test_torch_loads_what_goes_out():
+  network = randomized(network_of('timm:seresnet18'), 64)
+  variables = from_torch('se_resnet18', network.state_dict(), num_classes=CLASSES)
+  exported = to_torch('se_resnet18', variables, 'timm:seresnet18')
+  loaded = network_of('timm:seresnet18').eval()
+  loaded.load_state_dict({name: torch.from_numpy(array) for name, array in exported.items()})
+  images = torch.randn(2, 3, 64, 64)
+  with torch.no_grad():
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_variables_share_no_memory_with_the_tensors():
+  network = network_of('timm:resnet18')
+  variables = from_torch('resnet18', network.state_dict(), num_classes=CLASSES)
+  before = jax.tree.map(np.copy, variables)
+  with torch.no_grad():
+    for tensor in network.state_dict().values():
+      tensor.add_(1)
+  jax.tree.map(np.testing.assert_array_equal, variables, before)
+
+
+def overrides_of(variant):
+  return model_overrides(VARIANTS[variant].model, variant)
+
+
+def test_overrides():
+  torch_50 = {'stride_in': '3x3', 'pool_align': 'torch'}
+  assert overrides_of('torchvision:resnet50') == overrides_of('timm:seresnet50') == torch_50
+  assert overrides_of('timm:legacy_seresnet50') == overrides_of('cadene:se_resnet50') == {}
+  assert overrides_of('caffe:se_resnet50') == {}
+  assert overrides_of('timm:seresnet18') == {
+    'pool_align': 'torch', 'se': SEConfig(hidden_divisor=8)
+  }  # fmt: skip
+  overrides_of('timm:resnet18')['pool_align'] = 'caffe'
+  assert overrides_of('timm:resnet18') == {'pool_align': 'torch'}
+
+
+@pytest.mark.parametrize(
+  ('model_name', 'first', 'count'),
+  [
+    ('resnet50', 'timm:resnet50', 2),
+    ('se_resnet50', 'timm:legacy_seresnet50', 4),
+    ('se_resnext101_32x4d', 'timm:legacy_seresnext101_32x4d', 4),
+  ],
+)
+def test_variants_of(model_name, first, count):
+  known = [variant.name for variant in variants_of(model_name)]
+  assert known[0] == first and len(known) == count
+
+
+@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values() if v.source in TORCH])
+def test_variant_is_guessed(variant):
+  expected = VARIANTS[variant]
+  arrays = {
+    e.name: np.broadcast_to(np.float32(0), e.shape) for e in mapping.entries(variant, CLASSES)
+  }
+  for guessed in (
+    mapping.choose(arrays, TORCH, expected.model),
+    mapping.choose(arrays, TORCH),
+  ):
+    # Those of Cadene are timm's, and most of torchvision's are.
+    assert (guessed.model, guessed.naming, guessed.overrides, guessed.images) == (
+      expected.model,
+      expected.naming,
+      expected.overrides,
+      expected.images,
+    )
+
+
+def test_what_training_scripts_save():
+  weights = weights_of('timm:resnet18')
+  expected = from_torch('resnet18', weights, num_classes=CLASSES)
+  tensors = {f'module.{name}': torch.from_numpy(array) for name, array in weights.items()}
+  saved = {'epoch': 3, 'arch': 'resnet18', 'optimizer': {'lr': 1}, 'state_dict': tensors}
+  actual = from_torch('resnet18', saved, num_classes=CLASSES)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+  halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+  actual = from_torch('resnet18', halves, num_classes=CLASSES)
+  jax.tree.map(lambda x: np.testing.assert_(x.dtype == np.float32), actual)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), actual, expected)
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_every_mismatch_is_listed():
+  weights = dict(weights_of('timm:legacy_seresnet18', 1000))
+  for i in range(12):
+    weights[f'more.{i}'] = np.zeros(1, np.float32)
+  del weights['layer1.0.conv1.weight'], weights['layer2.0.bn1.running_var']
+  weights['layer0.conv1.weight'] = weights['layer0.conv1.weight'][:, :1]
+  with pytest.raises(UserError) as caught:
+    from_torch('se_resnet18', weights)
+  message = str(caught.value)
+  listed = ', '.join(f'more.{i}' for i in range(10))
+  assert 'not the weights of se_resnet18 (timm:legacy_seresnet18): ' in message
+  assert '2 missing: layer1.0.conv1.weight, layer2.0.bn1.running_var; ' in message
+  assert f'12 unknown: {listed}, …; ' in message
+  assert '1 of another shape: layer0.conv1.weight is 64x1x7x7 for 64x3x7x7.' in message
+  assert 'look like' not in message
+
+
+@pytest.mark.parametrize(
+  ('given', 'variant', 'asked', 'likely'),
+  [
+    ('timm:legacy_seresnet34', None, 'se_resnet18', 'timm:legacy_seresnet34'),
+    ('timm:resnet18', None, 'se_resnet18', 'timm:resnet18'),
+    ('timm:seresnet18', 'timm:legacy_seresnet18', 'se_resnet18', 'timm:seresnet18'),
+  ],
+)
+def test_another_network_is_named(given, variant, asked, likely):
+  with pytest.raises(UserError) as caught:
+    from_torch(asked, weights_of(given), variant)
+  assert str(caught.value).endswith(
+    f' They look like those of {likely}, here the network {VARIANTS[likely].model}.'
+  )
+
+
+def test_number_of_classes():
+  weights = weights_of('timm:resnet18', 7)
+  with pytest.raises(UserError) as caught:
+    from_torch('resnet18', weights)
+  assert str(caught.value) == (
+    'the weights of resnet18 (timm:resnet18) are for 7 classes, not 1000 (fc.bias is 7 for 1000; '
+    'fc.weight is 7x512 for 1000x512). Give num_classes=7 to take them as they are. For a new '
+    'head, convert them so, and train with --config.init_from and --config.new_head=True.'
+  )
+  with pytest.raises(UserError, match=r'num_classes=0 must be at least 1'):
+    from_torch('resnet18', weights, num_classes=0)
+  for kernel in (np.zeros((), np.float32), np.zeros((7, 9), np.float32)):
+    with pytest.raises(UserError, match=r'not the weights of .*2 of another shape: fc.bias is 7 '):
+      from_torch('resnet18', {**weights, 'fc.weight': kernel})
+  assert from_torch('resnet18', weights, num_classes=7)['params']['fc']['bias'].shape == (7,)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('resnet5', {}), 'the state dict is empty'),
+    (('resnet5', {'w': np.zeros(1)}), r"model.name='resnet5' is unknown; did you mean 'resnet50'"),
+    (('resnet50', None), 'state dict is of type NoneType; give a dict of arrays by name'),
+    (('resnet50', {'w': np.zeros(1, int)}), r"'w' in the state dict is int64, not an array of"),
+    (('resnet50', {'w': 'text'}), "'w' in the state dict is <U4, not an array of"),
+    (('resnet50', {'w': np.zeros(1)}, 'timm:x'), r"variant of resnet50='timm:x' is unknown.*allow"),
+    (('resnet50', {'w': np.zeros(1)}, 'caffe:se_resnet50'), 'is unknown'),
+    (('resnet110_cifar', {'w': np.zeros(1)}), 'timm, torchvision, cadene are known for resnet110_'),
+    (
+      ('resnet50', {'w': np.zeros(1)}),
+      r'267 missing: fc\.bias, fc\.weight, .*, …; 1 unknown: w\.$',
+    ),
+  ],
+)
+def test_mistakes(arguments, message):
+  with pytest.raises(UserError, match=message):
+    from_torch(*arguments)
+
+
+def test_mistakes_of_export():
+  variables = from_torch('resnet18', weights_of('timm:resnet18'), num_classes=CLASSES)
+  message = r'not the weights of se_resnet18 .*32 missing: params/stage2_block1/se/fc1/bias'
+  with pytest.raises(UserError, match=message):
+    to_torch('se_resnet18', variables, 'timm:seresnet18')
+  with pytest.raises(UserError, match='no params/fc/kernel, the last layer'):
+    to_torch('resnet18', {'params': {}}, 'timm:resnet18')
+  variables['params']['more'] = {'kernel': np.zeros(3)}
+  variables['params']['stem_conv']['kernel'] = np.zeros((7, 7))
+  message = r'1 unknown: params/more/kernel; 1 of another shape: params/stem_conv/kernel is 7x7 for'
+  with pytest.raises(UserError, match=message):
+    to_torch('resnet18', variables, 'timm:resnet18')
+
+
+# --- options that other code bases need -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('divisor', [2, 8])
+@pytest.mark.parametrize('channels', [64, 88, 200, 216, 256, 2048])
+def test_hidden_units_are_rounded_as_in_timm(channels, divisor):
+  se = SqueezeExcite(SEConfig(hidden_divisor=divisor))
+  images = jax.ShapeDtypeStruct((1, 2, 2, channels), np.float32)
+  params = jax.eval_shape(se.init, jax.random.key(0), images)['params']
+  expected = timm.layers.make_divisible(channels / 16, divisor, round_limit=0.0)
+  assert params['fc1']['kernel'].shape == (channels, expected)
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: SEConfig(hidden_divisor=0), r'model\.se\.hidden_divisor=0 must be an integer of at'),
+    (lambda: create_model('resnet20_cifar', branch_relu=True), r'branch_relu=True: the units of a'),
+  ],
+)
+def test_bad_options(make, message):
+  with pytest.raises(UserError, match=message):
+    make()
