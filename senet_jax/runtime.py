@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import resource
 import signal
 import threading
 import zlib
@@ -124,8 +123,17 @@ def import_tensorflow():
   return tf
 
 
+def usable_cores() -> int:
+  """CPU cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # which macOS has not
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def allow_many_files() -> None:
   """Raises the soft limit of open files to the hard one."""
+  import resource  # Windows has none
+
   _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
   resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

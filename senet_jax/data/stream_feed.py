@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
@@ -128,7 +127,7 @@ class Stream:
     """
     steps = itertools.count(first) if last is None else range(first, last)
     under_way: collections.deque = collections.deque()
-    pool = futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)), 'senet_jax-decode')
+    pool = futures.ThreadPoolExecutor(runtime.usable_cores(), 'senet_jax-decode')
     try:
       for step in steps:
         under_way.append(self._start(step, pool))
