@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import subprocess
 import sys
 
 import jax
@@ -310,3 +311,15 @@ def test_missing_package(folder, tmp_path, package, monkeypatch, capsys):
   arguments = [f'--from={folder}/weights.{suffix}', f'--to={tmp_path}/x']
   message = rf"{package} is not installed.*pip install 'senet_jax\[interop\]'"
   fails(arguments, message, monkeypatch, capsys)
+
+
+def test_help_imports_nothing_slow():
+  code = (
+    'import sys, contextlib, io\n'
+    'from senet_jax.tools import convert\n'
+    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
+    '  convert.main(["--help"])\n'
+    'slow = {"jax", "flax", "numpy", "torch", "safetensors"} & set(sys.modules)\n'
+    'assert not slow, slow\n'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)

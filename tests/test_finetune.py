@@ -154,6 +154,12 @@ def test_other_precision_scope_and_image_size_do_not_matter(source):
       r' 2 variables differ: params/stage3_block1/proj_conv/kernel is missing there and '
       r'\(1, 1, 4, 8\) here; params/stage4_\S+ is missing there and \(1, 1, 8, 16\) here\. Set',
     ),
+    'function': (
+      {'model__se__excitation': 'tanh', 'model__preact': True},
+      r'another function of these settings: model\.preact is None there and True here, '
+      r'model\.se\.excitation is sigmoid there and tanh here; set '
+      r'--config\.model\.se\.excitation="sigmoid" and leave out config\.model\.preact\.',
+    ),
     'checkpoint': (
       {'init_checkpoint': '5'},
       r"^config\.init_from: \S+ has no checkpoint '5'; give best, latest or of \[2, 4, 6, 8\]",

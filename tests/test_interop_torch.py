@@ -84,7 +84,6 @@ def near(actual, expected, tolerance, what):
   spread = np.ptp(expected, axis=0).max()
   assert spread > 0.01 * np.abs(expected).max(), what
   error = np.abs(np.asarray(actual) - expected).max() / spread
-  print(f'{what}: {error:.1e}')
   assert error < tolerance, f'{what}: {error:.1e}'
 
 

@@ -11,11 +11,17 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from senet_jax import config as config_lib
 from senet_jax.errors import UserError
 from senet_jax.training import saved, setup
 
 # Variables that a message lists.
 _LISTED = 3
+# Fields of config.model that do not change what a network computes of an image, or that the check
+# of the variables covers.
+_FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model.aux',
+         'model.dropout', 'model.zero_init_last_bn', 'model.backward', 'model.se.ratio',
+         'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
 
 
 def check_source(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -63,6 +69,7 @@ def initial_variables(
     source = saved.load(workdir, config.init_checkpoint, mesh)
   here, head = _shapes_and_head(config, model, mesh)
   _check_fits(config, model, source, here, head)
+  _check_same_function(config, source.config)
   which = f'a new head of {model.num_classes} classes' if config.new_head else 'its head'
   say(f'starts from step {source.step} of {workdir} with {which}')
   if not config.new_head:
@@ -119,6 +126,22 @@ def _check_fits(
     raise UserError(
       f'config.init_from: the network of {workdir} has {classes} classes and this one '
       f'{model.num_classes}; start with a fresh last layer: --config.new_head=True.'
+    )
+
+
+def _check_same_function(config: ConfigDict, source: ConfigDict) -> None:
+  """Checks the fields that change what the same weights compute."""
+  here, there = (dict(config_lib.flatten(c)) for c in (config, source))
+  fields = [f for f in here if f.startswith('model.') and f not in _FREE]
+  fields += [f'data.{name}' for name in ('mean', 'std') if there[f'data.{name}']]
+  differing = [f for f in fields if here[f] != there[f]]
+  if differing:
+    flags = ' '.join(f'--config.{f}="{there[f]}"' for f in differing if there[f] is not None)
+    unset = ', '.join(f'config.{f}' for f in differing if there[f] is None)
+    raise UserError(
+      f'config.init_from: its weights make another function of these settings: '
+      f'{", ".join(f"{f} is {there[f]} there and {here[f]} here" for f in differing)}; '
+      f'set {" and leave out ".join(filter(None, (flags, unset)))}.'
     )
 
 
