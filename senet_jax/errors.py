@@ -30,6 +30,7 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   if given in allowed:
     return
   close = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=3, cutoff=0.5)
-  guess = f'; did you mean {" or ".join(map(repr, close))}' if close else ''
+  guess = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
   choices = f' (allowed: {", ".join(map(str, allowed))})' if len(allowed) <= _LISTED else ''
-  raise UserError(f'{field}={given!r} is unknown{guess}{choices}. {hint}'.rstrip())
+  problem = f'{field}={given!r} is unknown{guess}{choices}'
+  raise UserError(f'{problem}{"" if problem.endswith("?") else "."} {hint}'.rstrip())

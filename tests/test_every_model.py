@@ -9,8 +9,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from senet_jax.data.photos import central_crop, open_rgb
 from senet_jax.layers import SEConfig
 from senet_jax.models import create_model, list_models, model_info
 
@@ -117,3 +119,43 @@ def test_bfloat16_is_near_float32(name):
   assert rough.dtype == np.float32
   # Of two random images the logits differ little: their size is the measure here.
   assert np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.fixture(scope='module')
+def photos(imagenette):
+  """64 photos of ten classes as files, and their labels."""
+  folders = sorted((imagenette / 'train').iterdir())
+  paths = [sorted(folder.iterdir())[i] for i in range(7) for folder in folders][:64]
+  return paths, np.array([folders.index(path.parent) for path in paths])
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_loss_falls_on_real_images(name, photos):
+  paths, labels = photos
+  side = side_of(name)
+  images = np.stack([central_crop(open_rgb(p.read_bytes()), side, side) for p in paths])
+  images = (images.astype(np.float32) - 120) / 60
+  model, optimizer = create_model(name, num_classes=10), optax.adam(2e-3)
+  init = jax.jit(functools.partial(model.init, train=False))
+  variables = init(jax.random.key(0, impl='rbg'), images[:1])
+
+  @jax.jit
+  def step(params, batch_stats, opt_state, key):
+    def loss_of(params):
+      inputs = {'params': params, 'batch_stats': batch_stats}
+      rngs = {kind: jax.random.fold_in(key, i) for i, kind in enumerate(RNGS)}
+      logits, state = model.apply(inputs, images, train=True, mutable=['batch_stats'], rngs=rngs)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return losses.mean(), state['batch_stats']
+
+    (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, opt_state = optimizer.update(grads, opt_state)
+    return optax.apply_updates(params, updates), stats, opt_state, loss
+
+  params, stats = variables['params'], variables['batch_stats']
+  opt_state, losses = optimizer.init(params), []
+  for key in jax.random.split(jax.random.key(1), 8):
+    params, stats, opt_state, loss = step(params, stats, opt_state, key)
+    losses.append(float(loss))
+  print(f'{name:28} loss {losses[0]:.3f} to {losses[-1]:.3f}')
+  assert np.isfinite(losses).all() and losses[-1] < 0.9 * losses[0]
