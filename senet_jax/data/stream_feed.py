@@ -127,7 +127,8 @@ class Stream:
     """
     steps = itertools.count(first) if last is None else range(first, last)
     under_way: collections.deque = collections.deque()
-    pool = futures.ThreadPoolExecutor(runtime.usable_cores(), 'senet_jax-decode')
+    # One more than cores: something is to be done while one waits for the interpreter.
+    pool = futures.ThreadPoolExecutor(runtime.usable_cores() + 1, 'senet_jax-decode')
     try:
       for step in steps:
         under_way.append(self._start(step, pool))
