@@ -108,6 +108,10 @@ def test_fine_tuning_from_a_workdir(workdir):
   )
   said, mesh = [], runtime.data_mesh(1)
   model = setup.build_model(config)
+  with pytest.raises(convert.UserError, match=r'set --config\.data\.mean="\(123\.675, '):
+    initial.initial_variables(config, model, mesh, said.append)
+  theirs = senet_jax.load(workdir).config.data
+  config.data.mean, config.data.std = theirs.mean, theirs.std
   actual = initial.initial_variables(config, model, mesh, said.append)['params']
   expected = senet_jax.load(workdir).variables['params']
   assert actual.pop('fc')['kernel'].shape == (512, 10) and expected.pop('fc')
