@@ -277,8 +277,8 @@ class _ToDevices:
 
 
 @dataclasses.dataclass
-class StreamFeed:
-  """Training batches that are streamed.
+class _Streamed:
+  """What the feeds below share.
 
   Attributes:
     split: the source of the examples.
@@ -291,12 +291,26 @@ class StreamFeed:
   split: Source
   batch_size: int
   stream: Stream
-  transform: TrainingTransform
+  transform: TrainingTransform | Transform
   mesh: Mesh
+  # Every device gets its share of the batch.
   input_spec = PartitionSpec(runtime.DATA_AXIS)
 
   def __post_init__(self):
     self._to_devices = _ToDevices(self._batches, self.mesh)
+
+  @property
+  def damaged(self) -> dict[int, str]:
+    """Names of the images that could not be decoded, by index."""
+    return self.stream.damaged
+
+  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+    """What the devices get, from step `first` on."""
+    raise NotImplementedError
+
+
+class StreamFeed(_Streamed):
+  """Training batches that are streamed; `transform` makes random changes, too."""
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'StreamFeed':
@@ -315,13 +329,8 @@ class StreamFeed:
       rotation=data.rotation,
     )
     source = sources.open_source(config, data.train_split)
-    stream = _stream(config, source, decode, config.batch_size, seed=config.seed)
+    stream = _stream(config, source, decode, transform.plain.shape, config.batch_size, config.seed)
     return cls(source, config.batch_size, stream, transform, mesh)
-
-  @property
-  def damaged(self) -> dict[int, str]:
-    """Names of the images that could not be decoded, by index."""
-    return self.stream.damaged
 
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
     for batch in self.stream.batches(first):
@@ -343,28 +352,11 @@ class StreamFeed:
     return {'images': images, 'labels': inputs['labels']}
 
 
-@dataclasses.dataclass
-class StreamEvalFeed:
+class StreamEvalFeed(_Streamed):
   """Evaluation batches that are streamed: each example once, in order.
 
-  Attributes:
-    split: the source of the examples.
-    batch_size: images a step, over all devices; the last batch is padded and masked, and so is an
-      image that cannot be decoded.
-    stream: this host's part of the batches.
-    transform: from images to inputs.
-    mesh: the devices.
+  The last batch is padded and masked; an image that cannot be decoded is masked, too.
   """
-
-  split: Source
-  batch_size: int
-  stream: Stream
-  transform: Transform
-  mesh: Mesh
-  input_spec = PartitionSpec(runtime.DATA_AXIS)
-
-  def __post_init__(self):
-    self._to_devices = _ToDevices(self._batches, self.mesh)
 
   @classmethod
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'StreamEvalFeed':
@@ -378,13 +370,8 @@ class StreamEvalFeed:
       del seed
       return decoding.evaluation_image(encoded, size=transform.shape[0], resize=transform.resize)
 
-    stream = _stream(config, source, decode, batch_size, seed=None)
+    stream = _stream(config, source, decode, transform.shape, batch_size, seed=None)
     return cls(source, batch_size, stream, transform, mesh)
-
-  @property
-  def damaged(self) -> dict[int, str]:
-    """Names of the images that could not be decoded, by index."""
-    return self.stream.damaged
 
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)
@@ -408,14 +395,19 @@ class StreamEvalFeed:
 
 
 def _stream(
-  config: ConfigDict, source: Source, decode: Callable, batch_size: int, seed: int | None
+  config: ConfigDict,
+  source: Source,
+  decode: Callable,
+  shape: tuple[int, int, int],
+  batch_size: int,
+  seed: int | None,
 ) -> Stream:
   hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
   return Stream(
     source,
     Order(source.num_examples, batch_size, seed, **hosts),
     decode,
-    preprocessing.evaluation_transform(config).shape,
+    shape,
     config.model.num_classes or source.num_classes,
     config.data.max_damaged,
   )

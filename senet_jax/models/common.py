@@ -18,11 +18,15 @@ IMAGENET = {
 }
 
 
+def top_errors(*top: float) -> dict[str, float]:
+  """Errors in percent by name: of top-1; top-1 and 5; or top-1, 3 and 5."""
+  ranks = {1: (1,), 2: (1, 5), 3: (1, 3, 5)}[len(top)]
+  return {f'top{rank}_error': error for rank, error in zip(ranks, top, strict=True)}
+
+
 def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
-  """`published` of a network that is in one table: top-1 and top-5 errors, or top-1, 3 and 5."""
-  ranks = (1, 5) if len(top) == 2 else (1, 3, 5)
-  found = {f'top{rank}_error': error for rank, error in zip(ranks, top, strict=True)}
-  return {table: found, **others}
+  """`published` of a network that is in one table, with errors as of `top_errors`."""
+  return {table: top_errors(*top), **others}
 
 
 def gated(se: SEConfig | None, position: str, x: jax.Array) -> jax.Array:

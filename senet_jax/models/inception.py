@@ -6,7 +6,7 @@ released, Szegedy et al. 2015 (Inception-v3) with torchvision's definition, the 
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,14 @@ from senet_jax.layers import (
   conv,
   max_pool,
 )
-from senet_jax.models.common import IMAGENET, check_dropout, check_se, gated, se_of_stage
+from senet_jax.models.common import (
+  IMAGENET,
+  check_dropout,
+  check_se,
+  figures,
+  gated,
+  se_of_stage,
+)
 from senet_jax.models.registry import Preprocessing, register_pair
 
 
@@ -279,13 +286,6 @@ class Inception(nn.Module):
         f'images of {height}x{width} pixels leave nothing behind the last stage; use at least '
         f'{least}x{least}.'
       )
-
-
-def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
-  """`published` of a network that is in one table: top-1 and top-5 errors, or top-1, 3 and 5."""
-  ranks = (1, 5) if len(top) == 2 else (1, 3, 5)
-  found = {f'top{rank}_error': error for rank, error in zip(ranks, top, strict=True)}
-  return {table: found, **others}
 
 
 def strided(features: int) -> Conv:

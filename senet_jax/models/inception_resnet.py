@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from senet_jax import errors
 from senet_jax.layers import SEConfig, conv
-from senet_jax.models.common import IMAGENET, check_se, gated, se_of_stage
+from senet_jax.models.common import IMAGENET, check_se, figures, gated, se_of_stage
 from senet_jax.models.inception import (
   STAGES,
   Branches,
@@ -20,7 +20,6 @@ from senet_jax.models.inception import (
   Inception,
   InceptionModule,
   Layers,
-  figures,
   inception_a,
   strided,
   v3_stem,

@@ -7,7 +7,7 @@ few places: these are the report's.
 
 from typing import Any
 
-from senet_jax.models.common import IMAGENET
+from senet_jax.models.common import IMAGENET, figures, top_errors
 from senet_jax.models.registry import Preprocessing, register, register_pair
 from senet_jax.models.resnet import ResNet
 
@@ -15,14 +15,8 @@ from senet_jax.models.resnet import ResNet
 _OF_BOTTLENECKS = ('stride_in', 'groups', 'group_width', 'halve_first')
 
 
-def _errors(*top: float) -> dict[str, float]:
-  """Errors of a row: top-1, top-5; or top-1, top-3, top-5."""
-  ranks = {1: (1,), 2: (1, 5), 3: (1, 3, 5)}[len(top)]
-  return {f'top{rank}_error': error for rank, error in zip(ranks, top, strict=True)}
-
-
 def _table_2(top1: float, top5: float, gflops: float) -> dict[str, Any]:
-  return {'table_2': _errors(top1, top5), 'gflops': gflops}
+  return figures('table_2', top1, top5, gflops=gflops)
 
 
 def _register_imagenet() -> None:
@@ -75,9 +69,9 @@ def _register_senet154() -> None:
     se=True,
     paper='tables 8 and 9, SENet-154; appendix',
     published={
-      'table_8': _errors(18.68, 4.47),
-      'table_8_320': _errors(17.28, 3.79),
-      'table_9': _errors(16.88, 3.58),
+      'table_8': top_errors(18.68, 4.47),
+      'table_8_320': top_errors(17.28, 3.79),
+      'table_9': top_errors(16.88, 3.58),
     },
     **IMAGENET,
   )
@@ -112,8 +106,8 @@ def _register_cifar() -> None:
       image_size=32,
       num_classes=10,
       preprocessing=Preprocessing(),
-      published={k: _errors(v) for k, v in published.items()},
-      se_published={k: _errors(v) for k, v in se_published.items()},
+      published={k: top_errors(v) for k, v in published.items()},
+      se_published={k: top_errors(v) for k, v in se_published.items()},
     )
 
 
@@ -153,8 +147,8 @@ def _register_student() -> None:
       num_classes=num_classes,
       # Pixels as they are, from 0 to 255.
       preprocessing=Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-      published={k: _errors(*v) for k, v in zip(tables, errors, strict=True)},
-      se_published={k: _errors(*v) for k, v in zip(tables, se_errors, strict=True)},
+      published={k: top_errors(*v) for k, v in zip(tables, errors, strict=True)},
+      se_published={k: top_errors(*v) for k, v in zip(tables, se_errors, strict=True)},
       bn_epsilon=1e-3,
     )
 
