@@ -34,3 +34,9 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   choices = f' (allowed: {", ".join(map(str, allowed))})' if len(allowed) <= _LISTED else ''
   problem = f'{field}={given!r} is unknown{guess}{choices}'
   raise UserError(f'{problem}{"" if problem.endswith("?") else "."} {hint}'.rstrip())
+
+
+def closest_first(given: str, names: Iterable[str]) -> list[str]:
+  """All of `names`, those that are most like `given` first."""
+  names = list(names)
+  return difflib.get_close_matches(given, names, n=max(len(names), 1), cutoff=0.0)

@@ -52,7 +52,6 @@ MISTAKES = {
   ),
   'se_squeeze': (['--config.model.se.squeeze=mean'], r"squeeze='mean' is unknown.*avg, max, none"),
   'se_stage': (['--config.model.se.stages=(2,7)'], r'stages=7 is unknown'),
-  'fused': (['--config.model.se.fused=True'], r'fused=True is not built yet; use auto or False'),
   'schedule': (['--config.schedule.name=exp'], r"schedule\.name='exp' is unknown"),
   'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must be at least 0'),
   'infinite': (['--config.epochs=inf'], r'epochs=inf must be a finite number'),

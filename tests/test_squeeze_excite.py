@@ -340,7 +340,6 @@ def test_positions_with_constant_gates():
     ({'ratio': 0}, r'^model\.se\.ratio=0 must be an integer of at least 1'),
     ({'ratio': 2.5}, r'^model\.se\.ratio=2\.5 must be an integer'),
     ({'stages': (3, 6)}, r"^model\.se\.stages=6 is unknown.*allowed: 2, 3, 4, 5\).*'all'"),
-    ({'fused': True}, r'^model\.se\.fused=True is not built yet'),
   ],
 )
 def test_bad_options(options, message):

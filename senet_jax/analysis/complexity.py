@@ -158,7 +158,8 @@ def layer_table(model: nn.Module, image_size: int, batch: int = 1) -> list[Layer
 def count_macs(function: Callable, *arguments) -> int:
   """Multiply-adds of the convolutions and matrix products of `function(*arguments)`.
 
-  Loops count as often as they run, of the branches of a conditional the most expensive.
+  Loops count as often as they run, of the branches of a conditional the most expensive; of forms
+  for several platforms the default one.
 
   Args:
     function: traceable by JAX.
@@ -202,6 +203,9 @@ def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
     branches = [_macs(sub, inner) for sub in jex.jaxprs_in_params(eqn.params)]
     primitive = eqn.primitive.name
     if primitive == 'cond':
+      platforms = eqn.params.get('branches_platforms') or ()
+      if None in platforms:
+        branches = [branches[platforms.index(None)]]
       counts.update(max(branches, key=collections.Counter.total))
       continue
     if primitive == 'while' and any(branches):

@@ -23,9 +23,11 @@ _MILLION, _BILLION = 10**6, 10**9
 # What the last digit of the printed parameters is worth.
 _PARAMS_DIGIT = _MILLION // 10
 _DEFAULT = vars(SEConfig())
-# Operations on each output element of a unit that the paper may count (addition, squeeze, scale).
-# VGG and MobileNet leave no doubt about the squeeze; no choice of them fits all residual networks.
-_ELEMENTWISE = (1, 2, 3)
+# The paper prints several times the multiply-adds of SE's layers for these: it counts the squeeze.
+# No choice of elementwise operations (addition, squeeze, scale) fits all residual networks.
+_WITH_SQUEEZE = ('se_vgg16_bn', 'se_mobilenet_v1')
+# Relative; what the paper counts besides convolutions and fully connected layers is less.
+_NEAR = 0.005
 
 _UNEXPLAINED_MACS = {
   'inception_resnet_v2': 'MACs unexplained: no known definition has as many',
@@ -44,7 +46,7 @@ class Row:
     se: its SE blocks, or None.
     params: as printed, or None.
     macs: as printed, or None.
-    remark: what fits `params`, where it is particular to the row.
+    remark: why `params` differs, where it is particular to the row.
   """
 
   table: int
@@ -74,7 +76,7 @@ class Comparison:
     row: the paper's.
     image_size: that the multiply-adds are for, in pixels.
     cost: counted.
-    reasons: what fits the printed figures that the counted ones do not round to.
+    reasons: why the counted figures do not round to the printed ones, as far as it is known.
   """
 
   row: Row
@@ -91,6 +93,20 @@ class Comparison:
   def macs_deviation_percent(self) -> float | None:
     """Of the multiply-adds counted from those printed."""
     return _deviation(self.cost.macs, self.row.macs)
+
+  @property
+  def equation_5_reason(self) -> str:
+    """Why the weights of the SE blocks are not those of equation 5; empty where they are."""
+    ratio = self.row.se.ratio if self.row.se else 1
+    cut = {
+      layer.output[-1]: None
+      for layer in self.cost.layers
+      if layer.se and layer.path.endswith('fc2') and layer.output[-1] % ratio
+    }
+    return '; '.join(
+      f'{channels} channels have {channels // ratio} hidden units for {channels / ratio:g}'
+      for channels in cut
+    )
 
 
 def rows() -> list[Row]:
@@ -110,7 +126,7 @@ def compare(row: Row) -> Comparison:
   model = create_model(row.model, se=row.se)
   image_size = model_info(row.model).image_size
   cost = _complexity(model, image_size)
-  reasons = [_params_reason(row, cost), _macs_reason(row, cost, image_size)]
+  reasons = [_params_reason(row, cost), _macs_reason(row, cost)]
   return Comparison(row, image_size, cost, tuple(filter(None, reasons)))
 
 
@@ -176,17 +192,15 @@ def _params_reason(row: Row, cost: complexity_lib.Complexity) -> str:
   return row.remark or 'parameters unexplained'
 
 
-def _macs_reason(row: Row, cost: complexity_lib.Complexity, image_size: int) -> str:
+def _macs_reason(row: Row, cost: complexity_lib.Complexity) -> str:
   digit = _MILLION if row.in_millions else _BILLION // 100
   if row.macs is None or _rounded(cost.macs, digit) == row.macs:
     return ''
-  # What SE would squeeze are the outputs of the units.
-  twin = cost if row.se else _complexity(create_model(row.model, se=SEConfig()), image_size)
-  for times in _ELEMENTWISE:
-    if _rounded(cost.macs + times * twin.squeezed_elements, digit) == row.macs:
-      if times > 1:
-        return f'MACs with {times} operations on each output element of a unit'
-      return f'MACs with the {"squeeze" if row.se else "additions of branches"}'
+  squeezed = _rounded(cost.macs + cost.squeezed_elements, digit) == row.macs
+  if row.model in _WITH_SQUEEZE and squeezed:
+    return 'MACs with the squeeze'
+  if abs(cost.macs / row.macs - 1) < _NEAR:
+    return "within 0.5 %; the paper's convention is not determinable"
   return _UNEXPLAINED_MACS.get(row.model.removeprefix('se_'), 'MACs unexplained')
 
 

@@ -67,12 +67,15 @@ def _model() -> ConfigDict:
   c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad, strided_3x3, …
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
+  c.scan_blocks = config_dict.placeholder(bool)  # loops over equal units; not for CPU
   c.branch_relu = config_dict.placeholder(bool)  # a ReLU behind the last BN of a residual unit too
+  c.depths = config_dict.placeholder(tuple)  # units of each stage
   c.width = config_dict.placeholder(int)  # channels of the stem
   c.activation = config_dict.placeholder(str)  # of MobileNet: relu, relu6
   c.aux = config_dict.placeholder(bool)  # an auxiliary head in training
   c.dropout = config_dict.placeholder(float)  # share of units dropped in front of the last layer
-  c.conv_bias = config_dict.placeholder(bool)  # of VGG: biases beside BN
+  c.conv_bias = config_dict.placeholder(bool)  # of VGG, Inception: biases beside BN
+  c.head = config_dict.placeholder(str)  # of VGG, on maps other than 7x7: adaptive, sliding
   c.count_padding = config_dict.placeholder(bool)  # of Inception: average pooling counts padding
   c.se_mixed = config_dict.placeholder(bool)  # of Inception-ResNet: SE in its mixed modules too
   c.bottleneck_of = config_dict.placeholder(str)  # of ShuffleNet, a quarter of: unit, branch

@@ -2,7 +2,7 @@
 
 from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
-from senet_jax.layers.normalization import BatchNorm, BatchNormConfig
+from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, Normalized, computed
 from senet_jax.layers.pooling import avg_pool, max_pool
 from senet_jax.layers.shake import shake
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite, excitations
@@ -11,11 +11,13 @@ __all__ = [
   'HEAD',
   'BatchNorm',
   'BatchNormConfig',
+  'Normalized',
   'SEConfig',
   'SqueezeExcite',
   'add_squeeze_excite',
   'avg_pool',
   'classifier',
+  'computed',
   'conv',
   'depthwise_conv',
   'excitations',

@@ -3,24 +3,24 @@
 import dataclasses
 import fnmatch
 import itertools
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from flax import linen as nn, traverse_util
 from flax.core import Scope, freeze
 
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, closest_first
+from senet_jax.layers.normalization import Normalized
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
 
 _Path = tuple[str, ...]
 
 # Of an SE block, inside the module that it is behind.
 _NAME = 'se'
-# An error lists more paths than this without their numbers.
-_LISTED = 40
+# An error lists more paths than this in the order of their likeness to the pattern.
+_SORTED = 40
 _PAPERS = SEConfig()
 
 
@@ -36,21 +36,28 @@ def add_squeeze_excite(
   variables of `module` stay where they are: a checkpoint of it lacks the `se` entries and no more.
   Transformations inside it (`nn.remat`, `nn.jit`, `nn.scan`, …) stay too; parameters of blocks
   under `nn.scan` are stacked like the others there, and `nn.jit` compiles anew at every call, so
-  that `jax.jit` belongs around all of it.
+  that `jax.jit` belongs around all of it. Inside another module's `@nn.compact` method, which would
+  take `Net()` for a submodule of its own:
+
+    x = add_squeeze_excite(Net(parent=None), 'Block_*', SEConfig(ratio=8))(x, train=train)
 
   Args:
     module: any that is not bound; the result passes the arguments of `__call__` on, and has no
       other methods.
-    where: a pattern, or several, for the paths of the submodules from `module` on, as the variables
-      have them. A pattern has a part for each name, as in fnmatch, so that `*` does not cross a
-      `/`; the part `**` is for any number of names, none included. `module` itself and what is in
-      SE blocks never match.
+    where: an fnmatch pattern, or several, for the paths of the submodules from `module` on, as the
+      variables have them. Part by part `*` does not cross a `/`, and the part `**` is for any
+      number of names, none included. A pattern that fits only the path as a whole matches too if
+      its last part fits the submodule's own name: `*bn3` finds `stage2_block1/bn3`, and `Block_*`
+      does not reach into `Block_0/BatchNorm_0`. The last part `*`, which fits every name, is for
+      one level only: `*` alone is for the outermost submodules. `module` itself and what is in SE
+      blocks never match.
     se: options of these blocks; add blocks with others by another call.
 
   Returns:
-    A module whose `init` raises UserError if a pattern matches no submodule that is called; `init`
-    and `apply` do if what a matched one returns is not one array `[N, H, W, C]`, or if it has an SE
-    block or another entry `se` already. `excitations` finds the gates.
+    A module whose `init` and `apply` raise UserError if a pattern matches no submodule that is
+    called or has its block in the variables, if what a matched one returns is not one array
+    `[N, ..., C]` of three axes or more, or if it has an SE block or another entry `se` already.
+    `excitations` finds the gates.
 
   Raises:
     UserError: an argument is not as above.
@@ -87,16 +94,24 @@ class _Rule:
 
   def matches(self, path: _Path) -> bool:
     """Whether it is for the submodule at `path`."""
-    return any(_matches(pattern.split('/'), path) for pattern in self.where)
+    return any(_matches(pattern, path) for pattern in self.where)
 
 
-def _matches(pattern: Sequence[str], path: _Path) -> bool:
-  if not pattern:
+def _matches(pattern: str, path: _Path) -> bool:
+  parts = pattern.split('/')
+  fits = fnmatch.fnmatchcase
+  return _matches_parts(parts, path) or (
+    parts[-1] != '*' and fits('/'.join(path), pattern) and fits(path[-1], parts[-1])
+  )
+
+
+def _matches_parts(parts: Sequence[str], path: _Path) -> bool:
+  if not parts:
     return not path
-  first, *others = pattern
+  first, *others = parts
   if first == '**':
-    return any(_matches(others, path[i:]) for i in range(len(path) + 1))
-  return bool(path) and fnmatch.fnmatchcase(path[0], first) and _matches(others, path[1:])
+    return any(_matches_parts(others, path[i:]) for i in range(len(path) + 1))
+  return bool(path) and fnmatch.fnmatchcase(path[0], first) and _matches_parts(others, path[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +156,7 @@ class SqueezeExcited(nn.Module):
     """Calls the module."""
     with nn.intercept_methods(self._interceptor):
       output = self._module(*args, **kwargs)
-    if self.is_initializing():
-      self._interceptor.check_matches()
+    self._interceptor.check_matches(self._module.variables.get('params', {}))
     return output
 
 
@@ -174,33 +188,34 @@ class _Interceptor:
     matching = [rule.se for rule in self._rules if rule.matches(path)]
     return self._gate(output, matching, module.scope, path) if matching else output
 
-  def _gate(self, x: Any, matching: list[SEConfig], scope: Scope, path: _Path) -> jax.Array:
+  def _gate(self, x: Any, matching: list[SEConfig], scope: Scope, path: _Path) -> Any:
     name = '/'.join(path)
     # Modules may be called several times, and then share the block too.
     if len(matching) > 1 or (_NAME in scope.reservations and path not in self._gated):
       raise UserError(f'{name} has an entry {_NAME!r} already; it cannot have another one.')
-    if getattr(x, 'ndim', None) != 4:
+    if getattr(x, 'ndim', 0) < 3 and not isinstance(x, Normalized):
       returned = jax.tree.map(lambda leaf: list(jnp.shape(leaf)), x)
       raise UserError(
-        f'{name} returns {returned}, and an SE block needs one array [N, H, W, C]; change `where`.'
+        f'{name} returns {returned}, and an SE block needs one array [N, ..., C] of three axes or '
+        'more; change `where`.'
       )
     self._gated.add(path)
     # The transformations around the submodule see its own scope and what is pushed from there.
     return SqueezeExcite(matching[0], name=_NAME, parent=scope.push(_NAME, reuse=True))(x)
 
-  def check_matches(self) -> None:
-    """Raises UserError if a pattern has matched nothing."""
+  def check_matches(self, params: Mapping) -> None:
+    """Raises UserError if a pattern has matched nothing, and `params` have no block for it."""
+    # An evaluation may leave out what training calls.
+    kept = {
+      path[:i]
+      for path in traverse_util.flatten_dict(params)
+      for i, name in enumerate(path)
+      if i and name == _NAME
+    }
     for pattern in (pattern for rule in self._rules for pattern in rule.where):
-      if not any(_matches(pattern.split('/'), path) for path in self._gated):
+      if not any(_matches(pattern, path) for path in self._gated | kept):
+        names = sorted(map('/'.join, self._called))
+        names = closest_first(pattern, names) if len(names) > _SORTED else names
         raise UserError(
-          f'where={pattern!r} matches no submodule that is called; there are '
-          f'{_listed(self._called)}.'
+          f'where={pattern!r} matches no submodule that is called; there are {", ".join(names)}.'
         )
-
-
-def _listed(paths: set[_Path]) -> str:
-  """The paths or, where they are many, patterns for them, without numbers."""
-  names = sorted(map('/'.join, paths))
-  if len(names) > _LISTED:
-    names = sorted({re.sub(r'\d+', '*', name) for name in names})
-  return ', '.join(names)

@@ -2,6 +2,8 @@
 
 from flax import linen as nn
 
+from senet_jax.layers.cpu_conv import conv_general_dilated
+
 # Variance 2 / (kh * kw * C_out), as in the training code of ResNet, ResNeXt, Shake-Shake and the
 # pre-activation networks; for stride 1 and equal widths it is the 2 / fan_in of He et al. 2015.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -43,6 +45,7 @@ def conv(
     strides=(stride, stride),
     padding=padding,
     feature_group_count=groups,
+    conv_general_dilated=conv_general_dilated,
     **options,
   )
 

@@ -1,10 +1,18 @@
-"""Batch normalisation whose statistics have a named scope."""
+"""Batch normalisation whose statistics have a named scope, fused with what follows it.
+
+A unit of a residual network ends in BN, squeeze-and-excitation, an addition and ReLU. Written one
+after the other they read the map several times. Here BN gives a `Normalized`, a map that is not
+computed yet; SE takes its squeeze from the sums that BN has taken and multiplies the scale and
+shift of each channel; `computed` writes the map once.
+"""
 
 import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from flax import linen as nn, struct
 
 from senet_jax import errors
 from senet_jax.runtime import DATA_AXIS
@@ -52,26 +60,173 @@ class BatchNormConfig:
     return '/'.join(path).startswith(self.frozen)
 
 
+class Normalized(struct.PyTreeNode):
+  """A normalised map that is not computed yet: `(x - center)·scale + shift`.
+
+  Attributes:
+    x: `[N, H, W, C]`, what is normalised.
+    center: `[C]` float32, a constant near the mean of `x`.
+    scale: `[N, 1, 1, C]`, or `[1, 1, 1, C]` for all images; float32.
+    shift: of the shape of `scale`, float32.
+    image_mean: `[N, 1, 1, C]` float32, the mean of `x - center` over each image, or None.
+    dtype: of the map.
+  """
+
+  x: jax.Array
+  center: jax.Array
+  scale: jax.Array
+  shift: jax.Array
+  image_mean: jax.Array | None
+  dtype: jnp.dtype = struct.field(pytree_node=False)
+
+  def mean(self) -> jax.Array:
+    """The map's mean over each image, `[N, 1, 1, C]` float32, by the linearity of the mean."""
+    return self.image_mean * self.scale + self.shift
+
+  def times(self, gate: jax.Array) -> 'Normalized':
+    """This map with each channel of an image multiplied by `gate` `[N, 1, 1, C]` float32."""
+    return self.replace(scale=self.scale * gate, shift=self.shift * gate)
+
+
+def computed(
+  y: jax.Array | Normalized, residual: jax.Array | None = None, *, relu: bool = False
+) -> jax.Array:
+  """A map, plus another one, and ReLU of that; for a `Normalized` in one pass, with its gradient.
+
+  Args:
+    y: `[N, H, W, C]`.
+    residual: of the shape and dtype of `y`, or None.
+    relu: whether to take the ReLU.
+
+  Returns:
+    `[N, H, W, C]` of the dtype of `y`.
+  """
+  if isinstance(y, Normalized):
+    return _computed(y.x, y.center, y.scale, y.shift, residual, relu, y.dtype)
+  y = y if residual is None else residual + y
+  return nn.relu(y) if relu else y
+
+
+def _affine(x, center, scale, shift) -> jax.Array:
+  """`(x - center)·scale + shift`, float32, in the form that moves the fewest bytes."""
+  return x.astype(jnp.float32) * scale + (shift - center * scale)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _computed(x, center, scale, shift, residual, relu: bool, dtype) -> jax.Array:
+  y = _affine(x, center, scale, shift)
+  if residual is not None:
+    # Lest XLA computes the units before this one again, from their convolutions.
+    y += _kept_apart_on_gpu(residual).astype(jnp.float32)
+  return (jnp.maximum(y, 0) if relu else y).astype(dtype)
+
+
+def _computed_forward(x, center, scale, shift, residual, relu, dtype):
+  y = _computed(x, center, scale, shift, residual, relu, dtype)
+  # The next layer keeps `y` anyway. Without a residual, ReLU's mask follows from `x`, which the
+  # gradient of `scale` needs too.
+  output = y if relu and residual is not None else None
+  return y, (x, center, scale, shift, output, residual is not None)
+
+
+def _computed_backward(relu, dtype, saved, dy):
+  """Two passes over `x` and `dy`: for the gradients of `scale` and `shift`, and for that of `x`.
+
+  The first takes sums of `x - center`: sums of `x` would lose digits where |mean| >> std.
+  """
+  del dtype
+  x, center, scale, shift, y, has_residual = saved
+
+  def masked(scale, shift):
+    if not relu:
+      return dy.astype(jnp.float32)
+    active = _affine(x, center, scale, shift) if y is None else y
+    return jnp.where(active > 0, dy, 0).astype(jnp.float32)
+
+  # Each pass has a mask of its own, lest XLA for GPU writes the masked `dy` to memory in between.
+  scale_again, shift_again = _kept_apart_on_gpu((scale, shift))
+  g = masked(scale_again, shift_again)
+  axes = (1, 2) if scale.shape[0] == x.shape[0] else (0, 1, 2)
+  dscale, dshift = _sums(g * (x.astype(jnp.float32) - center), g, axes)
+  scale_again, shift_again = _kept_apart_on_gpu((scale_again, shift_again))
+  g = masked(scale_again, shift_again)
+  dresidual = g.astype(dy.dtype) if has_residual else None
+  return (g * scale).astype(x.dtype), None, dscale, dshift, dresidual
+
+
+_computed.defvjp(_computed_forward, _computed_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _moments(x, center, axes) -> tuple[jax.Array, jax.Array]:
+  """Means of `x - center` and of its square over `axes`, which stay with size 1; float32."""
+  x = x.astype(jnp.float32) - center
+  return x.mean(axes, keepdims=True), (x * x).mean(axes, keepdims=True)
+
+
+def _moments_forward(x, center, axes):
+  return _moments(x, center, axes), (x, center)
+
+
+def _moments_backward(axes, saved, cotangents):
+  """As autodiff's, but from `x` as it is: in a loop, a float32 copy would be kept for each turn."""
+  x, center = saved
+  dmean, dsquare = cotangents
+  count = math.prod(x.shape[axis] for axis in axes)
+  dx = (dmean + 2 * (x.astype(jnp.float32) - center) * dsquare) / count
+  return dx.astype(x.dtype), None
+
+
+_moments.defvjp(_moments_forward, _moments_backward)
+
+
+def _kept_apart_on_gpu(arrays):
+  """`arrays`, which XLA for GPU takes for others; on TPU that would cost bytes."""
+  identity = lambda arrays: arrays  # noqa: E731
+  return jax.lax.platform_dependent(
+    arrays, cuda=jax.lax.optimization_barrier, rocm=jax.lax.optimization_barrier, default=identity
+  )
+
+
+def _sums(a, b, axes) -> tuple[jax.Array, jax.Array]:
+  """Sums of two arrays over `axes`, which stay with size 1; on GPU in one reduction, one kernel."""
+
+  def together(a, b):
+    add = lambda x, y: (x[0] + y[0], x[1] + y[1])  # noqa: E731
+    sums = jax.lax.reduce((a, b), (jnp.float32(0), jnp.float32(0)), add, axes)
+    return tuple(jnp.expand_dims(total, axes) for total in sums)
+
+  def apart(a, b):
+    return a.sum(axes, keepdims=True), b.sum(axes, keepdims=True)
+
+  return jax.lax.platform_dependent(a, b, cuda=together, rocm=together, default=apart)
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over `[N, H, W]`, statistics and arithmetic in float32.
 
   Statistics come from sums of `x - c` and `(x - c)²` with `c` the running mean: one pass over `x`,
   yet, unlike plain sums of squares, no loss of digits where |mean| >> std, once the running mean is
-  near. The running variance is
-  the biased one, as in Flax (PyTorch and Caffe store the unbiased one).
+  near. The running variance is the biased one, as in Flax (PyTorch and Caffe store the unbiased
+  one).
 
   Attributes:
     bn: the options.
     dtype: of the output.
     scale_init: initialiser of the scale γ.
+    lazy: return a `Normalized`.
+    image_means: return a `Normalized` with the means of the images, from which SE takes its
+      squeeze; the statistics come from sums over each image then.
   """
 
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
   scale_init: nn.initializers.Initializer = nn.initializers.ones
+  lazy: bool = False
+  image_means: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array | Normalized:
     """Normalises `x` `[N, H, W, C]`; returns `[N, H, W, C]` of `self.dtype`.
 
     Raises:
@@ -82,43 +237,58 @@ class BatchNorm(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
     running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
-    x = x.astype(jnp.float32)
+    center = jax.lax.stop_gradient(running_mean.value)
+
+    image_mean = None
     if not train or self.bn.is_frozen(self.path):
-      return self._normalize(x, running_mean.value, running_var.value, scale, bias)
-
-    shape = x.shape
-    grouped = self._groups(x)
-    mean, var = self._statistics(grouped, running_mean.value)
-    if not self.is_initializing():
-      keep = self.bn.momentum
-      running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean((0, 1, 2, 3))
-      running_var.value = keep * running_var.value + (1 - keep) * var.mean((0, 1, 2, 3))
-    return self._normalize(grouped, mean, var, scale, bias).reshape(shape)
-
-  def _groups(self, x: jax.Array) -> jax.Array:
-    """`[G, N / G, H, W, C]`: the groups of images that share statistics on this device."""
-    n = x.shape[0]
-    size = self.bn.ghost_size if self.bn.scope == 'ghost' else n
-    if self.bn.scope == 'ghost' and n % size:
-      if self.is_initializing():
-        size = n
-      else:
-        raise errors.UserError(
-          f'bn.ghost_size={size} does not divide the {n} images a device has of each batch; '
-          'change bn.ghost_size or batch_size.'
+      mean, var = jnp.zeros((1, 1, 1, channels)), running_var.value
+      if self.image_means:
+        image_mean = (x.astype(jnp.float32) - center).mean((1, 2), keepdims=True)
+    else:
+      mean, var, image_mean = self._statistics(x, center)
+      if not self.is_initializing():
+        keep = self.bn.momentum
+        running_mean.value = keep * running_mean.value + (1 - keep) * (
+          center + mean.mean((0, 1, 2))
         )
-    return x.reshape(n // size, size, *x.shape[1:])
+        running_var.value = keep * running_var.value + (1 - keep) * var.mean((0, 1, 2))
+    scale = jnp.broadcast_to(jax.lax.rsqrt(var + self.bn.epsilon) * scale, mean.shape)
+    normalized = Normalized(x, center, scale, bias - mean * scale, image_mean, self.dtype)
+    return normalized if self.lazy or self.image_means else computed(normalized)
 
-  def _statistics(self, x: jax.Array, center: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance, each `[G, 1, 1, 1, C]`, of `x` `[G, N, H, W, C]`."""
-    center = jax.lax.stop_gradient(center)
-    x = x - center
-    sums = jnp.stack([x.mean((1, 2, 3), keepdims=True), (x * x).mean((1, 2, 3), keepdims=True)])
+  def _statistics(
+    self, x: jax.Array, center: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Mean of `x - center` and biased variance, and the mean over each image if it is wanted.
+
+    The first two are `[1, 1, 1, C]`, or `[N, 1, 1, C]` with the same numbers for the images of a
+    group; the last is `[N, 1, 1, C]`.
+    """
+    n, grouped = x.shape[0], self.bn.scope == 'ghost'
+    by_image = self.image_means or grouped
+    axes = (1, 2) if by_image else (0, 1, 2)
+    mean, square = _moments(x, center, axes)
+    image_mean = mean if self.image_means else None
+    if by_image:
+      size = self._group_size(n)
+      sums = jnp.stack([mean, square]).reshape(2, n // size, size, 1, 1, -1)
+      mean, square = sums.mean(2)
     # Under `init` there is no mesh; its output is thrown away.
     if self.bn.scope == 'global' and not self.is_initializing():
-      sums = jax.lax.pmean(sums, self.bn.axis_name)
-    mean, mean_of_squares = sums
-    return center + mean, jnp.maximum(mean_of_squares - mean * mean, 0.0)
+      mean, square = jax.lax.pmean(jnp.stack([mean, square]), self.bn.axis_name)
+    var = jnp.maximum(square - mean * mean, 0.0)
+    if grouped:
+      mean, var = jnp.repeat(mean, size, 0), jnp.repeat(var, size, 0)
+    return mean, var, image_mean
 
-  def _normalize(self, x, mean, var, scale, bias) -> jax.Array:
-    return ((x - mean) * (jax.lax.rsqrt(var + self.bn.epsilon) * scale) + bias).astype(self.dtype)
+  def _group_size(self, n: int) -> int:
+    """How many of the `n` images of this device share statistics."""
+    size = self.bn.ghost_size if self.bn.scope == 'ghost' else n
+    if n % size:
+      if self.is_initializing():
+        return n
+      raise errors.UserError(
+        f'bn.ghost_size={size} does not divide the {n} images a device has of each batch; '
+        'change bn.ghost_size or batch_size.'
+      )
+    return size

@@ -27,11 +27,13 @@ def shake(
     The mix, of the shape and dtype of `a`.
 
   Raises:
-    UserError: `backward` is unknown.
+    UserError: `backward` is unknown, or training has no `rng`.
   """
   errors.one_of('model.backward', backward, BACKWARDS)
   if not train:
     return 0.5 * (a + b)
+  if rng is None:
+    raise errors.UserError('shake draws coefficients in training: rng=None must be a key.')
   forward_rng, backward_rng = jax.random.split(rng)
   shape = (a.shape[0], *(1,) * (a.ndim - 1))
   alpha = jax.random.uniform(forward_rng, shape)

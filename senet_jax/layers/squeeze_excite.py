@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
+from senet_jax.layers.normalization import Normalized, computed
 
 POSITIONS = ('standard', 'pre', 'post', 'identity', 'conv3x3')
 SQUEEZES = {'avg': jnp.mean, 'max': jnp.max, 'none': None}
@@ -29,8 +30,9 @@ class SEConfig:
     position: where the block sits in a residual unit (section 6.5, figure 5): `standard`, `pre`,
       `post`, `identity`, or `conv3x3` (SE_3x3, after the 3x3 convolution of a bottleneck).
     stages: `all`, or a stage or several, numbered 2..5 as in the paper (section 6.4).
-    fused: take the squeeze from the statistics that BatchNorm takes; `auto` decides by platform.
-      It never changes the variables.
+    fused: take the squeeze from the statistics that BatchNorm takes, where SE directly follows it
+      and squeezes by the average: `auto` and True do, on every platform; False writes BN and SE one
+      after the other, as the textbooks do. It never changes the variables.
     hidden_divisor: the bottleneck's width is rounded to a multiple of this, to one at least; timm's
       SE networks have 8.
 
@@ -56,14 +58,17 @@ class SEConfig:
     errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
     errors.one_of('model.se.position', self.position, POSITIONS)
     errors.one_of('model.se.fused', self.fused, ('auto', True, False))
-    if self.fused is True:
-      raise errors.UserError('model.se.fused=True is not built yet; use auto or False.')
     errors.one_of('model.se.use_bias', self.use_bias, (True, False))
     if self.stages != 'all':
       stages = (self.stages,) if isinstance(self.stages, int | str) else tuple(self.stages)
       for stage in stages:
         errors.one_of('model.se.stages', stage, range(2, 6), "Give some of these, or 'all'.")
       object.__setattr__(self, 'stages', stages)
+
+  @property
+  def uses_image_means(self) -> bool:
+    """Whether the block can take its squeeze from the means of images that BN gives it."""
+    return bool(self.fused) and self.squeeze == 'avg'
 
   def in_stage(self, stage: int) -> bool:
     """Whether stage `stage` (2..5) has SE blocks."""
@@ -84,16 +89,26 @@ class SqueezeExcite(nn.Module):
   se: SEConfig = SEConfig()
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Gates `x` `[N, H, W, C]` of any float dtype; returns the same shape and dtype."""
+  def __call__(self, x: jax.Array | Normalized) -> jax.Array | Normalized:
+    """Gates `x` `[N, …, C]` of any float dtype; returns the same shape and dtype.
+
+    A `Normalized` that knows the means of its images stays uncomputed.
+    """
+    if isinstance(x, Normalized):
+      if self.se.squeeze == 'avg' and x.image_mean is not None:
+        return x.times(self.gate(x.mean()))
+      x = computed(x)
     squeeze = SQUEEZES[self.se.squeeze]
     squeezed = x.astype(jnp.float32)
     if squeeze is not None:
-      squeezed = squeeze(squeezed, axis=(1, 2), keepdims=True)
+      squeezed = squeeze(squeezed, axis=tuple(range(1, x.ndim - 1)), keepdims=True)
     return x * self.gate(squeezed).astype(x.dtype)
 
   def gate(self, squeezed: jax.Array) -> jax.Array:
-    """The excitation of equation 3: `[N, 1, 1, C]` (`[N, H, W, C]` for NoSqueeze), float32."""
+    """The excitation of equation 3, float32, of the shape of `squeezed` `[N, 1, …, 1, C]`.
+
+    NoSqueeze has `[N, …, C]`.
+    """
     channels = squeezed.shape[-1]
     hidden = channels // self.se.ratio
     if not hidden:
@@ -107,7 +122,11 @@ class SqueezeExcite(nn.Module):
     fc1 = nn.Dense(hidden, self.se.use_bias, kernel_init=nn.initializers.he_normal(), name='fc1')
     fc2 = nn.Dense(channels, self.se.use_bias, name='fc2')
     gate = EXCITATIONS[self.se.excitation](fc2(nn.relu(fc1(squeezed))))
-    self.sow('intermediates', 'excitation', gate if self.se.squeeze == 'none' else gate[:, 0, 0])
+    self.sow(
+      'intermediates',
+      'excitation',
+      gate if self.se.squeeze == 'none' else gate.reshape(-1, channels),
+    )
     return gate
 
 
@@ -121,7 +140,9 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
     `{'SE_4_6': gate, …}` (SE_stageID_blockID, blocks from 1) in network order, each float32
     `[N, C]`, or `[N, H, W, C]` for NoSqueeze. Those of the two branches of a unit are
     `SE_4_6_branch1` and `SE_4_6_branch2`; a gate outside a stage goes by its module path, and so do
-    several gates of one unit or branch.
+    several gates of one unit or branch. Later calls of a block that is called several times have
+    `#2`, `#3`, … behind. Under `nn.scan`, which needs `intermediates` among its `variable_axes`,
+    the gates of all turns are in one array, by its axis there.
   """
   found = {}
   for path, gates in jax.tree.flatten_with_path(
@@ -129,7 +150,8 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
   )[0]:
     keys = [str(getattr(p, 'key', p)) for p in path]
     if keys[-1] == 'excitation':
-      found['/'.join(keys[:-1])] = gates[-1]
+      for i, gate in enumerate(gates if isinstance(gates, tuple) else (gates,), start=1):
+        found['/'.join(keys[:-1]) + (f'#{i}' if i > 1 else '')] = gate
   uses = collections.Counter(map(_paper_name, found))
   names = {path: path if uses[_paper_name(path)] > 1 else _paper_name(path) for path in found}
   return {
@@ -139,7 +161,10 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
 
 def _paper_name(path: str) -> str:
   match = re.search(r'stage(\d+)_block(\d+)(?:/(branch\d+))?', path)
-  return '_'.join(['SE', *filter(None, match.groups())]) if match else path
+  if not match:
+    return path
+  repeated = path[path.index('#') :] if '#' in path else ''
+  return '_'.join(['SE', *filter(None, match.groups())]) + repeated
 
 
 def _natural(name: str) -> list:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from senet_jax import errors
-from senet_jax.layers import SEConfig, SqueezeExcite
+from senet_jax.layers import Normalized, SEConfig, SqueezeExcite
 from senet_jax.models.registry import Preprocessing
 
 # Image size, classes and preprocessing of the paper's ImageNet recipe (section 5.1: mean
@@ -29,7 +29,7 @@ def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
   return {table: top_errors(*top), **others}
 
 
-def gated(se: SEConfig | None, position: str, x: jax.Array) -> jax.Array:
+def gated(se: SEConfig | None, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
   """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`."""
   return SqueezeExcite(se, name='se')(x) if se is not None and se.position == position else x
 

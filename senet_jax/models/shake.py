@@ -17,6 +17,7 @@ from senet_jax.layers import (
   SEConfig,
   SqueezeExcite,
   classifier,
+  computed,
   conv,
   shake,
 )
@@ -32,8 +33,7 @@ class _Branch(ResidualBlock):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
-    norm = functools.partial(BatchNorm, self.bn, self.dtype)
-    return self._se('standard', self._post_branch(x, norm, train))
+    return computed(self._se('standard', self._post_branch(x, train)))
 
 
 class ShakeBlock(nn.Module):

@@ -300,16 +300,7 @@ class Run:
     if frozen not in self._programs:
       config = self.config
       model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
-      options = StepOptions(
-        label_smoothing=config.label_smoothing,
-        accumulate=config.optimizer.accumulate,
-        ema_decay=config.optimizer.ema_decay,
-        aux_weight=config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
-        seed=config.seed,
-        frozen=tuple(config.optimizer.frozen),
-        frozen_bn=frozen,
-        unroll=self.mesh.devices.flat[0].platform == 'cpu',
-      )
+      options = StepOptions.create(config, model, self.mesh, frozen_bn=frozen)
       step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
       program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
       inputs, _ = self.feed.inputs(self.step, 1)

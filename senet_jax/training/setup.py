@@ -123,19 +123,26 @@ def init_state(
   if variables is None:
     variables = init_variables(config, model, mesh)
 
-  def build(variables):
-    params = variables['params']
-    averaged = config.optimizer.ema_decay > 0
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      batch_stats=variables['batch_stats'],
-      opt_state=optimizer.init(trained(params, tuple(config.optimizer.frozen))),
-      ema=jax.tree.map(jnp.copy, variables) if averaged else None,
-      plateau=plateau.init(params) if plateau else None,
-    )
-
+  build = functools.partial(new_state, config, optimizer, plateau)
   return jax.jit(build, out_shardings=runtime.replicated(mesh))(variables)
+
+
+def new_state(
+  config: ConfigDict,
+  optimizer: optax.GradientTransformation,
+  plateau: optax.GradientTransformationExtraArgs | None,
+  variables: dict,
+) -> TrainState:
+  """The state before the first step, with `variables`."""
+  params = variables['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=variables['batch_stats'],
+    opt_state=optimizer.init(trained(params, tuple(config.optimizer.frozen))),
+    ema=jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay > 0 else None,
+    plateau=plateau.init(params) if plateau else None,
+  )
 
 
 def check_batch(config: ConfigDict, devices: int) -> None:

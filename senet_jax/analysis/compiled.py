@@ -1,0 +1,289 @@
+"""The real training step or evaluation of a configuration, compiled for any machine, and its costs.
+
+Nothing runs and no data is read: XLA compiles ahead of time for the devices of a `targets.Target`.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from senet_jax import runtime
+from senet_jax.analysis import hlo
+from senet_jax.analysis.complexity import count_macs
+from senet_jax.analysis.targets import Chip
+from senet_jax.data.preprocessing import TrainingTransform
+from senet_jax.errors import UserError
+from senet_jax.training import setup
+from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from senet_jax.training.step import StepOptions, train_program, train_step
+
+MODES = ('train', 'inference')
+# Steps of a made-up run, for schedules that need to know its length.
+_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled program.
+
+  Attributes:
+    compiled: as JAX returns it.
+    devices: how many it runs on.
+    batch_size: images of all of them.
+    flops: of the convolutions and matrix products of one device, as written; two a multiply-add.
+    trace_s: seconds that tracing and lowering took.
+    compile_s: seconds that XLA took.
+  """
+
+  compiled: jax.stages.Compiled
+  devices: int
+  batch_size: int
+  flops: int
+  trace_s: float
+  compile_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+  """Batches as a stream puts them on the devices."""
+
+  transform: TrainingTransform
+  input_spec = PartitionSpec(runtime.DATA_AXIS)
+
+  def batch(self, inputs, step):
+    """This device's share, as of the feeds of `senet_jax.data`."""
+    del step
+    images = self.transform.to_input(inputs['images'], inputs['epoch'], inputs['index'])
+    return {'images': images, 'labels': inputs['labels']}
+
+
+def compile_program(config: ConfigDict, devices: list, mode: str) -> Program:
+  """Compiles what a configuration runs most.
+
+  Args:
+    config: of the run; `batch_size` is that of all devices.
+    devices: of one kind.
+    mode: `train`, one step from uint8 images to new parameters; `inference`, the network from
+      float32 inputs to logits.
+
+  Raises:
+    UserError: the batch does not fit the devices, or the program not their memory.
+  """
+  mesh = jax.make_mesh(
+    (len(devices),), (runtime.DATA_AXIS,), (jax.sharding.AxisType.Auto,), devices=devices
+  )
+  runtime.per_device(config.batch_size, mesh.size)
+  start = time.perf_counter()
+  program, arguments = (_training if mode == 'train' else _inference)(config, mesh)
+  traced = program.trace(*arguments)
+  flops = 2 * count_macs(program, *arguments)
+  lowered = traced.lower()
+  traced_at = time.perf_counter()
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as e:
+    if 'RESOURCE_EXHAUSTED' not in str(e):
+      raise
+    used = re.search(r'Used (\S+) of (\S+) hbm', str(e))
+    sizes = f' (it needs {used[1]}B of {used[2]}B)' if used else ''
+    raise UserError(
+      f'config.batch_size={config.batch_size} does not fit the memory of {mesh.size} such '
+      f'devices{sizes}; use a smaller one.'
+    ) from e
+  compile_s = time.perf_counter() - traced_at
+  return Program(compiled, mesh.size, config.batch_size, flops, traced_at - start, compile_s)
+
+
+def _training(config: ConfigDict, mesh: Mesh):
+  setup.check_batch(config, mesh.size)
+  model = setup.build_model(config)
+  optimizer = make_optimizer(config, make_schedule(config, _STEPS, _STEPS / 10))
+  build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
+  state = jax.eval_shape(build, _variables(config, model))
+  batches = _Batches(TrainingTransform.create(config))
+  options = StepOptions.create(config, model, mesh)
+  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
+  n, shape = config.batch_size, batches.transform.plain.shape
+  inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
+  inputs['images'] = jax.ShapeDtypeStruct((n, *shape), jnp.uint8)
+  arguments = (
+    _placed(state, mesh, PartitionSpec()),
+    _placed(inputs, mesh, batches.input_spec),
+    _placed(jax.ShapeDtypeStruct((), jnp.int32), mesh, PartitionSpec()),
+  )
+  return train_program(step, batches, mesh, looped=False), arguments
+
+
+def _inference(config: ConfigDict, mesh: Mesh):
+  model, size = setup.build_model(config), setup.input_size(config)
+  share = PartitionSpec(runtime.DATA_AXIS)
+  program = runtime.data_parallel(
+    functools.partial(model.apply, train=False), mesh, (PartitionSpec(), share), share
+  )
+  images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
+  variables = _placed(_variables(config, model), mesh, PartitionSpec())
+  return program, (variables, _placed(images, mesh, share))
+
+
+def _variables(config: ConfigDict, model):
+  size = setup.input_size(config)
+  init = functools.partial(model.init, train=False)
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  return jax.eval_shape(init, jax.random.key(0), images)
+
+
+def _placed(tree, mesh: Mesh, spec: PartitionSpec):
+  sharding = NamedSharding(mesh, spec)
+  place = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # noqa: E731
+  return jax.tree.map(place, tree)
+
+
+def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
+  """What a program costs on each device.
+
+  Bytes are XLA's own count where it has one (TPU, CPU); for GPUs, those of `hlo.Module`. They are
+  what the program's kernels read and write, of which a part may be served by caches.
+
+  Args:
+    program: as compiled.
+    chip: the device, or None.
+    top: how many of the largest arrays and of the costliest kernels to list.
+
+  Returns:
+    What `tools.profile` prints and writes.
+  """
+  module = hlo.Module(program.compiled.as_text())
+  cost = program.compiled.cost_analysis() or {}
+  bytes_moved = cost.get('bytes accessed') or module.bytes
+  memory = program.compiled.memory_analysis()
+  peak = memory.peak_memory_in_bytes or (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+  )
+  found = {
+    'devices': program.devices,
+    'batch_per_device': program.batch_size // program.devices,
+    'flops': program.flops,
+    'bytes': int(bytes_moved),
+    'bytes_counted_by': 'XLA' if cost.get('bytes accessed') else 'HLO text',
+    'intensity': program.flops / bytes_moved,
+    'memory': {
+      'peak': int(peak),
+      'arguments': int(memory.argument_size_in_bytes),
+      'temporary': int(memory.temp_size_in_bytes),
+    },
+    'collectives': module.collectives(),
+    'trace_s': round(program.trace_s, 1),
+    'compile_s': round(program.compile_s, 1),
+    'layers': _by_layer(module),
+    'kernels': [_kernel(item) for item in _costliest(module.traffic)[:top]],
+    'arrays': _largest_arrays(module)[:top],
+  }
+  if chip:
+    compute_s, memory_s = program.flops / chip.flops, bytes_moved / chip.bandwidth
+    found['roofline'] = {
+      'chip': dataclasses.asdict(chip),
+      'compute_s': compute_s,
+      'memory_s': memory_s,
+      'step_s': max(compute_s, memory_s),
+      'bound': 'compute' if compute_s > memory_s else 'memory',
+      'images_per_second': found['batch_per_device'] / max(compute_s, memory_s),
+    }
+    found['memory'] |= {'available': int(chip.memory), 'fits': bool(peak <= chip.memory)}
+  return found
+
+
+def measure(program: Program, config: ConfigDict, chip: Chip | None, steps: int, trace: str | None):
+  """Runs a compiled training step or inference on made-up input; returns the times.
+
+  Args:
+    program: for the devices that are here.
+    config: of the run.
+    chip: the device, or None.
+    steps: timed ones.
+    trace: directory of a trace for xprof or TensorBoard, or None.
+  """
+  arguments = [
+    jax.tree.map(lambda a, s: _filled(a, s), info, shardings)
+    for info, shardings in zip(
+      program.compiled.args_info[0], program.compiled.input_shardings[0], strict=True
+    )
+  ]
+  training = len(arguments) == 3
+
+  def run():
+    result = program.compiled(*arguments)
+    if training:  # the state's memory has been given away
+      arguments[0] = result[0]
+    return result
+
+  for _ in range(3):
+    jax.block_until_ready(run())
+  start = time.perf_counter()
+  for _ in range(steps):
+    result = run()
+  jax.block_until_ready(result)
+  step_s = (time.perf_counter() - start) / steps
+  if trace:
+    with jax.profiler.trace(trace):
+      for i in range(3):
+        with jax.profiler.StepTraceAnnotation('step', step_num=i):
+          jax.block_until_ready(run())
+  found = {'step_s': step_s, 'images_per_second': config.batch_size / step_s, 'steps': steps}
+  if chip:
+    found['mfu'] = program.flops / step_s / chip.flops
+  return found
+
+
+def _filled(info, sharding):
+  """An array like `info`, zeros or, in place of parameters, ones."""
+  value = np.ones if jnp.issubdtype(info.dtype, jnp.floating) else np.zeros
+  return jax.device_put(value(info.shape, info.dtype), sharding)
+
+
+def _costliest(traffic: list[hlo.Traffic]) -> list[hlo.Traffic]:
+  return sorted(traffic, key=lambda item: -item.bytes)
+
+
+def _kernel(item: hlo.Traffic) -> dict:
+  return {
+    'layer': hlo.layer_of(item.instruction.op_name),
+    'kernel': item.instruction.name,
+    'opcode': item.instruction.opcode,
+    'results': [str(array) for array in item.instruction.results],
+    'bytes': item.bytes,
+    'times': item.times,
+  }
+
+
+def _by_layer(module: hlo.Module) -> dict[str, int]:
+  """Bytes by layer, the largest first; '' is what belongs to none."""
+  sums: dict[str, int] = {}
+  for item in module.traffic:
+    layer = hlo.layer_of(item.instruction.op_name)
+    sums[layer] = sums.get(layer, 0) + item.bytes
+  return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
+
+
+def _largest_arrays(module: hlo.Module) -> list[dict]:
+  """Results in main memory, the largest first, each shape of a layer once."""
+  found = {}
+  for item in module.traffic:
+    for array in item.instruction.results:
+      layer = hlo.layer_of(item.instruction.op_name)
+      if not array.on_chip and math.prod(array.shape):
+        found[layer, str(array)] = array.bytes
+  return [
+    {'layer': layer, 'array': array, 'bytes': size}
+    for (layer, array), size in sorted(found.items(), key=lambda pair: -pair[1])
+  ]

@@ -1,0 +1,271 @@
+"""What a compiled program moves, read from the text of its HLO.
+
+XLA's own totals are missing for GPUs, and no total says which layer moves what. Here each
+instruction of the entry computation, one kernel or library call, counts its operands and results
+once; loops count as often as they run. What lies in the on-chip memory of a TPU is not counted.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+
+_BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'c64': 64, 'c128': 128}
+COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'all-to-all',
+  'collective-permute',
+  'reduce-scatter',
+  'collective-broadcast',
+)
+# What moves nothing: names for parts of a buffer, and the ends of what has begun before.
+_FREE = frozenset(
+  (
+    *('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'after-all'),
+    *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
+    *('async-update', 'all-reduce-done', 'all-gather-done', 'collective-permute-done'),
+    *('send-done', 'recv-done'),
+  )
+)
+_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
+_INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%([\w.\-]+) = (.*)$')
+_OPCODE = re.compile(r' ([a-z][a-z0-9\-]*)\(')
+_ARRAY = re.compile(r'\b([a-z]+[0-9]*(?:e[0-9]m[0-9]\w*)?)\[([0-9,]*)\](?:\{([^{}]*)\})?')
+# Parts of an `op_name` that are no modules: transformations, and platforms' branches.
+_NO_MODULE = re.compile(
+  r'(?:transpose|jvp|jit|vmap|remat|checkpoint|rematted_computation)\b.*'
+  r'|shard_map|while|body|cond|branch_\d+_fun'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+  """One array of a result.
+
+  Attributes:
+    dtype: as HLO writes it, such as `bf16`.
+    shape: its sizes.
+    on_chip: whether it lies in a TPU's on-chip memory.
+  """
+
+  dtype: str
+  shape: tuple[int, ...]
+  on_chip: bool
+
+  @property
+  def bytes(self) -> int:
+    """Without padding."""
+    bits = _BITS.get(self.dtype) or int(re.search(r'\d+', self.dtype)[0])
+    return math.prod(self.shape) * bits // 8
+
+  def __str__(self) -> str:
+    return f'{self.dtype}[{",".join(map(str, self.shape))}]'
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One instruction.
+
+  Attributes:
+    name: without `%`.
+    opcode: such as `fusion`.
+    results: its arrays; those of a tuple in their order.
+    operands: names of instructions of the same computation; of a parameter, its number.
+    attributes: the rest of the line.
+  """
+
+  name: str
+  opcode: str
+  results: tuple[Array, ...]
+  operands: tuple[str, ...]
+  attributes: str
+
+  @property
+  def op_name(self) -> str:
+    """Where in the Python program it comes from; empty if unknown."""
+    found = re.search(r'op_name="([^"]*)"', self.attributes)
+    return found[1] if found else ''
+
+  def calls(self, kind: str) -> str | None:
+    """The computation named by the attribute `kind`, such as `body`."""
+    found = re.search(rf'\b{kind}=%?([\w.\-]+)', self.attributes)
+    return found and found[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+  """An instruction and what it moves in the whole program.
+
+  Attributes:
+    instruction: the instruction.
+    bytes: of operands and results, times how often it runs.
+    times: how often it runs.
+  """
+
+  instruction: Instruction
+  bytes: int
+  times: int
+
+
+class Module:
+  """A program.
+
+  Attributes:
+    computations: instructions by computation, in order and by name.
+    entry: the name of the computation where it starts.
+  """
+
+  def __init__(self, text: str):
+    """Reads what `compiled.as_text()` returns.
+
+    Raises:
+      ValueError: it has no entry computation.
+    """
+    self.computations: dict[str, dict[str, Instruction]] = {}
+    self.entry, current = '', {}
+    for line in text.splitlines():
+      if head := _COMPUTATION.match(line):
+        current = self.computations.setdefault(head[2], {})
+        self.entry = head[2] if head[1] else self.entry
+      elif found := _INSTRUCTION.match(line):
+        instruction = _instruction(*found.groups())
+        current[instruction.name] = instruction
+    if not self.entry:
+      raise ValueError('This is not the text of an HLO module: it has no ENTRY.')
+
+  @functools.cached_property
+  def traffic(self) -> list[Traffic]:
+    """All that moves bytes, in the order of the program."""
+    return list(self._traffic(self.entry, 1))
+
+  @property
+  def bytes(self) -> int:
+    """Read and written by one run."""
+    return sum(item.bytes for item in self.traffic)
+
+  def collectives(self) -> dict[str, dict[str, int]]:
+    """`{kind: {count, bytes}}` of the collectives of one run, bytes being those of the results."""
+    found = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})
+    for item in self.traffic:
+      kind = item.instruction.opcode.removesuffix('-start')
+      if kind in COLLECTIVES:
+        # The result of an asynchronous one has its operands in front.
+        results = item.instruction.results
+        if kind != item.instruction.opcode and len(results) == 2 * len(item.instruction.operands):
+          results = results[len(results) // 2 :]
+        found[kind]['count'] += item.times
+        found[kind]['bytes'] += item.times * sum(array.bytes for array in results)
+    return dict(found)
+
+  def _traffic(self, computation: str, times: int) -> Iterator[Traffic]:
+    instructions = self.computations[computation]
+    for instruction in instructions.values():
+      if instruction.opcode == 'while':
+        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', instruction.attributes)
+        yield from self._traffic(instruction.calls('body'), times * int(trips[1] if trips else 1))
+      elif instruction.opcode in ('call', 'async-start') and (
+        called := instruction.calls('to_apply') or instruction.calls('calls')
+      ):
+        yield from self._traffic(called, times)
+      elif instruction.opcode not in _FREE:
+        yield Traffic(instruction, times * self._moved(instruction, instructions), times)
+
+  def _moved(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> int:
+    """Bytes that one instruction reads and writes; slices count as what they take or replace."""
+    inside = {instruction.name: instruction}
+    given = list(instruction.operands)
+    if instruction.opcode == 'fusion':
+      inside = self.computations[instruction.calls('calls')]
+      parameters = (i for i in inside.values() if i.opcode == 'parameter')
+      given = [i.name for i in sorted(parameters, key=lambda i: int(i.operands[0]))]
+    written = _in_memory(_results(instruction))
+    if instruction.opcode.endswith('-start'):  # shows its source among its results
+      return written
+    moved = written
+    counted = set()
+    for name, parameter in zip(instruction.operands, given, strict=True):
+      if name not in neighbours or name in counted:
+        continue
+      counted.add(name)
+      whole = _in_memory(neighbours[name].results)
+      part = _part_used(parameter, inside)
+      moved += whole if part is None else min(part, whole)
+      if part is not None and _is_updated(parameter, inside):
+        moved -= whole  # the result is the operand, of which only the update is written
+    return moved
+
+
+def _users(name: str, inside: dict[str, Instruction]) -> list[tuple[Instruction, str]]:
+  """The instructions that use `name`, also by another shape of it, and by which name they do."""
+  found = []
+  for instruction in inside.values():
+    if name in instruction.operands:
+      if instruction.opcode in ('bitcast', 'reshape'):
+        found += _users(instruction.name, inside)
+      else:
+        found.append((instruction, name))
+  return found
+
+
+def _part_used(name: str, inside: dict[str, Instruction]) -> int | None:
+  """Bytes that are used of what is only sliced or updated; None for all."""
+  part = 0
+  for user, operand in _users(name, inside):
+    if user.opcode in ('dynamic-slice', 'slice') and user.operands[0] == operand:
+      part += sum(array.bytes for array in user.results)
+    elif user.opcode == 'dynamic-update-slice' and user.operands[0] == operand:
+      update = inside.get(user.operands[1])
+      part += sum(array.bytes for array in update.results) if update else 0
+    else:
+      return None
+  return part
+
+
+def _is_updated(name: str, inside: dict[str, Instruction]) -> bool:
+  return any(
+    user.opcode == 'dynamic-update-slice' and user.operands[0] == operand
+    for user, operand in _users(name, inside)
+  )
+
+
+def layer_of(op_name: str) -> str:
+  """The module in an `op_name`, and `backward` for gradients: `stage2_block1/bn3 backward`.
+
+  Empty where no module is named, such as in the optimizer.
+  """
+  parts = [part for part in op_name.split('/')[:-1] if not _NO_MODULE.fullmatch(part)]
+  # Methods of Flax modules are written as `module.method`.
+  layer = '/'.join(part for part in parts if '.' not in part)
+  return f'{layer} backward' if layer and 'transpose(' in op_name else layer
+
+
+def _instruction(name: str, line: str) -> Instruction:
+  opcode = _OPCODE.search(' ' + line)
+  start = opcode.end() - 1
+  end = line.find(')', start)
+  operand = r'\d+' if opcode[1] == 'parameter' else r'(?<=%)[\w.\-]+'
+  return Instruction(
+    name=name,
+    opcode=opcode[1],
+    results=tuple(
+      Array(dtype, tuple(int(size) for size in shape.split(',') if size), 'S(1)' in layout)
+      for dtype, shape, layout in _ARRAY.findall(line[: opcode.start()])
+    ),
+    operands=tuple(re.findall(operand, line[start:end])),
+    attributes=line[end:],
+  )
+
+
+def _in_memory(arrays: tuple[Array, ...]) -> int:
+  return sum(array.bytes for array in arrays if not array.on_chip)
+
+
+def _results(instruction: Instruction) -> tuple[Array, ...]:
+  """What it writes: not the workspace of a library call."""
+  results = instruction.results
+  if instruction.opcode == 'custom-call' and len(results) > 1 and results[-1].dtype == 'u8':
+    results = results[:-1]
+  return results

@@ -1,0 +1,198 @@
+r"""Measures how long networks and their SE twins take to answer: milliseconds a batch and an image.
+
+  python -m senet_jax.tools.latency --models=resnet50,resnext50_32x4d,vgg16_bn --batches=1,16 \
+      --output=results/benchmarks/NAME.json --plot=results/benchmarks/NAME.png
+  python -m senet_jax.tools.latency --models=resnet50 --against=torch
+  JAX_PLATFORMS=cpu python -m senet_jax.tools.latency --models=resnet50
+
+Section 4 of the paper (ResNet-50 and SE-ResNet-50 on a CPU: 164 and 167 ms an image) and figure 36
+of the student report. The twin of a network is measured even where it is not named. Each answer is
+waited for before the next one begins; images and results stay on the device. Networks are measured
+in turn. Columns: median, 90th percentile, mean and standard deviation over all runs; se_% is the
+time that SE adds, the median over the turns.
+"""
+
+import argparse
+import pathlib
+import statistics
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from senet_jax import cli, errors, files
+from senet_jax.tools import benchmark
+from senet_jax.tools.benchmark import OURS, TORCH, Network
+
+if typing.TYPE_CHECKING:
+  from senet_jax.analysis.timing import Timing
+
+_COLUMNS = 'network framework batch ms/batch p90 mean ± runs ms/image se_%'
+_DTYPES = ('float32', 'bfloat16')
+# Colour-blind safe (Okabe and Ito), by framework and whether it is with SE.
+_COLOURS = {
+  (OURS, False): '#0072B2',
+  (OURS, True): '#D55E00',
+  (TORCH, False): '#56B4E9',
+  (TORCH, True): '#E69F00',
+}
+# A bar with its label, in inches.
+_BAR, _HEIGHT = 0.42, 3.2
+
+
+def main(argv: list[str]) -> None:
+  """Prints the times, and writes them with --output and draws them with --plot."""
+  args = _parse(argv)
+  from senet_jax.analysis import timing as timing_lib
+  from senet_jax.training import setup
+
+  wanted = _with_twins(args.models)
+  mesh = benchmark.start(args)
+  groups = [
+    benchmark.cases(args, wanted, mesh, mode='inference', dtype=args.dtype, batch_size=size)
+    for size in args.batches
+  ]
+  for case in groups[0]:
+    setup.check_model(case.config)
+  found = {
+    **benchmark.record('time of an inference on a batch on the device', 'latency', args, argv),
+    'not_in_torch': benchmark.not_in_torch(args, wanted),
+    'rows': [],
+    'out_of_memory': [],
+  }
+  for group in groups:
+    measured, too_large = benchmark.measure(args, group, mesh, each=True)
+    taxes = {a: b for kind, a, b in benchmark.pairs(measured) if kind == 'se_tax'}
+    for case, (workload, timing) in measured.items():
+      row = {**benchmark.of_case(args, case, mesh), **_times(timing, case.config.batch_size)}
+      row['compile_s'] = workload.compile_s
+      plain = measured[taxes[case]][1] if case in taxes else None
+      row['se_percent'] = timing_lib.se_tax(timing, plain) if plain else None
+      found['rows'].append(row)
+    found['out_of_memory'] += [benchmark.of_case(args, case, mesh) for case in too_large]
+    del measured  # the memory of its steps
+  if not found['rows']:
+    raise errors.UserError('out of memory with every network; use smaller --batches.')
+  benchmark.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
+  if args.output:
+    files.write_json(args.output, found)
+  if args.plot:
+    plot(found['rows'], args.plot, f'Inference, {args.dtype}, {found["device"]}')
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = cli.Parser('tools.latency', __doc__)
+  add = parser.add_argument
+  add('--models', type=benchmark.networks, required=True, help='names of networks, with commas')
+  add('--batches', type=benchmark.numbers, default=(1,), help='images a batch, with commas')
+  add('--dtype', default='float32', help='float32 or bfloat16')
+  add('--repeats', type=benchmark.number, default=5, help='turns')
+  add('--seconds', type=benchmark.seconds, default=1.0, help='of a network in a turn, about')
+  add('--plot', type=pathlib.Path, help='also draw the times to this PNG file')
+  benchmark.add_shared(parser)
+  args = parser.parse_args(argv)
+  errors.one_of('--dtype', args.dtype, _DTYPES)
+  if args.plot and args.plot.suffix != '.png':
+    parser.error(f'--plot={args.plot} must end in .png')
+  return args
+
+
+def _with_twins(given: Sequence[Network]) -> list[Network]:
+  """Each network with its twin, the one without SE first."""
+  from senet_jax.analysis import throughput
+
+  found = []
+  for network in given:
+    twin = throughput.twin(network.name)
+    names = sorted({network.name, twin or network.name}, key=len)
+    for name in names:
+      kept = network if name == network.name else Network(name, network.without_se.changes)
+      found.append(kept)
+  return list(dict.fromkeys(found))
+
+
+def _times(timing: 'Timing', batch_size: int) -> dict[str, Any]:
+  times = [1000 * seconds for turn in timing.turns for seconds in turn]
+  deciles = statistics.quantiles(times, n=10, method='inclusive') if len(times) > 1 else times * 9
+  return {
+    'ms_per_batch': {
+      'median': statistics.median(times),
+      'p10': deciles[0],
+      'p90': deciles[-1],
+      'mean': statistics.mean(times),
+      'std': statistics.stdev(times) if len(times) > 1 else None,
+      'n': len(times),
+      'turns': [1000 * seconds for seconds in timing.per_turn],
+    },
+    'ms_per_image': statistics.median(times) / batch_size,
+  }
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+  ms = row['ms_per_batch']
+  return (
+    row['network'],
+    row['framework'],
+    f'{row["batch_size"]}',
+    f'{ms["median"]:.2f}',
+    f'{ms["p90"]:.2f}',
+    f'{ms["mean"]:.2f}',
+    '-' if ms['std'] is None else f'{ms["std"]:.2f}',
+    f'{ms["n"]}',
+    f'{row["ms_per_image"]:.2f}',
+    '-' if row['se_percent'] is None else f'{row["se_percent"]["median"]:+.1f}',
+  )
+
+
+def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
+  """Draws the milliseconds an image of each network beside its twin's, a panel for each batch.
+
+  Args:
+    rows: of this command's JSON: the bars are medians, the lines from the 10th to the 90th
+      percentile, the numbers what SE adds.
+    path: of the PNG.
+    title: above it.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  batches = list(dict.fromkeys(row['batch_size'] for row in rows))
+  names = list(dict.fromkeys(row['network'].removeprefix('se_') for row in rows))
+  kinds = [k for k in _COLOURS if any((row['framework'], row['se']) == k for row in rows)]
+  width = max(6.0, 1.5 + _BAR * len(names) * (len(kinds) + 1))
+  figure = Figure(figsize=(min(width, 12), _HEIGHT * len(batches)), layout='constrained')
+  FigureCanvasAgg(figure)
+  figure.suptitle(title)
+  share = 0.8 / len(kinds)
+  panels = figure.subplots(len(batches), 1, squeeze=False)[:, 0]
+  for axes, batch in zip(panels, batches, strict=True):
+    for i, kind in enumerate(kinds):
+      bars = [r for r in rows if r['batch_size'] == batch and (r['framework'], r['se']) == kind]
+      places = [names.index(r['network'].removeprefix('se_')) for r in bars]
+      _draw_bars(axes, bars, [p + (i - (len(kinds) - 1) / 2) * share for p in places], share)
+    axes.set(ylabel='ms an image', title=f'batch {batch}')
+    axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 5 else 0)
+    axes.margins(y=0.15)
+    axes.grid(axis='y', alpha=0.3)
+    axes.set_axisbelow(True)
+  panels[0].legend(frameon=False)
+  with files.whole(path) as partial:
+    figure.savefig(partial, dpi=110, format='png')
+
+
+def _draw_bars(axes: Any, rows: list[dict[str, Any]], places: list[float], width: float) -> None:
+  """Draws the rows of one framework, with or without SE."""
+  batch, kind = rows[0]['batch_size'], (rows[0]['framework'], rows[0]['se'])
+  quantiles = [[r['ms_per_batch'][key] / batch for key in ('p10', 'median', 'p90')] for r in rows]
+  _, median, high = zip(*quantiles, strict=True)
+  around = [(m - lo, hi - m) for lo, m, hi in quantiles]
+  label = f'{kind[0]}, {"with" if kind[1] else "without"} SE'
+  colour, lines = _COLOURS[kind], list(zip(*around, strict=True))
+  axes.bar(places, median, 0.92 * width, color=colour, label=label, yerr=lines, ecolor='0.3')
+  for place, row, top in zip(places, rows, high, strict=True):
+    if row['se_percent']:
+      text = f'{row["se_percent"]["median"]:+.1f} %'
+      axes.annotate(text, (place, top), (0, 2), textcoords='offset points', ha='center', fontsize=8)
+
+
+if __name__ == '__main__':
+  cli.run(main)

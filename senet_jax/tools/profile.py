@@ -1,0 +1,172 @@
+r"""What a training step or an evaluation costs on a TPU, a GPU or the machine at hand.
+
+  python -m senet_jax.tools.profile --config=configs/imagenet_se_r50.py --target=tpu:v5e:2x2 \
+      --per_device=128 --compare=model.name=resnet50 --output=profile.json
+
+Compiles the real program ahead of time, so the machine need not be there: TPU slices
+(tpu:v5e:2x2; extra `tpu`), NVIDIA GPUs as slices x hosts x GPUs (gpu:h200, gpu:h100:1x4x8; extra
+`cuda`), or `here`. Prints operations, bytes of main memory, the roofline of the chip, peak memory,
+collectives, and the costliest kernels and largest arrays with their layers. --compare gives a
+second column: fields of the configuration that differ, separated by spaces. On `here`, --steps
+runs the program and times it.
+"""
+
+import os
+
+from senet_jax import cli
+
+
+def main(argv: list[str]) -> None:
+  """Prints the profile; with --output writes it too."""
+  parser = cli.Parser('tools.profile', __doc__)
+  parser.add_argument('--config', required=True, help='file of the run, as of senet_jax.main')
+  parser.add_argument('--target', default='here', help='machine to compile for')
+  parser.add_argument('--mode', choices=('train', 'inference'), default='train')
+  parser.add_argument('--per_device', type=int, help='images a device; else config.batch_size')
+  parser.add_argument('--compare', help="such as 'model.name=resnet50' or 'model.se.fused=False'")
+  parser.add_argument('--top', type=int, default=12, help='kernels and arrays to list')
+  parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
+  parser.add_argument('--trace', help='directory for a trace of three steps, on `here`')
+  parser.add_output()
+  overrides = [a for a in argv if a.startswith(('--config.', '--noconfig.'))]
+  args = parser.parse_args([a for a in argv if a not in overrides])
+  if args.per_device is not None and args.per_device < 1:
+    parser.error(f'--per_device={args.per_device} must be at least 1')
+
+  from senet_jax.analysis.targets import HERE, Target
+
+  target = Target.parse(args.target)
+  if (args.steps or args.trace) and target.platform != HERE:
+    parser.error(f'--steps and --trace run the program, and {args.target} is not here')
+  target.prepare()
+
+  changes = [[]]
+  if args.compare:
+    changes.append([f'--config.{change}' for change in args.compare.split()])
+  reports = [_report(args, target, [*overrides, *change]) for change in changes]
+  _print(args, reports)
+  if args.output:
+    from senet_jax import files
+    from senet_jax.training import summary
+
+    row = {
+      'what': f'{args.mode} compiled ahead of time, costs of one device',
+      'command': 'python -m senet_jax.tools.profile ' + ' '.join(argv),
+      'target': args.target,
+      'git_commit': summary.git_commit(),
+      'versions': {**summary.versions(), **_compiler_version(target)},
+      'xla_flags': os.environ.get('XLA_FLAGS', ''),
+      'profiles': reports,
+    }
+    if len(reports) == 2:
+      row['ratios'] = {k: reports[0][k] / reports[1][k] for k in ('flops', 'bytes')}
+    files.write_json(args.output, row)
+
+
+def _report(args, target, overrides: list[str]) -> dict:
+  from senet_jax import config as config_lib, flags
+  from senet_jax.analysis import compiled, targets
+
+  config = flags.load(args.config, overrides)
+  devices = target.devices()
+  if args.per_device:
+    config.batch_size = args.per_device * len(devices)
+  config_lib.check(config)
+  chip = target.chip or targets.here(devices[0].device_kind)
+  program = compiled.compile_program(config, devices, args.mode)
+  found = compiled.report(program, chip, args.top)
+  if args.steps or args.trace:
+    found['measured'] = compiled.measure(program, config, chip, max(args.steps, 1), args.trace)
+  return {'name': config.model.name, 'overrides': overrides, **found}
+
+
+def _print(args, reports: list[dict]) -> None:
+  first = reports[0]
+  print(
+    f'{args.mode} on {args.target}: {first["devices"]} devices, '
+    f'{first["batch_per_device"]} images each; all figures are of one device'
+  )
+  rows = [('', *(report['name'] for report in reports))]
+  if len(reports) == 2:
+    rows[0] = (*rows[0], 'ratio')
+  for label, value, form in _FIGURES:
+    values = [value(report) for report in reports]
+    if None in values:
+      continue
+    cells = [form.format(v) for v in values]
+    if len(values) == 2 and not isinstance(values[0], str):
+      cells.append(f'{values[0] / values[1]:.4f}' if values[1] else '')
+    rows.append((label, *cells))
+  width = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+  for row in rows:
+    print('  ' + '  '.join(cell.ljust(w) for cell, w in zip(row, width, strict=False)).rstrip())
+  for report in reports:
+    print(f'\ncostliest kernels of {report["name"]} ({report["bytes"] / 1e9:.2f} GB in all)')
+    for kernel in report['kernels']:
+      what = kernel['layer'] or kernel['kernel']
+      print(f'  {kernel["bytes"] / 1e9:7.3f} GB  {what}  {" ".join(kernel["results"][:3])}')
+    print(f'largest arrays of {report["name"]}')
+    for array in report['arrays'][:5]:
+      print(f'  {array["bytes"] / 1e9:7.3f} GB  {array["array"]}  {array["layer"]}')
+
+
+def _of(*keys, scale: float = 1):
+  """A figure of a report, by its keys; None where the report has none."""
+
+  def get(report: dict):
+    for key in keys:
+      report = report.get(key) if isinstance(report, dict) else None
+    return report / scale if isinstance(report, int | float) and scale != 1 else report
+
+  return get
+
+
+def _all_reduced(report: dict) -> str:
+  return (
+    ', '.join(
+      f'{found["count"]} {kind}, {found["bytes"] / 1e6:.2f} MB'
+      for kind, found in report['collectives'].items()
+    )
+    or 'none'
+  )
+
+
+def _fits(report: dict) -> str | None:
+  memory = report['memory']
+  if 'fits' not in memory:
+    return None
+  if memory['fits']:
+    return 'yes'
+  return f'no, by {(memory["peak"] - memory["available"]) / 1e9:.2f} GB'
+
+
+_FIGURES = (
+  ('GFLOP of convolutions and products', _of('flops', scale=1e9), '{:.1f}'),
+  ('GB read and written', _of('bytes', scale=1e9), '{:.3f}'),
+  ('FLOP a byte', _of('intensity'), '{:.1f}'),
+  ('compute alone, ms', _of('roofline', 'compute_s', scale=1e-3), '{:.2f}'),
+  ('memory alone, ms', _of('roofline', 'memory_s', scale=1e-3), '{:.2f}'),
+  ('bound', _of('roofline', 'bound'), '{}'),
+  ('images/s at the roofline', _of('roofline', 'images_per_second'), '{:.0f}'),
+  ('peak memory, GB', _of('memory', 'peak', scale=1e9), '{:.2f}'),
+  ('fits', _fits, '{}'),
+  ('collectives', _all_reduced, '{}'),
+  ('compile time, s', _of('compile_s'), '{:.1f}'),
+  ('measured step, ms', _of('measured', 'step_s', scale=1e-3), '{:.2f}'),
+  ('measured images/s', _of('measured', 'images_per_second'), '{:.1f}'),
+  ('MFU', _of('measured', 'mfu'), '{:.3f}'),
+)
+
+
+def _compiler_version(target) -> dict[str, str]:
+  import importlib.metadata
+
+  package = {'tpu': 'libtpu', 'gpu': 'jax-cuda13-plugin'}.get(target.platform)
+  try:
+    return {package: importlib.metadata.version(package)} if package else {}
+  except importlib.metadata.PackageNotFoundError:
+    return {}
+
+
+if __name__ == '__main__':
+  cli.run(main)

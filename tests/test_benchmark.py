@@ -1,0 +1,437 @@
+"""Speed is measured fairly, compared turn by turn, and written with all that belongs to it."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from senet_jax import cli, runtime
+from senet_jax.analysis import throughput, timing, torch_models
+from senet_jax.errors import UserError
+from senet_jax.models import create_model, registry
+from senet_jax.tools import benchmark, latency
+from senet_jax.training import setup
+
+QUICK = ('--seconds=0.01', '--repeats=2', '--devices=1', '--image_size=8')
+
+
+def run(monkeypatch, capsys, tool, *argv: str) -> tuple[int, str, str]:
+  """Runs a command as `python -m` would; returns the exit status and what it printed."""
+  monkeypatch.setattr(sys, 'argv', ['tool', *map(str, argv)])
+  # The command sets them for libraries that are not loaded yet; no other test is to see them.
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  monkeypatch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
+  with pytest.raises(SystemExit) as exit_info:
+    cli.run(tool.main)
+  captured = capsys.readouterr()
+  return exit_info.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+  """`tiny` and `se_tiny`: the network of 20 layers with one unit a stage."""
+  for prefix in ('', 'se_'):
+    entry = registry._MODELS[f'{prefix}resnet20_cifar']
+    info = dataclasses.replace(entry.info, name=f'{prefix}tiny')
+    arguments = {**entry.arguments, 'depths': (1, 1, 1)}
+    small = dataclasses.replace(entry, info=info, arguments=arguments)
+    monkeypatch.setitem(registry._MODELS, f'{prefix}tiny', small)
+
+
+@pytest.fixture
+def torch_and_timm():
+  pytest.importorskip('torch')
+  try:
+    return torch_models.import_timm()
+  except UserError as error:
+    pytest.skip(str(error))
+
+
+# --- timing --------------------------------------------------------------------------------------
+
+
+class FakeMachine:
+  """Steps that take time on a clock of their own, and what was run on it."""
+
+  def __init__(self):
+    self.now, self.log = 0.0, []
+
+  def perf_counter(self) -> float:
+    return self.now
+
+  def workload(self, name: str, seconds: float) -> timing.Workload:
+    def dispatch() -> None:
+      self.log.append(name)
+      self.now += seconds
+
+    return timing.Workload(1, dispatch, lambda: None, compile_s=0.0)
+
+
+def test_in_turn_alternates_and_does_not_count_the_first_dispatch(monkeypatch):
+  machine = FakeMachine()
+  monkeypatch.setattr(timing, 'time', types.SimpleNamespace(perf_counter=machine.perf_counter))
+  steps = {'a': machine.workload('a', 0.5), 'b': machine.workload('b', 2.0)}
+  found = timing.in_turn(steps, 3, seconds=1.0)
+  # Warm-up; then in each turn one that is not counted and two of `a`, one of `b` that are.
+  assert ''.join(machine.log) == 'aabb' + 'aaabb' + 'bbaaa' + 'aaabb'
+  assert found['a'].turns == [[0.5]] * 3 and found['b'].turns == [[2.0]] * 3
+  assert (found['a'].warm_up_s, found['b'].warm_up_s) == (1.0, 4.0)
+  each = timing.in_turn(steps, 2, seconds=1.0, each=True)
+  assert each['a'].turns == [[0.5, 0.5]] * 2 and each['b'].turns == [[2.0]] * 2
+
+
+def test_se_tax_and_ratios_are_of_one_turn():
+  # The machine is twice as slow in the second turn, for both.
+  se = timing.Timing(0.0, [[0.11], [0.24], [0.105]])
+  plain = timing.Timing(0.0, [[0.1], [0.2], [0.1]])
+  tax = timing.se_tax(se, plain)
+  np.testing.assert_allclose(tax['values'], [10, 20, 5])
+  assert tax['median'] == pytest.approx(10) and tax['n'] == 3
+  assert tax['mean'] == pytest.approx(35 / 3)
+  assert tax['std'] == pytest.approx(np.std([10, 20, 5], ddof=1))
+  assert timing.spread([2.0])['std'] is None
+  assert timing.Timing(0.0, [[1.0, 9.0, 2.0]]).per_turn == [2.0]
+
+
+# --- batch search --------------------------------------------------------------------------------
+
+
+class FakeMemory:
+  """Raises what XLA raises above a number of images."""
+
+  def __init__(self, most: int):
+    self.most, self.asked = most, []
+
+  def __call__(self, batch: int) -> None:
+    self.asked.append(batch)
+    if batch > self.most:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes')
+
+
+@pytest.mark.parametrize(
+  ('fits', 'options', 'expected', 'asked'),
+  [
+    (300, {}, 256, [32, 64, 128, 256, 512]),
+    (20, {}, 16, [32, 16]),
+    (300, {'refine': True}, 288, [32, 64, 128, 256, 512, 384, 320, 288]),
+    (10**9, {'most': 100}, 64, [32, 64]),
+    (10**9, {'most': 100, 'refine': True}, 96, [32, 64, 80, 88, 96]),
+    (100, {'devices': 8}, 64, [32, 64, 128]),
+    (7, {'devices': 8}, None, [32, 16, 8]),
+    (0, {}, None, [32, 16, 8, 4, 2, 1]),
+  ],
+)
+def test_largest_batch(fits, options, expected, asked):
+  memory = FakeMemory(fits)
+  assert timing.largest_batch(memory, 32, **{'most': 4096, **options}) == expected
+  assert memory.asked == asked
+
+
+def test_largest_batch_raises_other_errors():
+  def measure(batch):
+    raise ValueError('a bug')
+
+  with pytest.raises(ValueError, match='a bug'):
+    timing.largest_batch(measure, 32, most=64)
+
+
+def test_errors_of_memory_are_known():
+  assert timing.is_out_of_memory(MemoryError())
+  assert timing.is_out_of_memory(RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB'))
+  assert not timing.is_out_of_memory(RuntimeError('INVALID_ARGUMENT: shapes'))
+
+
+def test_a_cpu_refuses_what_it_has_no_memory_for(monkeypatch):
+  monkeypatch.setattr(throughput, '_free_memory', lambda: 1000)
+  config = tiny_config()
+  with pytest.raises(MemoryError, match='out of memory'):
+    throughput.prepare(config, 'inference', runtime.data_mesh(1))
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+def tiny_config(**fields):
+  config = throughput.configuration('tiny', batch_size=2, dtype='float32', image_size=8)
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+def test_a_looped_inference_computes_each_step():
+  config, mesh = tiny_config(), runtime.data_mesh(1)
+  config.steps_per_dispatch = 3
+  captured = {}
+
+  def lowered(function, *arguments, **options):
+    program = real(function, *arguments, **options)
+    captured['program'] = program
+    return program
+
+  real = runtime.data_parallel
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runtime, 'data_parallel', lowered)
+    workload = throughput.prepare(config, 'inference', mesh)
+  assert workload.images == 6
+  variables = throughput._variables(config, setup.build_model(config), mesh)
+  images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+  zero = jax.device_put(np.zeros((2, 10), 'f4'), jax.NamedSharding(mesh, P('data')))
+  total = captured['program'](zero, variables, images)
+  once = create_model('tiny').apply(variables, images, train=False)
+  np.testing.assert_allclose(total, 3 * once, rtol=1e-4, atol=1e-5)
+  text = captured['program'].lower(zero, variables, images).compile().as_text()
+  entry = text[text.index('\nENTRY') :]
+  assert 'convolution' in text and 'convolution' not in entry[: entry.index('\n}')]
+
+
+def test_gflops():
+  # He et al.: ResNet-50 is 3.8 billion multiply-adds.
+  config = throughput.configuration('resnet50', batch_size=1, dtype='bfloat16')
+  forward = throughput.gflops_per_image(config, 'inference')
+  assert forward == pytest.approx(2 * 3.86, rel=0.01)
+  assert throughput.gflops_per_image(config, 'train') == 3 * forward
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+ROW = {
+  'network', 'model', 'se', 'options', 'framework', 'mode', 'batch_size', 'batch_per_device',
+  'devices', 'image_size', 'dtype', 'bn_scope', 'steps_per_dispatch', 'images_per_second',
+  'ms_per_step', 'compile_s', 'warm_up_dispatches', 'warm_up_s', 'gflops_per_image',
+  'tflops_per_second', 'program_mib',
+}  # fmt: skip
+HEAD = {
+  'what', 'command', 'date', 'device', 'cpu_cores', 'cpu', 'platform', 'flags',
+  'compilation_cache', 'git_commit', 'versions', 'not_in_torch', 'rows', 'se_tax', 'against_torch',
+  'out_of_memory', 'device_peak_mib',
+}  # fmt: skip
+
+
+def test_benchmark_of_training(monkeypatch, capsys, tmp_path):
+  path = tmp_path / 'x.json'
+  arguments = ('--models=se_tiny:bn.momentum=0.8', '--mode=train', '--batch=4')
+  arguments = (*arguments, '--config.model.se.ratio=4', *QUICK, '--devices=2')
+  status, out, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  found = json.loads(path.read_text())
+  assert found.keys() == HEAD
+  assert found['cpu_cores'] == runtime.usable_cores() and found['versions']['jax']
+  assert found['command'].endswith(f' --output={path}') and '--mode=train' in found['command']
+  (row,) = found['rows']
+  assert row.keys() == ROW
+  assert (row['model'], row['mode'], row['se']) == ('se_tiny', 'train', True)
+  assert row['batch_size'] == 4 and row['batch_per_device'] == row['devices'] == 2
+  assert row['images_per_second']['n'] == 2 and row['images_per_second']['mean'] > 0
+  assert row['compile_s'] > 0 and row['bn_scope'] == 'local' and row['image_size'] == 8
+  assert row['options'] == {'bn.momentum': 0.8, 'model.se.ratio': 4}
+  assert re.search(r'se_tiny:bn.momentum=0.8 +senet_jax +train +float32 +4 ', out)
+
+
+def test_pairs_of_twins_alone():
+  def case(label, framework='senet_jax', batch=2):
+    (network,) = benchmark.networks(label)
+    config = tiny_config()
+    config.batch_size = batch
+    return benchmark.Case(network, framework, 'train', config)
+
+  se, textbook = case('se_resnet50'), case('se_resnet50:model.se.fused=False')
+  plain, theirs = case('resnet50'), case('resnet50', 'torch')
+  others = [case('se_resnet50:bn.scope=global'), case('resnet18'), case('se_resnet50', batch=4)]
+  found = list(benchmark.pairs(dict.fromkeys([plain, se, textbook, theirs, *others])))
+  expected = {('se_tax', se, plain), ('se_tax', textbook, plain), ('against_torch', plain, theirs)}
+  assert set(found) == expected and len(found) == 3
+
+
+def test_benchmark_against_torch(monkeypatch, capsys, tmp_path, torch_and_timm):
+  path = tmp_path / 'x.json'
+  arguments = ('--models=se_resnet18,tiny', '--batch=2', '--against=torch', *QUICK)
+  arguments = (*arguments, '--image_size=32', '--mode=inference', '--dtype=bfloat16')
+  status, out, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  assert 'timm has no tiny: it is measured without PyTorch' in out
+  found = json.loads(path.read_text())
+  assert found['not_in_torch'] == ['tiny']
+  assert [(r['model'], r['framework'], r.get('torch_model')) for r in found['rows']] == [
+    ('se_resnet18', 'senet_jax', None),
+    ('se_resnet18', 'torch', 'timm:seresnet18'),
+    ('tiny', 'senet_jax', None),
+  ]
+  assert found['rows'][0]['options'] == {'model.pool_align': 'torch', 'model.se.hidden_divisor': 8}
+  assert found['versions']['torch'] and found['versions']['timm']
+  ours, theirs = (r['images_per_second']['values'] for r in found['rows'][:2])
+  (ratio,) = found['against_torch']
+  assert (ratio['network'], ratio['over']) == ('se_resnet18', 'torch')
+  np.testing.assert_allclose(ratio['ratio']['values'], np.divide(ours, theirs), rtol=1e-6)
+  assert 'se_resnet18 over torch (inference, bfloat16, batch 2): ' in out
+
+
+@pytest.mark.parametrize('model', ['resnet18', 'se_resnet50', 'senet154', 'mobilenet_v1'])
+def test_torch_has_the_same_network(model, torch_and_timm):
+  torch, timm = torch_and_timm
+  config = throughput.configuration(model, batch_size=1, dtype='float32')
+  torch_models.as_in_torch(config)
+  name = torch_models.variant(model).name.removeprefix('timm:')
+  with torch.device('meta'):
+    network = timm.create_model(name)
+  ours = jax.eval_shape(
+    lambda: setup.init_variables(config, setup.build_model(config), runtime.data_mesh(1))
+  )
+  sizes = [sum(x.size for x in jax.tree.leaves(ours['params']))]
+  assert sizes == [sum(p.numel() for p in network.parameters())]
+
+
+def test_torch_trains(torch_and_timm):
+  torch, _ = torch_and_timm
+  config = throughput.configuration('resnet18', batch_size=2, dtype='float32', image_size=32)
+  networks = []
+  real = torch.optim.SGD
+
+  def optimizer(parameters, *arguments, **options):
+    networks.append(list(parameters))
+    return real(networks[-1], *arguments, **options)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(torch.optim, 'SGD', optimizer)
+    workload = torch_models.prepare(config, 'train', 'cpu', 'off')
+  before = [p.detach().clone() for p in networks[0]]
+  workload.dispatch()
+  assert all((a != b).any() for a, b in zip(before, networks[0], strict=True))
+
+
+def test_find_batch(monkeypatch, capsys, tmp_path):
+  path, asked = tmp_path / 'x.json', []
+  real = throughput.prepare
+
+  def prepare(config, mode, mesh):
+    asked.append(config.batch_size)
+    if config.batch_size > 2:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return real(config, mode, mesh)
+
+  monkeypatch.setattr(throughput, 'prepare', prepare)
+  arguments = ('--models=tiny', '--batch=1', '--mode=inference', *QUICK)
+  status, _, err = run(
+    monkeypatch, capsys, benchmark, *arguments, '--find_batch', f'--output={path}'
+  )
+  assert status == 0, err
+  assert asked == [1, 2, 4, 2]
+  assert json.loads(path.read_text())['rows'][0]['batch_size'] == 2
+  # Without a search: what does not fit is named, and the others are measured.
+  arguments = ('--models=tiny', '--mode=inference', *QUICK)
+  status, out, err = run(
+    monkeypatch, capsys, benchmark, *arguments, '--batch=2,8', f'--output={path}'
+  )
+  assert status == 0, err
+  assert 'out of memory: tiny, senet_jax, inference, float32, batch 8' in out
+  found = json.loads(path.read_text())
+  assert [r['batch_size'] for r in found['rows']] == [2]
+  assert [r['batch_size'] for r in found['out_of_memory']] == [8]
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments, '--batch=8')
+  assert status == 2 and 'out of memory with every network' in err
+
+
+def test_latency_measures_twins_and_draws(monkeypatch, capsys, tmp_path):
+  json_path, png = tmp_path / 'x.json', tmp_path / 'sub' / 'x.png'
+  arguments = ('--models=tiny', '--batches=1,2', *QUICK, f'--output={json_path}')
+  status, out, err = run(monkeypatch, capsys, latency, *arguments, f'--plot={png}')
+  assert status == 0, err
+  found = json.loads(json_path.read_text())
+  assert [(r['model'], r['batch_size']) for r in found['rows']] == [
+    ('tiny', 1), ('se_tiny', 1),
+    ('tiny', 2), ('se_tiny', 2),
+  ]  # fmt: skip
+  for row in found['rows']:
+    ms = row['ms_per_batch']
+    assert 0 < ms['p10'] <= ms['median'] <= ms['p90'] and ms['n'] >= 2 and len(ms['turns']) == 2
+    assert row['ms_per_image'] == ms['median'] / row['batch_size']
+    assert (row['se_percent'] is None) == (row['model'] == 'tiny')
+  turns = [r['ms_per_batch']['turns'] for r in found['rows'][:2]]
+  tax = found['rows'][1]['se_percent']['values']
+  np.testing.assert_allclose(tax, 100 * (np.divide(turns[1], turns[0]) - 1))
+  assert png.read_bytes().startswith(b'\x89PNG\r\n')
+  assert re.search(r'se_tiny +senet_jax +2 ', out)
+
+
+MISTAKES = {
+  'nothing': ([], r'one of the arguments --models --input is required'),
+  'both': (['--input', '--models=resnet18'], r'not allowed with'),
+  'config': (['--models=resnet18', '--config=x.py'], r'--config=FILE is what --input needs'),
+  'no_config': (['--input'], r'--config=FILE is what --input needs'),
+  'model': (['--models=se_resnet51'], r"model\.name='se_resnet51' is unknown; did you mean"),
+  'mode': (['--models=resnet18', '--mode=test'], r"--mode='test' is unknown.*train, inference"),
+  'dtype': (['--models=resnet18', '--dtype=float8'], r"--dtype='float8' is unknown.*float32, bf"),
+  'against': (['--models=resnet18', '--against=tf'], r"--against='tf' is unknown.*torch"),
+  'devices': (['--models=resnet18', '--batch=9'], r'batch of 9 is not divisible by the 8 devices'),
+  'too_many': (['--models=resnet18', '--devices=9'], r'--devices=9: there are 8 x cpu'),
+  'batch': (['--models=resnet18', '--batch=0'], r"--batch: '0' must be an integer of at least 1"),
+  'seconds': (['--models=resnet18', '--seconds=0'], r"--seconds: '0' must be greater than 0"),
+  'refine': (['--models=resnet18', '--refine'], r'--refine has no effect without --find_batch'),
+  'compile': (['--models=resnet18', '--torch_compile=off'], r'no effect without --against=torch'),
+  'field': (['--models=resnet18:bn.scop=global'], r"'bn\.scop' is unknown; did you mean"),
+  'options': (
+    ['--models=resnet18:model.se.ratio=4'],
+    r"model\.se\.ratio=4 has no effect on 'resnet18'",
+  ),
+  'torch_devices': (
+    ['--models=resnet18', '--against=torch'],
+    r'--against=torch compares on one device, not 8; add --devices=1',
+  ),
+  'torch_model': (
+    ['--models=shufflenet_v1_g3', '--against=torch', '--devices=1'],
+    r'timm has no shufflenet_v1_g3; it has resnet18',
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_one_line_and_status_2(mistake, monkeypatch, capsys, request):
+  arguments, pattern = MISTAKES[mistake]
+  if '--against=torch' in arguments:
+    request.getfixturevalue('torch_and_timm')
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments)
+  assert status == cli.USER_ERROR
+  assert re.fullmatch(r'senet_jax: [^\n]+\n', err), err
+  assert re.search(pattern, err), err
+
+
+def test_mistakes_of_latency(monkeypatch, capsys):
+  for arguments, pattern in (
+    (['--models=resnet18', '--plot=x.pdf'], r'--plot=x\.pdf must end in \.png'),
+    (['--models=nothing'], r"model\.name='nothing' is unknown"),
+    (['--models=resnet18', '--batches=1,x'], r"'x' must be an integer"),
+  ):
+    status, _, err = run(monkeypatch, capsys, latency, *arguments)
+    assert status == cli.USER_ERROR and re.search(pattern, err), err
+
+
+def test_missing_timm_names_the_extra(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  arguments = ('--models=resnet18', '--against=torch', '--devices=1')
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments)
+  assert status == cli.USER_ERROR
+  assert re.fullmatch(r"senet_jax: [^\n]+pip install 'senet_jax\[test\]'\.\n", err), err
+
+
+def test_help_imports_nothing_slow():
+  code = (
+    'import sys, contextlib, io\n'
+    'from senet_jax.tools import benchmark, latency\n'
+    'for tool in (benchmark, latency):\n'
+    '  with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
+    '    tool.main(["--help"])\n'
+    'slow = {"jax", "flax", "torch", "tensorflow", "matplotlib", "numpy"} & set(sys.modules)\n'
+    'assert not slow, slow\n'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_input_mode_is_there(monkeypatch, capsys, tmp_path, request):
+  config = request.config.rootpath / 'tests' / 'default_config.py'
+  status, _, err = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}')
+  assert status == cli.USER_ERROR and 'is not streamed' in err
