@@ -309,14 +309,19 @@ def test_a_transformed_module_itself(block, name):
 
 # Where modules are.
 
+INNER = ('/BatchNorm_0', '/Conv_0')
+
 
 @pytest.mark.parametrize(
   ('where', 'expected'),
   [
     ('module', ['module']),
     ('*', None),  # The last one is `[N, C]`.
-    ('[!D]*', ['Block_0', 'Block_1', 'module']),
+    ('[!D]*', [*(f'Block_{i}{sub}' for i in (0, 1) for sub in ('', *INNER)), 'module']),
+    ('[Bm]*', ['Block_0', 'Block_0/BatchNorm_0', 'Block_1', 'Block_1/BatchNorm_0', 'module']),
     ('Block_*', ['Block_0', 'Block_1']),
+    ('*Conv_0', ['Block_0/Conv_0', 'Block_1/Conv_0']),
+    ('*?[mv]_0', [f'Block_{i}{sub}' for i in (0, 1) for sub in INNER]),
     ('*/Conv_0', ['Block_0/Conv_0', 'Block_1/Conv_0']),
     ('**/Conv_0', ['Block_0/Conv_0', 'Block_1/Conv_0']),
     ('**/module/**', ['module']),
@@ -362,6 +367,24 @@ def test_a_method_that_calls_its_bases_is_gated_once():
   expected = SqueezeExcite(SE).apply({'params': block}, Derived().apply(inner, X))
   variables['params']['inner']['se'] = block
   assert_close(model.apply(variables, X), expected)
+
+
+@pytest.mark.parametrize('squeeze', ['avg', 'max', 'none'])
+@pytest.mark.parametrize('shape', [(8, 36, 3), (8, 6, 3, 2, 3)], ids=str)
+def test_any_number_of_axes_between_images_and_channels(shape, squeeze):
+  """As of an image whose pixels are along them."""
+  se, x = SEConfig(ratio=2, squeeze=squeeze), X.reshape(shape)
+  kernel = (1,) * (x.ndim - 2)
+  model = add_squeeze_excite(Holder(nn.Conv(3, kernel)), 'inner', se)
+  variables = init(model, x)
+  y, state = model.apply(variables, x, mutable=['intermediates'])
+  params = dict(variables['params']['inner'])
+  block = params.pop('se')
+  convolved = nn.Conv(3, kernel).apply({'params': params}, x).reshape(8, 6, 6, 3)
+  expected = SqueezeExcite(se).apply({'params': block}, convolved)
+  assert_close(y, expected.reshape(shape))
+  (gate,) = excitations(state['intermediates']).values()
+  assert gate.shape == (shape if squeeze == 'none' else (8, 3))
 
 
 def test_a_module_that_is_called_twice_has_one_block():
@@ -508,13 +531,13 @@ class WithSEUnit(nn.Module):
     ),
     (
       lambda: add_squeeze_excite(create_model('resnet50'), 'stage?_block?/bn4'),
-      r"'stage\?_block\?/bn4' matches no submodule .* fc, stage\*_block\*, stage\*_block\*/bn\*, "
-      r'stage\*_block\*/conv\*, stage\*_block\*/proj_bn, stage\*_block\*/proj_conv, stem_bn, ',
+      r"'stage\?_block\?/bn4' matches no submodule that is called; there are "
+      r'(stage\d_block\d/bn\d, ){48}(\S+, ){74}\S+\.(\n|$)',
     ),
     (lambda: add_squeeze_excite(Net(), 'Dense_0', SE), r'^Dense_0 returns \[8, 3\], and an SE '),
     (
       lambda: add_squeeze_excite(Transformed(ScanBlock), 'b', SE),
-      r'^b returns \(\[8, 6, 6, 4\], None\), .*one array \[N, H, W, C\]; change `where`',
+      r'^b returns \(\[8, 6, 6, 4\], None\), .*one array \[N, \.\.\., C\] of three axes or mo',
     ),
     (
       lambda: add_squeeze_excite(Net(), 'module'),
@@ -537,6 +560,15 @@ def test_mistakes_that_a_call_shows(model, message):
 def _init(model, x):
   ours = not isinstance(model.plan.module, Net | WithSE | Transformed)
   return model.init(KEY, x, **({'train': False} if ours else {}))
+
+
+@pytest.mark.parametrize('where', ['Blok_*', ('Block_*/Conv_0', 'Blok_*')], ids=str)
+def test_evaluation_tells_of_a_pattern_without_a_match(where):
+  model, variables = add_squeeze_excite(Net(), where, SE), init(Net())
+  if not isinstance(where, str):
+    variables = init(add_squeeze_excite(Net(), where[0], SE))
+  with pytest.raises(UserError, match=r"where='Blok_\*' matches no submodule that is called"):
+    jax.eval_shape(model.apply, variables, X)
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,8 @@ def test_equation_5_is_an_estimate_where_the_ratio_does_not_divide_the_channels(
   assert cost.equation_5 == round(sum(2 * n * c * c / 10 for n, c, _ in blocks))
 
 
-def test_layer_table_lists_the_layers_as_they_run():
-  layers = complexity_lib.layer_table(create_model('se_resnet50'), 224)
+def test_layers_are_listed_as_they_run():
+  layers = _complexity('se_resnet50').layers
   rows = {row.path: row for row in layers}
   assert len(rows) == len(layers)
   assert rows['stem_conv'] == complexity_lib.Layer(
@@ -372,6 +372,28 @@ def test_tool_prints_and_writes_a_network(capsys, tmp_path):
   assert model['deviation_percent'] == pytest.approx(-0.2458, abs=1e-4)
 
 
+def test_tool_summarises_a_network(capsys, tmp_path):
+  output = tmp_path / 'layers.md'
+  tool.main(['--summary', 'se_resnet20_cifar', f'--output={output}'])
+  text = capsys.readouterr().out
+  cost = _complexity('se_resnet20_cifar')
+  total = ['se_resnet20_cifar', '-', f'{cost.params:,}', f'{cost.macs:,}']
+  assert text.splitlines()[-2].split() == ['total', *total]
+  assert _cells(text, 'stage2_block1/se/fc1')[0] == 'Dense'
+  lines = output.read_text().splitlines()
+  assert [line for line in lines if line.startswith('## ')] == [
+    f'## {title}' for title in (
+      'Networks', 'Stages of se_resnet20_cifar', 'Layers of se_resnet20_cifar'
+    )
+  ]  # fmt: skip
+  assert f'| total | se_resnet20_cifar |  | {cost.params:,} | {cost.macs:,} |' in lines
+  for flags in (['--summary=se_resnet20_cifar'], ['--summary', '--model=se_resnet20_cifar']):
+    tool.main(flags)
+    assert capsys.readouterr().out == text
+  tool.main(['--summary', 'resnet20_cifar', '--model', 'se_resnet20_cifar'])
+  assert capsys.readouterr().out.count('\ntotal ') == 2
+
+
 def test_tool_takes_patterns_lists_and_options(capsys, tmp_path):
   output = tmp_path / 'costs.json'
   flags = '--num_classes=100 --image_size=64 --se.ratio=4 --se.no-bias --se.stages=3,4'
@@ -409,7 +431,9 @@ def test_tool_leaves_the_paper_out_at_another_size(capsys):
 @pytest.mark.parametrize(
   ('argv', 'message'),
   [
-    ([], '--model'),
+    ([], 'one of --model, --summary MODEL and --paper is required'),
+    (['--summary'], 'one of --model, --summary MODEL and --paper is required'),
+    (['--summary', 'se_resnet5'], "did you mean 'se_resnet50'"),
     (['--model=se_resnet5'], "did you mean 'se_resnet50'"),
     (['--model=x*'], r"--model='x\*' is unknown"),
     (['--model=resnet50', '--se.ratio=8'], r'--se.ratio .* use the names with se_'),

@@ -17,6 +17,7 @@ import senet_jax
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import class_names
 from senet_jax.interop import from_torch, storage
+from senet_jax.interop.names import VARIANTS
 from senet_jax.tools import convert, predict
 from senet_jax.training import initial, setup
 from senet_jax.training.loop import train
@@ -182,6 +183,32 @@ def test_preprocessing_of_each_source(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, predictor.variables, expected)
 
 
+@pytest.mark.parametrize(
+  ('variant', 'model', 'options'),
+  [
+    ('timm:legacy_seresnext26_32x4d', 'se_resnext50_32x4d', {'depths': (2, 2, 2, 2)}),
+    ('cadene:bninception', 'bn_inception', {'conv_bias': True}),
+  ],
+)
+def test_options_of_each_source(variant, model, options, tmp_path):
+  network = network_of(variant, 10)
+  torch.save(network.state_dict(), tmp_path / 'weights.pt')
+  ours, theirs = tmp_path / 'ours.safetensors', tmp_path / 'theirs.safetensors'
+  convert.main([f'--from={tmp_path}/weights.pt', f'--to={ours}'])
+  convert.main([f'--from={ours}', f'--to={theirs}', f'--variant={variant}'])
+  same_arrays(storage.read(theirs)[0], network)
+  config = config_lib.from_dict(json.loads(storage.read(ours)[1]['config']))
+  assert config.model.name == model
+  assert {field: config.model[field] for field in options} == options
+  built = setup.build_model(config, 10)
+  assert {field: getattr(built, field) for field in options} == options
+
+
+def test_the_head_of_vgg_is_told():
+  config = convert._config(VARIANTS['timm:vgg16_bn'], imagenet=True)
+  assert setup.build_model(config).head == 'sliding'
+
+
 def test_caffemodel(tmp_path):
   import test_interop_caffe as released
 
@@ -213,6 +240,9 @@ def fails(arguments, message, monkeypatch, capsys):
     (['--from={f}/weights.npz', '--to={t}/x.pth'], r'x\.pth must end in \.safetensors, or be a'),
     (['--from={f}/no.pth', '--to={t}/x'], r'No such file or directory: \S+/no\.pth; check the'),
     (['--from={f}/weights.npz', '--to={f}'], 'is there already; choose another directory'),
+    (['--from={f}/weights.npz', '--to={f}/weights.safetensors'],
+     r'weights\.safetensors is there already; choose another file'),
+    (['--from={f}/weights.safetensors', '--to={f}/weights.safetensors'], 'is there already; cho'),
     (['--from={f}/weights.npz', '--to={t}/x', '--model=resnet5'], "'resnet5' is unknown; did you"),
     (['--from={f}/weights.npz', '--to={t}/x', '--model=se_resnet34'],
      r'\d+ missing: .*They look like those of timm:seresnet18, here the network se_resnet18\.'),
@@ -246,13 +276,15 @@ class Evil:
     return os.system, (f'touch {self.mark}',)
 
 
+@pytest.mark.filterwarnings('error')  # torch has one for plain pickles
 def test_evil_files(tmp_path, monkeypatch, capsys):
   mark, out = tmp_path / 'executed', tmp_path / 'out'
   evil = {'conv1.weight': Evil(mark)}
   torch.save(evil, tmp_path / 'evil.pth')
   (tmp_path / 'evil.bin').write_bytes(pickle.dumps(evil, protocol=2))
+  (tmp_path / 'evil.pt').write_bytes(pickle.dumps(evil))
   np.savez(tmp_path / 'evil.npz', **{k: np.array([v], object) for k, v in evil.items()})
-  for name in ('evil.pth', 'evil.bin', 'evil.npz'):
+  for name in ('evil.pth', 'evil.bin', 'evil.pt', 'evil.npz'):
     arguments = [f'--from={tmp_path / name}', f'--to={out}', '--model=resnet18']
     fails(arguments, rf'{name} (holds Python objects|is damaged or)', monkeypatch, capsys)
   assert not mark.exists() and not out.exists()
@@ -283,7 +315,12 @@ def test_damaged_file_of_ours(folder, tmp_path, monkeypatch, capsys):
   fails([f'--from={path}', f'--to={out}'], 'damaged: its metadata', monkeypatch, capsys)
   del arrays['params/fc/bias']
   storage.write_safetensors(path, arrays, metadata)
-  fails([f'--from={path}', f'--to={out}'], 'has not the variables of its se_', monkeypatch, capsys)
+  message = 'has not the variables of its se_resnet18; 1 missing: params/fc/bias'
+  fails([f'--from={path}', f'--to={out}'], message, monkeypatch, capsys)
+  arrays['params/fc/bias'] = np.zeros(1000, np.float16)
+  storage.write_safetensors(path, arrays, metadata)
+  message = 'damaged: params/fc/bias is float16 for float32'
+  fails([f'--from={path}', f'--to={out}'], message, monkeypatch, capsys)
   assert not out.exists()
 
 

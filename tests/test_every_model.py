@@ -113,7 +113,11 @@ def test_activations_neither_vanish_nor_explode(name):
 @pytest.mark.parametrize('name', MODELS)
 def test_bfloat16_is_near_float32(name):
   model, variables, images = built(name)
-  run = jax.jit(lambda v, x, m: m.apply(v, x, train=False), static_argnums=2)
+  # Without normalisation, which an evaluation at first does not have, the sums of the deepest
+  # networks grow to 1e7 and with them each difference.
+  train = name.endswith(('110_cifar', '164_cifar'))
+  mutable = ['batch_stats'] if train else []
+  run = jax.jit(lambda v, x, m: m.apply(v, x, train=train, mutable=mutable)[0], static_argnums=2)
   exact = np.asarray(run(variables, images, model))
   rough = np.asarray(run(variables, images, model.clone(dtype=jnp.bfloat16)))
   assert rough.dtype == np.float32
@@ -135,7 +139,8 @@ def test_loss_falls_on_real_images(name, photos):
   side = side_of(name)
   images = np.stack([central_crop(open_rgb(p.read_bytes()), side, side) for p in paths])
   images = (images.astype(np.float32) - 120) / 60
-  model, optimizer = create_model(name, num_classes=10), optax.adam(2e-3)
+  rate = 2e-4 if model_info(name).family == 'vgg' else 2e-3  # with 2e-3 VGG's loss only rises
+  model, optimizer = create_model(name, num_classes=10), optax.adam(rate)
   init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0, impl='rbg'), images[:1])
 

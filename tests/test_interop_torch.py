@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from torch_zoo import import_timm
+from torch_zoo import cadene_bn_inception, import_timm
 
 from senet_jax.errors import UserError
 from senet_jax.interop import from_torch, mapping, model_overrides, names, to_torch
@@ -29,9 +29,26 @@ def network_of(variant, num_classes=CLASSES):
   if source == 'torchvision':
     options = {'init_weights': False} if name == 'inception_v3' else {}
     return getattr(torchvision.models, name)(num_classes=num_classes, **options)
-  if source == 'cadene':  # from which timm has them, under other names
-    name = 'legacy_' + name.replace('se_', 'se')
-  return timm.create_model(name, pretrained=False, num_classes=num_classes)
+  if source == 'timm':
+    return timm.create_model(name, pretrained=False, num_classes=num_classes)
+  return cadene_network(name, num_classes)
+
+
+def cadene_network(name, num_classes):
+  """A network with Cadene's names; most are other code bases' but for some of those."""
+  if name == 'bninception':
+    return cadene_bn_inception(num_classes)
+  if name.startswith('se'):
+    return network_of(f'timm:legacy_{name.replace("se_", "se")}', num_classes)
+  origin, head = {
+    'inceptionv3': ('torchvision:inception_v3', 'fc'),
+    'inceptionresnetv2': ('timm:inception_resnet_v2', 'classif'),
+  }.get(name, (f'torchvision:{name}', 'fc'))
+  network = network_of(origin, num_classes)
+  network.last_linear = getattr(network, head)
+  setattr(network, head, torch.nn.Identity())
+  network.register_forward_hook(lambda module, _, output: module.last_linear(output))
+  return network
 
 
 def randomized(network, size, seed=0):
@@ -105,6 +122,7 @@ def compare(variant, sizes, points, tolerance):
       lambda module, inputs, output, theirs=theirs: seen.update({theirs: output})
     )
   model = create_model(model_name, CLASSES, **model_overrides(model_name, variant))
+  channels = [2, 1, 0] if variant == 'cadene:bninception' else [0, 1, 2]  # which takes blue first
 
   @jax.jit
   def run(variables, images):
@@ -121,7 +139,8 @@ def compare(variant, sizes, points, tolerance):
   for size in sizes:
     images = np.random.default_rng(size).standard_normal((3, size, size, 3), np.float32)
     with torch.no_grad():
-      expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double()).numpy()
+      theirs = torch.from_numpy(images.transpose(0, 3, 1, 2)).double()[:, channels]
+      expected = network(theirs).numpy()
     logits, state = run(variables, images)
     assert len(seen) == len(points)
     for theirs, output in seen.items():
@@ -137,7 +156,8 @@ def stages(*depths):
   return {f'layer{i}': f'stage{i + 1}_block{n}' for i, n in enumerate(depths, start=1)}
 
 
-R18, R34, R50 = stages(2, 2, 2, 2), stages(3, 4, 6, 3), stages(3, 4, 6, 3)
+R18, R26, R34 = stages(2, 2, 2, 2), stages(2, 2, 2, 2), stages(3, 4, 6, 3)
+R50 = stages(3, 4, 6, 3)
 R101, R152 = stages(3, 4, 23, 3), stages(3, 8, 36, 3)
 VGG = {'features.5': 'stage1_block2', 'features.42': 'stage5_block3'}
 MOBILENET = {f'blocks.{i}': f'stage{i + 1}_block{n}' for i, n in enumerate((1, 2, 2, 6, 2))}
@@ -149,42 +169,54 @@ INCEPTION_RESNET = {
   'repeat': 'stage3_block10', 'repeat_1': 'stage4_block20', 'block8': 'stage5_block10'
 }  # fmt: skip
 
-# Variant, points, sizes.
+BN_INCEPTION = {
+  'conv2_3x3_bn': 'stem_3/bn',
+  'inception_4e_double_3x3_2_bn': 'stage4_block5/branch2_3/bn',
+}
+
+# Variant, points, sizes: the default one and another.
 CASES = [
-  ('timm:resnet18', R18, (64, 75)),
-  ('timm:legacy_seresnet18', R18, (64, 75)),
-  ('timm:seresnet18', R18, (64, 75)),
+  ('timm:resnet18', R18, (256, 224)),
+  ('timm:legacy_seresnet18', R18, (224, 75)),
+  ('timm:seresnet18', R18, (224, 75)),
   ('timm:legacy_seresnet50', R50, (64,)),
   ('timm:seresnext50_32x4d', R50, (75,)),
   ('timm:mobilenetv1_100', MOBILENET, (64, 75)),
   ('torchvision:vgg16_bn', VGG, (64,)),
   ('torchvision:inception_v3', INCEPTION_V3, (96,)),
+  ('cadene:bninception', BN_INCEPTION, (224, 160)),
 ]
 SLOW_CASES = [
-  ('torchvision:resnet34', R34, (64, 75)),
-  ('timm:legacy_seresnet34', R34, (64, 75)),
-  ('timm:seresnet34', R34, (64, 75)),
-  ('torchvision:resnet50', R50, (64, 75)),
-  ('timm:legacy_seresnet50', R50, (75, 96)),
-  ('timm:seresnet50', R50, (64, 75)),
-  ('timm:resnet101', R101, (64, 75)),
-  ('cadene:se_resnet101', R101, (64, 75)),
-  ('timm:seresnet152', R152, (64, 75)),
-  ('torchvision:resnext50_32x4d', R50, (64, 75)),
-  ('timm:legacy_seresnext50_32x4d', R50, (64, 75)),
-  ('timm:seresnext101_32x4d', R101, (64, 75)),
-  ('timm:legacy_senet154', R152, (64, 75)),
-  ('timm:senet154', R152, (64, 75)),
-  ('timm:vgg16_bn', VGG, (64, 75)),
-  ('torchvision:vgg16_bn', VGG, (75, 224)),
-  ('timm:inception_v3', INCEPTION_V3, (75, 128)),
-  ('timm:inception_resnet_v2', INCEPTION_RESNET, (96, 139)),
+  ('torchvision:resnet34', R34, (224, 75)),
+  ('timm:legacy_seresnet34', R34, (224, 75)),
+  ('timm:seresnet34', R34, (224, 75)),
+  ('torchvision:resnet50', R50, (224, 75)),
+  ('cadene:resnet50', R50, (224, 75)),
+  ('timm:legacy_seresnet50', R50, (224, 256, 75)),
+  ('timm:seresnet50', R50, (224, 75)),
+  ('timm:resnet101', R101, (224, 75)),
+  ('cadene:se_resnet101', R101, (224, 75)),
+  ('timm:seresnet152', R152, (224, 75)),
+  ('torchvision:resnext50_32x4d', R50, (224, 75)),
+  ('timm:legacy_seresnext50_32x4d', R50, (224, 75)),
+  ('timm:legacy_seresnext26_32x4d', R26, (224, 75)),
+  ('timm:seresnext101_32x4d', R101, (224, 75)),
+  ('timm:legacy_senet154', R152, (224, 75)),
+  ('timm:senet154', R152, (224, 75)),
+  ('timm:mobilenetv1_100', MOBILENET, (224, 256)),
+  ('timm:vgg16_bn', VGG, (256, 224, 75)),
+  ('torchvision:vgg16_bn', VGG, (256, 224, 75)),
+  ('timm:inception_v3', INCEPTION_V3, (299, 96)),
+  ('torchvision:inception_v3', INCEPTION_V3, (299, 128)),
+  ('cadene:inceptionv3', INCEPTION_V3, (299, 96)),
+  ('timm:inception_resnet_v2', INCEPTION_RESNET, (299, 139)),
+  ('cadene:inceptionresnetv2', INCEPTION_RESNET, (299, 96)),
 ]
 
 
 def check(variant, points, sizes):
   # Of forty residual blocks the last ones carry the rounding of all.
-  compare(variant, sizes, points, 1e-3 if 'inception_resnet' in variant else 1e-4)
+  compare(variant, sizes, points, 1e-3 if points is INCEPTION_RESNET else 1e-4)
 
 
 @pytest.mark.parametrize(('variant', 'points', 'sizes'), CASES, ids=str)
@@ -226,6 +258,7 @@ def test_overrides_of_every_variant_make_a_network(variant):
   ('layout', 'shape', 'theirs'),
   [
     (names.CONV, (3, 5, 2, 7), (7, 2, 3, 5)),
+    (names.CONV_OF_BGR, (3, 5, 3, 7), (7, 3, 3, 5)),
     (names.DENSE, (3, 5), (5, 3)),
     (names.DENSE_AS_CONV, (3, 5), (5, 3, 1, 1)),
     (names.MAP_AS_CONV, (147, 5), (5, 3, 7, 7)),
@@ -272,6 +305,8 @@ def test_overrides():
   assert overrides_of('timm:seresnet18') == {
     'pool_align': 'torch', 'se': SEConfig(hidden_divisor=8)
   }  # fmt: skip
+  assert overrides_of('timm:vgg16_bn') == {'head': 'sliding'}
+  assert overrides_of('timm:legacy_seresnext26_32x4d') == {'depths': (2, 2, 2, 2)}
   overrides_of('timm:resnet18')['pool_align'] = 'caffe'
   assert overrides_of('timm:resnet18') == {'pool_align': 'torch'}
 
@@ -279,7 +314,9 @@ def test_overrides():
 @pytest.mark.parametrize(
   ('model_name', 'first', 'count'),
   [
-    ('resnet50', 'timm:resnet50', 2),
+    ('resnet50', 'timm:resnet50', 3),
+    ('vgg16_bn', 'timm:vgg16_bn', 2),
+    ('bn_inception', 'cadene:bninception', 1),
     ('se_resnet50', 'timm:legacy_seresnet50', 4),
     ('se_resnext101_32x4d', 'timm:legacy_seresnext101_32x4d', 4),
   ],
@@ -333,11 +370,11 @@ def test_every_mismatch_is_listed():
   with pytest.raises(UserError) as caught:
     from_torch('se_resnet18', weights)
   message = str(caught.value)
-  listed = ', '.join(f'more.{i}' for i in range(10))
+  listed = ', '.join(f'more.{i}' for i in range(12))
   assert 'not the weights of se_resnet18 (timm:legacy_seresnet18): ' in message
   assert '2 missing: layer1.0.conv1.weight, layer2.0.bn1.running_var; ' in message
-  assert f'12 unknown: {listed}, …; ' in message
-  assert '1 of another shape: layer0.conv1.weight is 64x1x7x7 for 64x3x7x7.' in message
+  assert f'12 extra: {listed}; ' in message
+  assert '1 misshaped: layer0.conv1.weight is 64x1x7x7 for 64x3x7x7.' in message
   assert 'look like' not in message
 
 
@@ -366,10 +403,10 @@ def test_number_of_classes():
     'fc.weight is 7x512 for 1000x512). Give num_classes=7 to take them as they are. For a new '
     'head, convert them so, and train with --config.init_from and --config.new_head=True.'
   )
-  with pytest.raises(UserError, match=r'num_classes=0 must be at least 1'):
+  with pytest.raises(UserError, match=r'num_classes=0 must be an integer of'):
     from_torch('resnet18', weights, num_classes=0)
   for kernel in (np.zeros((), np.float32), np.zeros((7, 9), np.float32)):
-    with pytest.raises(UserError, match=r'not the weights of .*2 of another shape: fc.bias is 7 '):
+    with pytest.raises(UserError, match=r'not the weights of .*2 misshaped: fc.bias is 7 '):
       from_torch('resnet18', {**weights, 'fc.weight': kernel})
   assert from_torch('resnet18', weights, num_classes=7)['params']['fc']['bias'].shape == (7,)
 
@@ -384,10 +421,13 @@ def test_number_of_classes():
     (('resnet50', {'w': 'text'}), "'w' in the state dict is <U4, not an array of"),
     (('resnet50', {'w': np.zeros(1)}, 'timm:x'), r"variant of resnet50='timm:x' is unknown.*allow"),
     (('resnet50', {'w': np.zeros(1)}, 'caffe:se_resnet50'), 'is unknown'),
-    (('resnet110_cifar', {'w': np.zeros(1)}), 'timm, torchvision, cadene are known for resnet110_'),
+    (
+      ('resnet110_cifar', {'w': np.zeros(1)}),
+      'timm, torchvision, cadene are known for resnet110_cifar; they are for resnet101, resn',
+    ),
     (
       ('resnet50', {'w': np.zeros(1)}),
-      r'267 missing: fc\.bias, fc\.weight, .*, …; 1 unknown: w\.$',
+      r'267 missing: fc\.bias, fc\.weight, (\S+, ){264}\S+; 1 extra: w\.$',
     ),
   ],
 )
@@ -405,7 +445,7 @@ def test_mistakes_of_export():
     to_torch('resnet18', {'params': {}}, 'timm:resnet18')
   variables['params']['more'] = {'kernel': np.zeros(3)}
   variables['params']['stem_conv']['kernel'] = np.zeros((7, 7))
-  message = r'1 unknown: params/more/kernel; 1 of another shape: params/stem_conv/kernel is 7x7 for'
+  message = r'1 extra: params/more/kernel; 1 misshaped: params/stem_conv/kernel is 7x7 for'
   with pytest.raises(UserError, match=message):
     to_torch('resnet18', variables, 'timm:resnet18')
 

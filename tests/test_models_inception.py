@@ -15,7 +15,7 @@ from senet_jax.analysis.complexity import complexity, count_macs
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info
-from senet_jax.models.inception import AuxHead, Conv, Layers, bn_inception_stages
+from senet_jax.models.inception import AuxHead, ConvSpec, Layers, bn_inception_stages
 
 NO_BIAS, BIAS = SEConfig(use_bias=False), SEConfig()
 NAMES = ('bn_inception', 'inception_v3', 'inception_v3_cifar', 'inception_resnet_v2')
@@ -514,7 +514,7 @@ def test_inception_v3_in_training_at_its_size():
 
 
 def layers(**options):
-  options = {'keras': False, 'count_padding': True, **options}
+  options = {'keras': False, 'conv_bias': False, 'count_padding': True, **options}
   return Layers(BatchNormConfig(epsilon=1e-3), jnp.float32, **options)
 
 
@@ -640,11 +640,17 @@ def test_inception_resnet_of_its_depth():
 
 # Forward and backward passes of tiny versions.
 
-HALF = Conv(6, 3, 2)
+HALF = ConvSpec(6, 3, 2)
 TINY = {
   'stem': (HALF, 'max/2 caffe'),
   'stages': tuple(
-    (((Conv(4),), (Conv(4), (Conv(4, (1, 3)), Conv(4, (3, 1)))), ('avg', Conv(4))),)
+    (
+      (
+        (ConvSpec(4),),
+        (ConvSpec(4), (ConvSpec(4, (1, 3)), ConvSpec(4, (3, 1)))),
+        ('avg', ConvSpec(4)),
+      ),
+    )
     for _ in range(3)
   ),
 }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNormConfig, SEConfig, excitations
+from senet_jax.layers import BatchNormConfig, SEConfig, add_squeeze_excite, excitations
 from senet_jax.models import create_model
 
 OPTIONS = {'width': 8, 'depths': (4, 3), 'num_classes': 5, 'se': SEConfig(ratio=4)}
@@ -54,3 +54,8 @@ def test_frozen_units_must_be_alike():
   variables = model.init(jax.random.key(0), images, train=False)
   with pytest.raises(UserError, match='scan_blocks=True runs all units of stage 2 alike'):
     model.apply(variables, images, train=True, mutable=['batch_stats'])
+
+
+def test_no_blocks_can_be_added():
+  with pytest.raises(UserError, match='scan_blocks=True runs units without their names'):
+    add_squeeze_excite(create_model('resnet50', scan_blocks=True), 'stage2_*/bn3')

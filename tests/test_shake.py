@@ -56,6 +56,13 @@ def test_forward_has_alpha_and_backward_beta(backward):
   assert np.all(beta == 0.5) == (backward == 'even')
 
 
+def test_training_needs_random_numbers():
+  a, b, _ = some_branches()
+  np.testing.assert_allclose(shake(a, b, None, False), (a + b) / 2)
+  with pytest.raises(UserError, match=r'coefficients in training: rng=None must be a key'):
+    shake(a, b, rng=None, train=True)
+
+
 @pytest.mark.parametrize('backward', ['shake', 'even'])
 def test_images_have_coefficients_of_their_own(backward):
   n = 40_000

@@ -12,6 +12,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -65,7 +66,9 @@ class _Batches:
     return {'images': images, 'labels': inputs['labels']}
 
 
-def compile_program(config: ConfigDict, devices: list, mode: str) -> Program:
+def compile_program(
+  config: ConfigDict, devices: list, mode: str, model: nn.Module | None = None
+) -> Program:
   """Compiles what a configuration runs most.
 
   Args:
@@ -73,6 +76,7 @@ def compile_program(config: ConfigDict, devices: list, mode: str) -> Program:
     devices: of one kind.
     mode: `train`, one step from uint8 images to new parameters; `inference`, the network from
       float32 inputs to logits.
+    model: another network than the configuration's.
 
   Raises:
     UserError: the batch does not fit the devices, or the program not their memory.
@@ -82,7 +86,8 @@ def compile_program(config: ConfigDict, devices: list, mode: str) -> Program:
   )
   runtime.per_device(config.batch_size, mesh.size)
   start = time.perf_counter()
-  program, arguments = (_training if mode == 'train' else _inference)(config, mesh)
+  model = model or setup.build_model(config)
+  program, arguments = (_training if mode == 'train' else _inference)(config, model, mesh)
   traced = program.trace(*arguments)
   flops = 2 * count_macs(program, *arguments)
   lowered = traced.lower()
@@ -102,9 +107,8 @@ def compile_program(config: ConfigDict, devices: list, mode: str) -> Program:
   return Program(compiled, mesh.size, config.batch_size, flops, traced_at - start, compile_s)
 
 
-def _training(config: ConfigDict, mesh: Mesh):
+def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
   setup.check_batch(config, mesh.size)
-  model = setup.build_model(config)
   optimizer = make_optimizer(config, make_schedule(config, _STEPS, _STEPS / 10))
   build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
   state = jax.eval_shape(build, _variables(config, model))
@@ -122,8 +126,8 @@ def _training(config: ConfigDict, mesh: Mesh):
   return train_program(step, batches, mesh, looped=False), arguments
 
 
-def _inference(config: ConfigDict, mesh: Mesh):
-  model, size = setup.build_model(config), setup.input_size(config)
+def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh):
+  size = setup.input_size(config)
   share = PartitionSpec(runtime.DATA_AXIS)
   program = runtime.data_parallel(
     functools.partial(model.apply, train=False), mesh, (PartitionSpec(), share), share
@@ -133,7 +137,7 @@ def _inference(config: ConfigDict, mesh: Mesh):
   return program, (variables, _placed(images, mesh, share))
 
 
-def _variables(config: ConfigDict, model):
+def _variables(config: ConfigDict, model: nn.Module):
   size = setup.input_size(config)
   init = functools.partial(model.init, train=False)
   images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

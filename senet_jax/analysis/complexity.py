@@ -76,7 +76,8 @@ class Complexity(Cost):
     equation_5: the paper's (2 / r) Σ N_s C_s², with N_s SE blocks on C_s channels.
     squeezed_elements: elements that enter the squeezes; none for NoSqueeze.
     stages: the costs of stem, stages and head, or of what stands in for them.
-    layers: in the order in which they run, then those that only training runs.
+    layers: in the order in which they run, then those that only training runs: all modules without
+      modules inside, and owners of modules with parameters or multiply-adds of their own.
   """
 
   batch_stats: int
@@ -145,14 +146,6 @@ def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
     stages={name: _sum(members) for name, members in stages.items()},
     layers=tuple(layers),
   )
-
-
-def layer_table(model: nn.Module, image_size: int, batch: int = 1) -> list[Layer]:
-  """The layers that `complexity` sums: all modules without modules inside, and their owners.
-
-  Owners of modules are listed where they have parameters or multiply-adds of their own.
-  """
-  return _layers(_trace(model, image_size, batch))
 
 
 def count_macs(function: Callable, *arguments) -> int:

@@ -68,7 +68,7 @@ def from_caffe(
 
   Raises:
     UserError: the file is damaged or no `.caffemodel`, or its weights are not those of the network;
-      the message lists what is missing, unknown and of another shape.
+      the message lists all that is missing, extra and misshaped.
   """
   arrays = read(path)
   variant = mapping.choose(arrays, CAFFE, model_name)

@@ -8,15 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax import linen as nn, traverse_util
 
 from senet_jax import errors
 from senet_jax.interop.names import SOURCES, VARIANTS, Layout, Variant, variant_of, variants_of
 from senet_jax.layers import HEAD
 from senet_jax.models import create_model, model_info
 
-# Entries of a kind that a message lists.
-_LISTED = 10
 # The share of equal names and shapes from which on weights look like those of a network.
 _ALIKE = 0.5
 
@@ -56,10 +54,7 @@ def entries(variant_name: str, num_classes: int) -> tuple[Entry, ...]:
   """All variables of a network; nothing is computed."""
   variant = VARIANTS[variant_name]
   model = create_model(variant.model, num_classes, **variant.overrides)
-  side = model_info(variant.model).image_size
-  images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-  init = functools.partial(model.init, train=False)
-  leaves = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), images))
+  leaves = _shapes(model, model_info(variant.model).image_size)
   found = []
   for path, leaf in sorted(leaves.items(), key=lambda item: item[0][1:]):
     _, *modules, kind = path
@@ -70,6 +65,14 @@ def entries(variant_name: str, num_classes: int) -> tuple[Entry, ...]:
     shape = jax.eval_shape(layout.export, leaf).shape
     found.append(Entry(path, leaf.shape, variant.naming.name(module, kind), shape, layout))
   return tuple(found)
+
+
+# Models are equal if they are built alike, and several variants of a network are.
+@functools.cache
+def _shapes(model: nn.Module, side: int) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+  images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+  init = functools.partial(model.init, train=False)
+  return traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), images))
 
 
 def to_variables(
@@ -86,7 +89,7 @@ def to_variables(
     `params` and `batch_stats`; their arrays are their own.
 
   Raises:
-    UserError: arrays are missing, unknown or of another shape; the message lists them.
+    UserError: arrays are missing, extra or misshaped; the message lists all of them.
   """
   if num_classes is None:
     num_classes = model_info(variant.model).num_classes
@@ -176,10 +179,15 @@ def _look_like(
 
 
 def _likeness(variant: Variant, arrays: Mapping[str, np.ndarray]) -> float:
-  """The share of entries on either side that are on both, with the same shape."""
+  """The share of entries on either side that are on both, for any number of classes."""
   expected = entries(variant.name, model_info(variant.model).num_classes)
-  same = sum(e.name in arrays and arrays[e.name].shape == e.shape for e in expected)
+  same = sum(e.name in arrays and _alike(e, arrays[e.name].shape) for e in expected)
   return same / max(len(expected), len(arrays))
+
+
+def _alike(entry: Entry, shape: _Shape) -> bool:
+  first = int(entry.path[1] == HEAD)  # of the last layer the first axis is that of the classes
+  return len(shape) == len(entry.shape) and shape[first:] == entry.shape[first:]
 
 
 def _check(
@@ -190,33 +198,39 @@ def _check(
   if there == expected:
     return
   of = f'{variant.model} ({variant.name})'
-  shapes = [
+  classes = classes_in(variant, arrays)
+  if classes and there == {e.name: e.shape for e in entries(variant.name, classes)}:
+    wanted, *_ = expected[_head_kernel(variant).name]
+    shapes = '; '.join(_misshaped(expected, there))
+    raise errors.UserError(
+      f'the weights of {of} are for {classes} classes, not {wanted} ({shapes}). Give '
+      f'num_classes={classes} to take them as they are. For a new head, convert them so, and '
+      'train with --config.init_from and --config.new_head=True.'
+    )
+  likely, hint = _look_like(arrays), ''
+  if likely and _likeness(likely, arrays) > _likeness(variant, arrays):
+    hint = f' They look like those of {likely.name}, here the network {likely.model}.'
+  raise errors.UserError(f'these are not the weights of {of}: {mismatches(expected, there)}.{hint}')
+
+
+def mismatches(expected: Mapping[str, _Shape], there: Mapping[str, _Shape]) -> str:
+  """All entries that are missing, extra or misshaped in `there`, for a message."""
+  lists = {
+    'missing': [name for name in expected if name not in there],
+    'extra': [name for name in there if name not in expected],
+    'misshaped': _misshaped(expected, there),
+  }
+  return '; '.join(
+    f'{len(names)} {what}: {", ".join(names)}' for what, names in lists.items() if names
+  )
+
+
+def _misshaped(expected: Mapping[str, _Shape], there: Mapping[str, _Shape]) -> list[str]:
+  return [
     f'{name} is {_text(there[name])} for {_text(shape)}'
     for name, shape in expected.items()
     if there.get(name, shape) != shape
   ]
-  classes = classes_in(variant, arrays)
-  if classes and there == {e.name: e.shape for e in entries(variant.name, classes)}:
-    wanted, *_ = expected[_head_kernel(variant).name]
-    raise errors.UserError(
-      f'the weights of {of} are for {classes} classes, not {wanted} ({"; ".join(shapes)}). Give '
-      f'num_classes={classes} to take them as they are. For a new head, convert them so, and '
-      'train with --config.init_from and --config.new_head=True.'
-    )
-  lists = {
-    'missing': [name for name in expected if name not in there],
-    'unknown': [name for name in there if name not in expected],
-    'of another shape': shapes,
-  }
-  parts = [
-    f'{len(names)} {what}: {", ".join(names[:_LISTED])}{", …" if len(names) > _LISTED else ""}'
-    for what, names in lists.items()
-    if names
-  ]
-  likely, hint = _look_like(arrays), ''
-  if likely and _likeness(likely, arrays) > _likeness(variant, arrays):
-    hint = f' They look like those of {likely.name}, here the network {likely.model}.'
-  raise errors.UserError(f'these are not the weights of {of}: {"; ".join(parts)}.{hint}')
 
 
 def _text(shape: tuple[int, ...]) -> str:

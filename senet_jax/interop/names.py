@@ -39,6 +39,8 @@ class Layout:
 SAME = Layout(lambda x: x, lambda x: x)
 # [kh, kw, I / groups, O] to [O, I / groups, kh, kw].
 CONV = Layout(lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0))
+# The first convolution of a network that takes blue first; ours take red first.
+CONV_OF_BGR = Layout(lambda x: CONV.export(x)[:, ::-1], lambda x: CONV.restore(x[:, ::-1]))
 DENSE = Layout(lambda x: x.T, lambda x: x.T)
 # A fully connected layer that is a 1x1 convolution there.
 DENSE_AS_CONV = Layout(lambda x: x.T[:, :, None, None], lambda x: x[:, :, 0, 0].T)
@@ -96,7 +98,7 @@ def _filled(template: str, match: re.Match) -> str:
   return re.sub(r'\{(\d)([+-]\d+)?\}', value, template)
 
 
-def _torch(*renames: tuple[str, str], **options) -> Naming:
+def _torch(*renames: tuple[str, str], separator: str = '.', **options) -> Naming:
   leaves = {
     'kernel': '.weight',
     'bias': '.bias',
@@ -105,7 +107,7 @@ def _torch(*renames: tuple[str, str], **options) -> Naming:
     'mean': '.running_mean',
     'var': '.running_var',
   }
-  return Naming(renames, '.', leaves, **options)
+  return Naming(renames, separator, leaves, **options)
 
 
 def _caffe(*renames: tuple[str, str]) -> Naming:
@@ -127,6 +129,9 @@ _UNITS = (
   ('proj_bn', 'downsample.1'),
 )
 _RESNET = _torch(*_UNITS, ('stem_(conv|bn)', '{1}1'))
+# Only at the beginning of a path: auxiliary heads keep theirs.
+_LAST_LINEAR = (f'^{HEAD}', 'last_linear')
+_CADENE_RESNET = _torch(*_RESNET.renames, _LAST_LINEAR)
 _SENET = _torch(
   *_UNITS,
   *(('stem_conv1', 'conv1.0'), ('stem_conv2', 'conv1.3'), ('stem_conv3', 'conv1.6')),
@@ -138,7 +143,7 @@ _LEGACY_SENET = _torch(
   ('stem_(conv|bn)', 'layer0.{1}1'),
   (r'stem_(conv|bn)(\d)', 'layer0.{1}{2}'),
   ('se', 'se_module'),
-  (HEAD, 'last_linear'),
+  _LAST_LINEAR,
 )
 _CAFFE_SENET = _caffe(
   *(('conv1', '1x1_reduce'), ('conv2', '3x3'), ('conv3', '1x1_increase')),
@@ -206,6 +211,7 @@ _INCEPTION_V3 = _torch(
   *_lettered('Mixed_{1}', {3: 'bcd', 4: 'abcde', 5: 'abc'}),
   *((r'aux/conv(\d)', 'AuxLogits/conv{1-1}'), ('aux', 'AuxLogits')),
 )
+_CADENE_INCEPTION_V3 = _torch(*_INCEPTION_V3.renames, _LAST_LINEAR)
 _INCEPTION_RESNET = _torch(
   *(('stem_1', 'conv2d_1a'), ('stem_2', 'conv2d_2a'), ('stem_3', 'conv2d_2b')),
   *(('stem_4', 'conv2d_3b'), ('stem_5', 'conv2d_4a'), ('final', 'conv2d_7b')),
@@ -217,6 +223,7 @@ _INCEPTION_RESNET = _torch(
   (r'stage5_block(\d+)', 'repeat_2.{1-1}'),
   *(('up', 'conv2d'), (HEAD, 'classif')),
 )
+_CADENE_INCEPTION_RESNET = _torch(*_INCEPTION_RESNET.renames, ('classif', 'last_linear'))
 _CAFFE_BN_INCEPTION = _caffe(
   # Reductions have no 1x1 branch, so that theirs count from the next one.
   (r'(stage3_block3|stage4_block5)/branch([12])_(\d)', '{1}/branch{2+1}_{3}'),
@@ -228,11 +235,19 @@ _CAFFE_BN_INCEPTION = _caffe(
   *(('stem_1', 'conv1/7x7_s2'), ('stem_2', 'conv2/3x3_reduce'), ('stem_3', 'conv2/3x3')),
   *(('(.+)/conv', '{1}'), (HEAD, 'classifier')),
 )
+_CADENE_BN_INCEPTION = _torch(
+  *_CAFFE_BN_INCEPTION.renames,
+  *(('double3x3_reduce', 'double_3x3_reduce'), ('double3x3a', 'double_3x3_1')),
+  *(('double3x3b', 'double_3x3_2'), ('classifier', 'last_linear')),
+  separator='_',
+  layouts=(('stem_1/conv', CONV_OF_BGR),),
+)
 
 _Statistics = tuple[float, float, float]
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _CAFFE = ((123.0, 117.0, 104.0), (1.0, 1.0, 1.0))
 _INCEPTION = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+_CADENE_CAFFE = ((128.0, 117.0, 104.0), (1.0, 1.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +285,7 @@ def _residual() -> Iterator[Variant]:
     plain, se = f'resnet{depth}', f'se_resnet{depth}'
     yield Variant(f'timm:resnet{depth}', plain, _RESNET, overrides=torch)
     yield Variant(f'torchvision:resnet{depth}', plain, _RESNET, overrides=torch)
+    yield Variant(f'cadene:resnet{depth}', plain, _CADENE_RESNET, overrides=torch)
     yield Variant(f'timm:legacy_seresnet{depth}', se, _LEGACY_SENET, overrides=legacy)
     yield Variant(f'timm:seresnet{depth}', se, _RESNET, overrides={**torch, **rounded})
     if depth >= 50:
@@ -286,6 +302,12 @@ def _residual() -> Iterator[Variant]:
     yield Variant(f'timm:se{name}', se, _RESNET, overrides=torch)
     yield Variant(f'cadene:se_{name}', se, _LEGACY_SENET)
     yield Variant(f'caffe:se_{name}', se, _CAFFE_SENET, _CAFFE)
+  yield Variant(
+    'timm:legacy_seresnext26_32x4d',
+    'se_resnext50_32x4d',
+    _LEGACY_SENET,
+    overrides={'depths': (2, 2, 2, 2)},
+  )
   yield Variant('timm:legacy_senet154', 'senet154', _LEGACY_SENET)
   yield Variant('timm:senet154', 'senet154', _SENET, overrides=torch)
   yield Variant('cadene:senet154', 'senet154', _LEGACY_SENET)
@@ -293,14 +315,21 @@ def _residual() -> Iterator[Variant]:
 
 
 def _others() -> Iterator[Variant]:
-  yield Variant('timm:vgg16_bn', 'vgg16_bn', _VGG_OF_TIMM)
+  yield Variant('timm:vgg16_bn', 'vgg16_bn', _VGG_OF_TIMM, overrides={'head': 'sliding'})
   yield Variant('torchvision:vgg16_bn', 'vgg16_bn', _VGG)
   yield Variant(
     'timm:mobilenetv1_100', 'mobilenet_v1', _MOBILENET, _INCEPTION, {'activation': 'relu6'}
   )
   yield Variant('timm:inception_v3', 'inception_v3', _INCEPTION_V3, _INCEPTION, {'aux': False})
   yield Variant('torchvision:inception_v3', 'inception_v3', _INCEPTION_V3, _INCEPTION)
+  yield Variant('cadene:inceptionv3', 'inception_v3', _CADENE_INCEPTION_V3, _INCEPTION)
   yield Variant('timm:inception_resnet_v2', 'inception_resnet_v2', _INCEPTION_RESNET, _INCEPTION)
+  yield Variant(
+    'cadene:inceptionresnetv2', 'inception_resnet_v2', _CADENE_INCEPTION_RESNET, _INCEPTION
+  )
+  yield Variant(
+    'cadene:bninception', 'bn_inception', _CADENE_BN_INCEPTION, _CADENE_CAFFE, {'conv_bias': True}
+  )
   yield Variant('caffe:se_bn_inception', 'se_bn_inception', _CAFFE_BN_INCEPTION, _CAFFE)
 
 
@@ -316,10 +345,10 @@ def variants_of(model_name: str, sources: Collection[str] = SOURCES) -> list[Var
   model_info(model_name)
   found = [v for v in VARIANTS.values() if v.model == model_name and v.source in sources]
   if not found:
-    known = dict.fromkeys(v.model for v in VARIANTS.values() if v.source in sources)
+    known = list(dict.fromkeys(v.model for v in VARIANTS.values() if v.source in sources))
     raise errors.UserError(
       f'no weights of {", ".join(sources)} are known for {model_name}; they are for '
-      f'{", ".join(known)}.'
+      f'{", ".join(errors.closest_first(model_name, known))}.'
     )
   return found
 

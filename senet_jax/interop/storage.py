@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -59,7 +60,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
   if path.suffix in PICKLES:
     with needs('torch', f'to read {path}'):
       import torch
-    with _whole(path):
+    # Of a plain pickle torch warns before it refuses it, which is not the user's line to read.
+    with _whole(path), warnings.catch_warnings(action='ignore'):
       return torch.load(path, map_location='cpu', weights_only=True), {}
   raise UserError(f'{path} must end in {", ".join((SAFETENSORS, NPZ, *PICKLES))}.')
 

@@ -24,7 +24,8 @@ def from_torch(
 ) -> dict[str, Any]:
   """The variables of a network from a torch state dict.
 
-  The network computes what the one in torch does if it is built with `model_overrides`:
+  The network computes what the one in torch does if it is built with `model_overrides`, of images
+  with red first even if those there have blue first (`cadene:bninception`):
 
   >>> variables = from_torch('se_resnet50', state_dict, 'timm:seresnet50')
   >>> model = create_model('se_resnet50', **model_overrides('se_resnet50', 'timm:seresnet50'))
@@ -41,7 +42,7 @@ def from_torch(
 
   Raises:
     UserError: no such network or variant, or the weights are not those of it; the message lists
-      what is missing, unknown and of another shape, and says what network it may be instead.
+      all that is missing, extra and misshaped, and says what network it may be instead.
   """
   arrays = as_arrays(state_dict)
   chosen = mapping.choose(arrays, TORCH, model_name, variant)

@@ -68,6 +68,11 @@ def add_squeeze_excite(
     raise UserError(
       f'module {"/".join(module.path)} is part of another already; make it with parent=None.'
     )
+  if getattr(module, 'scan_blocks', False):
+    raise UserError(
+      'module.scan_blocks=True runs units without their names, so that `where` cannot find them; '
+      'set it to False.'
+    )
   if not isinstance(se, SEConfig):
     raise UserError(f'se={se!r} must be a senet_jax.layers.SEConfig.')
   if (se.position, se.stages) != (_PAPERS.position, _PAPERS.stages):

@@ -33,8 +33,8 @@ from senet_jax.models.common import (
 from senet_jax.models.registry import Preprocessing, register_pair
 
 
-class Conv(NamedTuple):
-  """A convolution with BN and ReLU behind it, in a table; fields as of `layers.conv`."""
+class ConvSpec(NamedTuple):
+  """A row of a table: a convolution with BN and ReLU behind it; fields as of `layers.conv`."""
 
   features: int
   kernel: int | tuple[int, int] = 1
@@ -44,7 +44,7 @@ class Conv(NamedTuple):
 
 # Of a sequence of layers: a convolution, the name of a pooling, or two convolutions side by side
 # whose outputs are concatenated.
-Step = Conv | str | tuple[Conv, Conv]
+Step = ConvSpec | str | tuple[ConvSpec, ConvSpec]
 Steps = tuple[Step, ...]
 # Of a module; the last branch is the one with the pooling.
 Branches = tuple[Steps, ...]
@@ -64,13 +64,15 @@ class Layers:
   Attributes:
     bn: normalisation.
     dtype: of the computation.
-    keras: convolutions as Keras makes them: with biases and Glorot initialisation.
+    keras: layers as Keras makes them: Glorot initialisation, its auxiliary head.
+    conv_bias: biases in the convolutions with BN behind them.
     count_padding: average pooling counts the zeros around the map.
   """
 
   bn: BatchNormConfig
   dtype: jnp.dtype
   keras: bool
+  conv_bias: bool
   count_padding: bool
 
   def sequence(self, steps: Steps, x: jax.Array, train: bool, name: str) -> jax.Array:
@@ -87,7 +89,7 @@ class Layers:
         continue
       number += 1
       label = name if single else f'{name}_{number}'
-      if isinstance(step, Conv):
+      if isinstance(step, ConvSpec):
         x = ConvUnit(step, self, name=label)(x, train)
       else:
         pair = [
@@ -118,21 +120,23 @@ class ConvUnit(nn.Module):
   """A convolution, BN and ReLU.
 
   Attributes:
-    row: of the table.
+    spec: of the convolution.
     layers: what it shares with the others of the network.
   """
 
-  row: Conv
+  spec: ConvSpec
   layers: Layers
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H', W', features]`."""
-    options = {'dtype': self.layers.dtype, 'padding': self.row.padding}
-    if self.layers.keras:
-      options |= {'use_bias': True, 'kernel_init': nn.initializers.glorot_uniform()}
-    x = conv(self.row.features, self.row.kernel, self.row.stride, name='conv', **options)(x)
-    return nn.relu(BatchNorm(self.layers.bn, self.layers.dtype, name='bn')(x, train))
+    features, kernel, stride, padding = self.spec
+    layers = self.layers
+    options = {'dtype': layers.dtype, 'padding': padding, 'use_bias': layers.conv_bias}
+    if layers.keras:
+      options['kernel_init'] = nn.initializers.glorot_uniform()
+    x = conv(features, kernel, stride, name='conv', **options)(x)
+    return nn.relu(BatchNorm(layers.bn, layers.dtype, name='bn')(x, train))
 
 
 class InceptionModule(nn.Module):
@@ -179,8 +183,8 @@ class AuxHead(nn.Module):
       x = jnp.pad(x, [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)])
       x = avg_pool(x, 5, 3, 'VALID')
     padding = 'SAME' if self.layers.keras else 'VALID'
-    x = ConvUnit(Conv(128), self.layers, name='conv1')(x, train)
-    x = ConvUnit(Conv(768, 5, padding=padding), self.layers, name='conv2')(x, train)
+    x = ConvUnit(ConvSpec(128), self.layers, name='conv1')(x, train)
+    x = ConvUnit(ConvSpec(768, 5, padding=padding), self.layers, name='conv2')(x, train)
     x = x.astype(jnp.float32)
     x = x.reshape(x.shape[0], -1) if self.layers.keras else x.mean((1, 2))
     return classifier(self.num_classes)(x)
@@ -199,8 +203,9 @@ class Inception(nn.Module):
     final: layers behind the last module.
     count_padding: average pooling counts the zeros around the map, as Caffe's and torch's, instead
       of averaging what lies inside, as TensorFlow's.
-    keras: convolutions with biases and Glorot initialisation, and Keras' auxiliary head, as in the
-      student report.
+    keras: Glorot initialisation and Keras' auxiliary head, as in the student report.
+    conv_bias: biases in the convolutions, as in Keras and in Cadene's BN-Inception; BN makes them
+      superfluous.
     aux: an auxiliary head behind stage 4, run only in training; its logits `[N, num_classes]`
       float32 are sown as `intermediates/aux_logits`.
     dropout: share of the features that training drops in front of the classifier; above 0 it needs
@@ -219,6 +224,7 @@ class Inception(nn.Module):
   final: Steps = ()
   count_padding: bool = True
   keras: bool = False
+  conv_bias: bool = False
   aux: bool = False
   dropout: float = 0.0
   se: SEConfig | None = None
@@ -263,7 +269,7 @@ class Inception(nn.Module):
     return classifier(self.num_classes)(x)
 
   def _layers(self) -> Layers:
-    return Layers(self.bn, self.dtype, self.keras, self.count_padding)
+    return Layers(self.bn, self.dtype, self.keras, self.conv_bias, self.count_padding)
 
   def _modules(self, stage: int, layers: Layers) -> list[nn.Module]:
     se = se_of_stage(self.se, stage)
@@ -279,7 +285,7 @@ class Inception(nn.Module):
     for step in reversed(steps):
       if step == 'max/2':
         least = 2 * least + 1
-      elif isinstance(step, Conv) and step.padding == 'VALID':
+      elif isinstance(step, ConvSpec) and step.padding == 'VALID':
         least = (least - 1) * step.stride + step.kernel
     if min(height, width) < least:
       raise errors.UserError(
@@ -288,9 +294,9 @@ class Inception(nn.Module):
       )
 
 
-def strided(features: int) -> Conv:
+def strided(features: int) -> ConvSpec:
   """The 3x3/2 convolution, without padding, of Inception-v3's reductions."""
-  return Conv(features, 3, 2, 'VALID')
+  return ConvSpec(features, 3, 2, 'VALID')
 
 
 def inception_a(first: int, projection: int) -> Branches:
@@ -301,10 +307,10 @@ def inception_a(first: int, projection: int) -> Branches:
     projection: channels behind the pooling.
   """
   return (
-    (Conv(first),),
-    (Conv(48), Conv(64, 5)),
-    (Conv(64), Conv(96, 3), Conv(96, 3)),
-    ('avg', Conv(projection)),
+    (ConvSpec(first),),
+    (ConvSpec(48), ConvSpec(64, 5)),
+    (ConvSpec(64), ConvSpec(96, 3), ConvSpec(96, 3)),
+    ('avg', ConvSpec(projection)),
   )
 
 
@@ -312,11 +318,11 @@ def v3_stem(padding: str = 'symmetric') -> Steps:
   """The stem of Inception-v3; `padding` is that of its third convolution."""
   return (
     strided(32),
-    Conv(32, 3, 1, 'VALID'),
-    Conv(64, 3, 1, padding),
+    ConvSpec(32, 3, 1, 'VALID'),
+    ConvSpec(64, 3, 1, padding),
     'max/2',
-    Conv(80),
-    Conv(192, 3, 1, 'VALID'),
+    ConvSpec(80),
+    ConvSpec(192, 3, 1, 'VALID'),
     'max/2',
   )
 
@@ -324,30 +330,36 @@ def v3_stem(padding: str = 'symmetric') -> Steps:
 def _v3_b(width: int) -> Branches:
   wide, high = (1, 7), (7, 1)
   return (
-    (Conv(192),),
-    (Conv(width), Conv(width, wide), Conv(192, high)),
-    (Conv(width), Conv(width, high), Conv(width, wide), Conv(width, high), Conv(192, wide)),
-    ('avg', Conv(192)),
+    (ConvSpec(192),),
+    (ConvSpec(width), ConvSpec(width, wide), ConvSpec(192, high)),
+    (
+      ConvSpec(width),
+      ConvSpec(width, high),
+      ConvSpec(width, wide),
+      ConvSpec(width, high),
+      ConvSpec(192, wide),
+    ),
+    ('avg', ConvSpec(192)),
   )
 
 
 def _v3_stages() -> tuple[tuple[Branches, ...], ...]:
-  cross = (Conv(384, (1, 3)), Conv(384, (3, 1)))
+  cross = (ConvSpec(384, (1, 3)), ConvSpec(384, (3, 1)))
   reduction_a = (
     (strided(384),),
-    (Conv(64), Conv(96, 3), strided(96)),
+    (ConvSpec(64), ConvSpec(96, 3), strided(96)),
     ('max/2',),
   )
   reduction_b = (
-    (Conv(192), strided(320)),
-    (Conv(192), Conv(192, (1, 7)), Conv(192, (7, 1)), strided(192)),
+    (ConvSpec(192), strided(320)),
+    (ConvSpec(192), ConvSpec(192, (1, 7)), ConvSpec(192, (7, 1)), strided(192)),
     ('max/2',),
   )
   module_c = (
-    (Conv(320),),
-    (Conv(384), cross),
-    (Conv(448), Conv(384, 3), cross),
-    ('avg', Conv(192)),
+    (ConvSpec(320),),
+    (ConvSpec(384), cross),
+    (ConvSpec(448), ConvSpec(384, 3), cross),
+    ('avg', ConvSpec(192)),
   )
   return (
     (inception_a(64, 32), inception_a(64, 64), inception_a(64, 64)),
@@ -366,16 +378,16 @@ def bn_inception_stages(projection: int = 128) -> tuple[tuple[Branches, ...], ..
 
   def module(one, reduce, three, double_reduce, double, pool, pooled) -> Branches:
     return (
-      (Conv(one),),
-      (Conv(reduce), Conv(three, 3)),
-      (Conv(double_reduce), Conv(double, 3), Conv(double, 3)),
-      (pool, Conv(pooled)),
+      (ConvSpec(one),),
+      (ConvSpec(reduce), ConvSpec(three, 3)),
+      (ConvSpec(double_reduce), ConvSpec(double, 3), ConvSpec(double, 3)),
+      (pool, ConvSpec(pooled)),
     )
 
   def reduction(reduce, three, double_reduce, double) -> Branches:
     return (
-      (Conv(reduce), Conv(three, 3, 2)),
-      (Conv(double_reduce), Conv(double, 3), Conv(double, 3, 2)),
+      (ConvSpec(reduce), ConvSpec(three, 3, 2)),
+      (ConvSpec(double_reduce), ConvSpec(double, 3), ConvSpec(double, 3, 2)),
       # As Caffe's for even sizes; for odd ones, where that does not fit the convolutions, it does.
       ('max/2 tensorflow',),
     )
@@ -404,7 +416,7 @@ register_pair(
   'bn_inception',
   Inception,
   {
-    'stem': (Conv(64, 7, 2), 'max/2 caffe', Conv(64), Conv(192, 3), 'max/2 caffe'),
+    'stem': (ConvSpec(64, 7, 2), 'max/2 caffe', ConvSpec(64), ConvSpec(192, 3), 'max/2 caffe'),
     'stages': bn_inception_stages(),
   },
   unused=('aux', 'keras'),
@@ -439,6 +451,7 @@ register_pair(
     'stages': _v3_stages(),
     'count_padding': False,
     'keras': True,
+    'conv_bias': True,
     'aux': True,
     'dropout': 0.2,
   },

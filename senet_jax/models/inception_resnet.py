@@ -16,7 +16,7 @@ from senet_jax.models.common import IMAGENET, check_se, figures, gated, se_of_st
 from senet_jax.models.inception import (
   STAGES,
   Branches,
-  Conv,
+  ConvSpec,
   Inception,
   InceptionModule,
   Layers,
@@ -28,9 +28,16 @@ from senet_jax.models.registry import register_pair
 
 # Branches of the residual blocks of a stage, and the scale of what they add.
 _BLOCKS: dict[int, tuple[Branches, float]] = {
-  3: (((Conv(32),), (Conv(32), Conv(32, 3)), (Conv(32), Conv(48, 3), Conv(64, 3))), 0.17),
-  4: (((Conv(192),), (Conv(128), Conv(160, (1, 7)), Conv(192, (7, 1)))), 0.10),
-  5: (((Conv(192),), (Conv(192), Conv(224, (1, 3)), Conv(256, (3, 1)))), 0.20),
+  3: (
+    (
+      (ConvSpec(32),),
+      (ConvSpec(32), ConvSpec(32, 3)),
+      (ConvSpec(32), ConvSpec(48, 3), ConvSpec(64, 3)),
+    ),
+    0.17,
+  ),
+  4: (((ConvSpec(192),), (ConvSpec(128), ConvSpec(160, (1, 7)), ConvSpec(192, (7, 1)))), 0.10),
+  5: (((ConvSpec(192),), (ConvSpec(192), ConvSpec(224, (1, 3)), ConvSpec(256, (3, 1)))), 0.20),
 }
 
 
@@ -108,17 +115,17 @@ register_pair(
     'stem': v3_stem(),
     'stages': (
       (inception_a(96, 64),),
-      (((strided(384),), (Conv(256), Conv(256, 3), strided(384)), ('max/2',)),),
+      (((strided(384),), (ConvSpec(256), ConvSpec(256, 3), strided(384)), ('max/2',)),),
       (
         (
-          (Conv(256), strided(384)),
-          (Conv(256), strided(288)),
-          (Conv(256), Conv(288, 3), strided(320)),
+          (ConvSpec(256), strided(384)),
+          (ConvSpec(256), strided(288)),
+          (ConvSpec(256), ConvSpec(288, 3), strided(320)),
           ('max/2',),
         ),
       ),
     ),
-    'final': (Conv(1536),),
+    'final': (ConvSpec(1536),),
     'count_padding': False,
     'dropout': 0.2,
   },

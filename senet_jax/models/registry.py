@@ -1,10 +1,12 @@
 """The networks by name: `create_model`, `list_models`, `model_info`."""
 
+import contextlib
 import dataclasses
 import fnmatch
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from senet_jax import errors
@@ -67,6 +69,7 @@ _MODELS: dict[str, _Entry] = {}
 
 # Fields of a module that are not overrides: they have arguments of their own, or belong to Flax.
 _NOT_OVERRIDES = ('name', 'parent', 'num_classes', 'dtype')
+_DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 
 
 def register(
@@ -142,7 +145,8 @@ def create_model(
     dtype: of the computation (`float32`, `bfloat16`); parameters, statistics and logits stay
       float32.
     **overrides: fields of the family's module, among them `se`, an `SEConfig` (on a plain name it
-      gives the SE twin) or None (the plain twin of an `se_` name), and `bn`, a `BatchNormConfig`.
+      gives the SE twin) or None (the plain twin of an `se_` name), and `bn`, a `BatchNormConfig`;
+      lists are taken as tuples.
 
   Returns:
     A Flax module: `variables = model.init(key, images, train=False)` with images `[N, H, W, 3]`
@@ -159,18 +163,43 @@ def create_model(
       errors.one_of(f'the override of {name}', override, allowed)
     if override in entry.unused:
       raise errors.UserError(f'{override} has no effect on {name}; leave it out.')
+  overrides = {field: _hashable(value) for field, value in overrides.items()}
   se = overrides.pop('se', SEConfig() if entry.info.se else None)
   if se is not None and not isinstance(se, SEConfig):
     raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')
   if se is None and entry.info.se and not name.startswith('se_'):
     raise errors.UserError(f'{name} has no twin without squeeze-and-excitation; leave se=None out.')
-  num_classes = entry.info.num_classes if num_classes is None else num_classes
-  if num_classes < 1:
-    raise errors.UserError(f'num_classes={num_classes} must be at least 1.')
-  dtype = jnp.dtype(dtype)
-  errors.one_of('model.dtype', dtype.name, ('float32', 'bfloat16', 'float16', 'float64'))
-  arguments = {'bn': BatchNormConfig(epsilon=entry.info.bn_epsilon), **entry.arguments, **overrides}
-  return entry.module(num_classes=num_classes, dtype=dtype, se=se, **arguments)
+  bn = overrides.pop('bn', BatchNormConfig(epsilon=entry.info.bn_epsilon))
+  if not isinstance(bn, BatchNormConfig):
+    raise errors.UserError(f'bn={bn!r} must be a senet_jax.layers.BatchNormConfig.')
+  return entry.module(
+    num_classes=_checked_classes(entry.info.num_classes if num_classes is None else num_classes),
+    dtype=_checked_dtype(dtype),
+    se=se,
+    bn=bn,
+    **{**entry.arguments, **overrides},
+  )
+
+
+def _hashable(value: Any) -> Any:
+  """Tuples instead of lists, so that modules can be kept by their fields."""
+  # Named tuples stay what they are.
+  return tuple(map(_hashable, value)) if type(value) in (list, tuple) else value
+
+
+def _checked_classes(num_classes: Any) -> int:
+  whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
+  if not whole or num_classes < 1:
+    raise errors.UserError(f'num_classes={num_classes!r} must be an integer of at least 1.')
+  return int(num_classes)
+
+
+def _checked_dtype(dtype: Any) -> jnp.dtype:
+  name = dtype
+  with contextlib.suppress(TypeError):
+    name = jnp.dtype(dtype).name if dtype is not None else None  # which NumPy takes for float64
+  errors.one_of('model.dtype', name, _DTYPES)
+  return jnp.dtype(name)
 
 
 def _entry(name: str) -> _Entry:

@@ -134,20 +134,20 @@ def _register_student() -> None:
      [(76.19, 60.03, 51.09), (70.20, 52.81, 44.03)],
      [(71.81, 55.51, 47.71), (64.08, 46.02, 38.53)]),
   ]  # fmt: skip
-  for name, bottleneck, depths, options, data, errors, se_errors in rows:
-    tables, figures, image_size, num_classes = data
+  for name, bottleneck, depths, options, data, plain_errors, se_errors in rows:
+    tables, where, image_size, num_classes = data
     register_pair(
       name,
       ResNet,
       {'depths': depths, 'bottleneck': bottleneck, **keras, **options},
       unused=() if bottleneck else _OF_BOTTLENECKS,
       family='resnet_student',
-      paper=f'student report, {figures}',
+      paper=f'student report, {where}',
       image_size=image_size,
       num_classes=num_classes,
       # Pixels as they are, from 0 to 255.
       preprocessing=Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-      published={k: top_errors(*v) for k, v in zip(tables, errors, strict=True)},
+      published={k: top_errors(*v) for k, v in zip(tables, plain_errors, strict=True)},
       se_published={k: top_errors(*v) for k, v in zip(tables, se_errors, strict=True)},
       bn_epsilon=1e-3,
     )

@@ -4,6 +4,8 @@ Sources: Simonyan and Zisserman 2015 (configuration D), torchvision (biases besi
 normalisation, pooling to 7x7), the SENet paper, sections 3.3 and 5.1.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,6 +23,7 @@ from senet_jax.models.registry import register_pair
 
 # Side of the map that the first fully connected layer reads.
 _MAP = 7
+_HEADS = ('adaptive', 'sliding')
 
 
 class ConvUnit(nn.Module):
@@ -60,6 +63,9 @@ class VGG(nn.Module):
     width: channels of the first stage; they double from stage to stage, up to eightfold.
     fc_width: units of each of the two hidden fully connected layers.
     conv_bias: biases in the convolutions, as in torchvision; BN makes them superfluous.
+    head: what becomes of a last map other than 7x7: `adaptive` averages it down, or repeats it up,
+      to 7x7, as torchvision; `sliding`, as timm, repeats up what is smaller, slides the hidden
+      fully connected layers over what is larger, and averages what they give.
     dropout: share of the units that training drops behind each hidden fully connected layer; above
       0 it needs the random numbers `dropout`.
     se: squeeze-and-excitation, or None.
@@ -75,12 +81,14 @@ class VGG(nn.Module):
   width: int = 64
   fc_width: int = 4096
   conv_bias: bool = True
+  head: str = 'adaptive'
   dropout: float = 0.5
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
+    errors.one_of('model.head', self.head, _HEADS)
     check_dropout(self.dropout)
     check_se(self.se, ('standard',), len(self.depths))
     super().__post_init__()
@@ -111,12 +119,18 @@ class VGG(nn.Module):
       for block in range(1, depth + 1):
         x = self._unit(stage, block)(x, train)
       x = nn.max_pool(x, (2, 2), strides=(2, 2))
-    x = _adaptive_mean(_adaptive_mean(x, axis=1), axis=2).reshape(x.shape[0], -1)
-    for name in ('fc6', 'fc7'):
-      init = nn.initializers.he_normal()
-      x = nn.relu(nn.Dense(self.fc_width, dtype=self.dtype, kernel_init=init, name=name)(x))
-      x = nn.Dropout(self.dropout, deterministic=not train, name=f'{name}_dropout')(x)
+    for axis in (1, 2):
+      bins = _MAP if self.head == 'adaptive' else max(_MAP, x.shape[axis])
+      x = _adaptive_mean(x, axis, bins)
+    x = self._hidden('fc6', _windows(x))
+    x = nn.Dropout(self.dropout, deterministic=not train, name='fc6_dropout')(x)
+    x = self._hidden('fc7', x).mean((1, 2))
+    x = nn.Dropout(self.dropout, deterministic=not train, name='fc7_dropout')(x)
     return classifier(self.num_classes)(x.astype(jnp.float32))
+
+  def _hidden(self, name: str, x: jax.Array) -> jax.Array:
+    init = nn.initializers.he_normal()
+    return nn.relu(nn.Dense(self.fc_width, dtype=self.dtype, kernel_init=init, name=name)(x))
 
   def _unit(self, stage: int, block: int) -> ConvUnit:
     return ConvUnit(
@@ -129,14 +143,21 @@ class VGG(nn.Module):
     )
 
 
-def _adaptive_mean(x: jax.Array, axis: int) -> jax.Array:
-  """Averages `axis` down, or repeats it up, to `_MAP` bins, as torch's adaptive average pooling."""
+def _adaptive_mean(x: jax.Array, axis: int, bins: int) -> jax.Array:
+  """Averages `axis` down, or repeats it up, to `bins`, as torch's adaptive average pooling."""
   size = x.shape[axis]
-  if size == _MAP:
+  if size == bins:
     return x
-  bins = [(i * size // _MAP, -(-(i + 1) * size // _MAP)) for i in range(_MAP)]
-  means = [jax.lax.slice_in_dim(x, *ends, axis=axis).mean(axis, keepdims=True) for ends in bins]
+  ends = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
+  means = [jax.lax.slice_in_dim(x, *end, axis=axis).mean(axis, keepdims=True) for end in ends]
   return jnp.concatenate(means, axis)
+
+
+def _windows(x: jax.Array) -> jax.Array:
+  """All windows of 7x7 in `x` `[N, H, W, C]`, flattened: `[N, H - 6, W - 6, 49 C]`."""
+  height, width = (size - _MAP + 1 for size in x.shape[1:3])
+  shifts = itertools.product(range(_MAP), repeat=2)
+  return jnp.concatenate([x[:, i : i + height, j : j + width] for i, j in shifts], -1)
 
 
 register_pair(

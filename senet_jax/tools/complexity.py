@@ -2,18 +2,19 @@
 
   python -m senet_jax.tools.complexity --model=se_resnet50
   python -m senet_jax.tools.complexity --model='*resnet50,*resnext50*' --output=costs.json
-  python -m senet_jax.tools.complexity --model=se_resnet50 --se.ratio=8 --se.no-bias --summary
-  python -m senet_jax.tools.complexity --paper --output=costs.csv
+  python -m senet_jax.tools.complexity --summary se_resnet50 --se.ratio=8 --se.no-bias
+  python -m senet_jax.tools.complexity --paper --output=costs.md
 
-A MAC is one multiply-add of a convolution or a fully connected layer, counted for one image.
+A MAC is one multiply-add of a convolution or a fully connected layer, counted for one image in an
+evaluation: an auxiliary head, which only training runs, has parameters and no MACs.
 Columns in _g are in units of 1e9, columns in _% are percentages: deviation_% from the paper's MACs
 (shown at the published image size and number of classes) and the shares of the SE blocks.
 equation_5 is the paper's estimate of se_weights, the weights of the SE blocks without biases.
 One network alone is shown by stage too, and with --summary each network by layer.
 
 --paper prints tables 2, 3, 10, 13, 15 and 16 of the paper again, as Markdown, with what we count,
-its deviation from what is printed, and what would fit where it rounds to something else. No choice
-of elementwise operations (additions of branches, squeeze, scale) fits all rows.
+its deviation from what is printed, and the reason where it rounds to something else, as far as one
+is known: no choice of elementwise operations (additions of branches, squeeze, scale) fits all rows.
 """
 
 import argparse
@@ -31,15 +32,15 @@ if typing.TYPE_CHECKING:
   from senet_jax.analysis.paper_costs import Comparison
 
 _COLUMNS = (
-  'model image_size params batch_stats macs_g paper_g deviation_% se_params_% se_macs_% '
-  'se_weights equation_5'
+  'model, image_size, params, batch_stats, macs_g, paper_g, deviation_%, se_params_%, se_macs_%, '
+  'se_weights, equation_5'
 )
-_STAGE_COLUMNS = 'stage params macs se_params se_params_% se_macs se_macs_%'
-_LAYER_COLUMNS = 'path type output params macs'
-_PAPER_COLUMNS = 'network, parameters, printed, deviation, MACs, printed, deviation, what fits'
-_EQUATION_COLUMNS = 'network, SE parameters, without biases, equation 5, deviation'
-_TEXTS = ('network', 'what fits')
-_FORMATS = ('.json', '.csv')
+_STAGE_COLUMNS = 'stage, params, macs, se_params, se_params_%, se_macs, se_macs_%'
+_LAYER_COLUMNS = 'path, type, output, params, macs'
+_PAPER_COLUMNS = 'network, parameters, printed, deviation, MACs, printed, deviation, reason'
+_EQUATION_COLUMNS = 'network, SE parameters, without biases, equation 5, deviation, reason'
+_TEXTS = ('network', 'reason', 'model', 'stage', 'path', 'type', 'output')
+_FORMATS = ('.json', '.csv', '.md')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,40 +62,70 @@ class _Report:
     return 100 * (self.complexity.macs / 1e9 / self.paper_gflops - 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Table:
+  """A title, the names of the columns with commas between them, and the rows."""
+
+  title: str
+  columns: str
+  rows: list[tuple[str, ...]]
+
+
 def main(argv: list[str]) -> None:
   """Prints what networks cost."""
   args = _parse(argv)
   if args.paper:
-    records = _print_paper()
-    _write(args.output, {'rows': records}, records)
-    return
-  reports = [_report(name, args) for name in _names(args)]
-  _print_table(_COLUMNS, [_row(report) for report in reports])
+    tables, records = _paper()
+    value = {'rows': records}
+    print(_markdown(tables), end='')
+  else:
+    reports = [_report(name, args) for name in _names(args)]
+    tables = _tables(reports, args.summary)
+    models = [_json(report, args.summary) for report in reports]
+    value = {'models': models}
+    records = [
+      {k: v for k, v in m.items() if not isinstance(v, dict | list | tuple)} for m in models
+    ]
+    for table in tables:
+      _print(table)
+  suffix = args.output and args.output.suffix
+  if suffix == '.json':
+    files.write_json(args.output, value)
+  elif suffix:
+    files.write_text(args.output, _csv(records) if suffix == '.csv' else _markdown(tables))
+
+
+def _tables(reports: list[_Report], summary: bool) -> list[_Table]:
+  """The networks; the stages of one alone; with `summary` the layers of each."""
+  tables = [_Table('Networks', _COLUMNS, [_row(report) for report in reports])]
   for report in reports:
     cost = report.complexity
     if len(reports) == 1:
       stages = {**cost.stages, 'total': cost}
-      _print_table(_STAGE_COLUMNS, [_stage_row(name, stages[name]) for name in stages])
-    if args.summary:
+      rows = [_stage_row(name, stages[name]) for name in stages]
+      tables.append(_Table(f'Stages of {report.model}', _STAGE_COLUMNS, rows))
+    if summary:
       rows = [
         (e.path, e.type, 'x'.join(map(str, e.output or ())), f'{e.params:,}', f'{e.macs:,}')
         for e in cost.layers
       ]
-      total = ('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}')
-      _print_table(_LAYER_COLUMNS, [*rows, total])
-  models = [_json(report, args.summary) for report in reports]
-  flat = [{k: v for k, v in m.items() if not isinstance(v, dict | list | tuple)} for m in models]
-  _write(args.output, {'models': models}, flat)
+      rows.append(('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}'))
+      tables.append(_Table(f'Layers of {report.model}', _LAYER_COLUMNS, rows))
+  return tables
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.complexity', __doc__)
   add, missing = parser.add_argument, argparse.SUPPRESS
-  what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument(
-    '--model', action='append', help="names or patterns such as 'se_*', with commas"
+  add('--model', action='append', help="names or patterns such as 'se_*', with commas")
+  add(
+    '--summary',
+    nargs='?',
+    const='',
+    metavar='MODEL',
+    help='also list the layers, of MODEL or of what --model names',
   )
-  what.add_argument('--paper', action='store_true', help='the tables of the paper')
+  add('--paper', action='store_true', help='the tables of the paper')
   add('--num_classes', type=_positive, help='outputs of the head (default: as published)')
   add('--image_size', type=_positive, help='side of the images, in pixels (default: as published)')
   add('--stride_in', help='convolution of a bottleneck with the stride, 1x1 or 3x3')
@@ -108,14 +139,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--se.squeeze', default=missing, help='avg, max or none')
   add('--se.stages', type=_stages, default=missing, help='all, or stages such as 2,3')
   add('--se.no-bias', dest='se.use_bias', action='store_false', default=missing, help='no biases')
-  add('--summary', action='store_true', help='also list the layers')
-  add('--output', type=pathlib.Path, help='also write the numbers to this .json or .csv file')
+  add('--output', type=pathlib.Path, help='also write the numbers to this .json, .csv or .md file')
   args = parser.parse_args(argv)
   given = {k for k, v in vars(args).items() if v not in (None, False)} | _se_options(args).keys()
   if args.paper and given - {'paper', 'output'}:
     parser.error('--paper is about the published networks: leave out all options but --output')
+  if args.summary:
+    args.model = [*(args.model or ()), args.summary]
+  args.summary = args.summary is not None
+  if not args.paper and not args.model:
+    parser.error('one of --model, --summary MODEL and --paper is required')
   if args.output and args.output.suffix not in _FORMATS:
-    parser.error(f'--output={args.output} must end in .json or .csv')
+    parser.error(f'--output={args.output} must end in {", ".join(_FORMATS)}')
   return args
 
 
@@ -217,21 +252,21 @@ def _json(report: _Report, summary: bool) -> dict[str, typing.Any]:
   return {**value, 'deviation_percent': report.deviation_percent, **costs}
 
 
-def _print_paper() -> list[dict[str, typing.Any]]:
-  """Prints the paper's tables and equation 5; returns what is in them as flat records."""
+def _paper() -> tuple[list[_Table], list[dict[str, typing.Any]]]:
+  """The paper's tables and equation 5, and what is in them as flat records."""
   from senet_jax.analysis import paper_costs
 
-  comparisons = []
-  for table, rows in itertools.groupby(paper_costs.rows(), lambda row: row.table):
-    members = [paper_costs.compare(row) for row in rows]
-    _print_markdown(f'Table {table}', _PAPER_COLUMNS, [_paper_row(c) for c in members])
-    comparisons += members
+  comparisons = [paper_costs.compare(row) for row in paper_costs.rows()]
+  tables = [
+    _Table(f'Table {number}', _PAPER_COLUMNS, list(map(_paper_row, members)))
+    for number, members in itertools.groupby(comparisons, lambda c: c.row.table)
+  ]
   unlike = {}
   for c in comparisons:
     if c.row.se:
       unlike.setdefault((c.row.model, c.row.se), c)
-  _print_markdown('Equation 5', _EQUATION_COLUMNS, [_equation_row(c) for c in unlike.values()])
-  return [_paper_json(comparison) for comparison in comparisons]
+  equation = _Table('Equation 5', _EQUATION_COLUMNS, list(map(_equation_row, unlike.values())))
+  return [*tables, equation], list(map(_paper_json, comparisons))
 
 
 def _paper_row(c: 'Comparison') -> tuple[str, ...]:
@@ -260,6 +295,7 @@ def _equation_row(c: 'Comparison') -> tuple[str, ...]:
     f'{c.cost.se_weights:,}',
     f'{c.cost.equation_5:,}',
     _signed(100 * (c.cost.se_weights / c.cost.equation_5 - 1)),
+    c.equation_5_reason,
   )
 
 
@@ -286,43 +322,37 @@ def _paper_json(c: 'Comparison') -> dict[str, typing.Any]:
   }
 
 
-def _print_markdown(title: str, columns: str, rows: list[tuple[str, ...]]) -> None:
-  names = columns.split(', ')
-  align = ['---' if name in _TEXTS else '---:' for name in names]
-  lines = [names, align, *rows]
-  print(f'## {title}\n', *(f'| {" | ".join(line)} |' for line in lines), '', sep='\n')
+def _markdown(tables: list[_Table]) -> str:
+  lines = []
+  for table in tables:
+    names = table.columns.split(', ')
+    align = ['---' if name in _TEXTS else '---:' for name in names]
+    rows = [f'| {" | ".join(cells)} |' for cells in (names, align, *table.rows)]
+    lines += [f'## {table.title}', '', *rows, '']
+  return '\n'.join([*lines, ''])
 
 
-def _write(
-  path: pathlib.Path | None, value: typing.Any, records: list[dict[str, typing.Any]]
-) -> None:
-  """Writes `value` as JSON or the flat `records` as CSV, as the suffix of `path` says."""
-  if path is None:
-    return
-  if path.suffix == '.json':
-    files.write_json(path, value)
-    return
+def _csv(records: list[dict[str, typing.Any]]) -> str:
   text = io.StringIO()
   writer = csv.DictWriter(text, records[0], lineterminator='\n')
   writer.writeheader()
   writer.writerows(records)
-  files.write_text(path, text.getvalue())
+  return text.getvalue()
 
 
-def _print_table(columns: str, rows: list[tuple[str, ...]]) -> None:
-  """Prints `rows` in columns as wide as they need: a row is one line, for people and for grep."""
+def _print(table: _Table) -> None:
+  """Prints in columns as wide as they need: a row is one line, for people and for grep."""
   import rich.console
   import rich.table
 
-  names = columns.split()
-  table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-  for i, name in enumerate(names):
-    numeric = i > 0 and name not in ('type', 'output')
-    table.add_column(name, justify='right' if numeric else 'left', no_wrap=True)
-  for row in rows:
-    table.add_row(*(cell or '-' for cell in row))
+  printed = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+  for name in table.columns.split(', '):
+    justify = 'left' if name in _TEXTS else 'right'
+    printed.add_column(name, justify=justify, no_wrap=True)
+  for row in table.rows:
+    printed.add_row(*(cell or '-' for cell in row))
   console = rich.console.Console(width=1000, markup=False, highlight=False)
-  console.print(table)
+  console.print(printed)
   console.print()
 
 

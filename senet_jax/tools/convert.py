@@ -60,8 +60,9 @@ def main(argv: list[str]) -> None:
     raise UserError(
       f'--to={args.to} must end in {storage.SAFETENSORS}, or be a directory for a workdir.'
     )
-  if not to_file and args.to.exists() and (not args.to.is_dir() or any(args.to.iterdir())):
-    raise UserError(f'--to={args.to} is there already; choose another directory.')
+  if args.to.exists() and (to_file or not args.to.is_dir() or any(args.to.iterdir())):
+    what = 'file' if to_file else 'directory'
+    raise UserError(f'--to={args.to} is there already; choose another {what}.')
   weights, ours = _read(args)
   if args.variant and ours and not to_file:
     raise UserError(
@@ -136,6 +137,7 @@ def _read_ours(path: pathlib.Path, arrays: dict[str, Any], metadata: dict[str, s
   from flax import traverse_util
 
   from senet_jax import config as config_lib, runtime
+  from senet_jax.interop import mapping
   from senet_jax.training import setup
 
   try:
@@ -148,9 +150,15 @@ def _read_ours(path: pathlib.Path, arrays: dict[str, Any], metadata: dict[str, s
   model = setup.build_model(config, num_classes)
   init = functools.partial(setup.init_variables, config, model, runtime.data_mesh(1))
   expected = traverse_util.flatten_dict(jax.eval_shape(init), sep='/')
-  there = {name: (x.shape, x.dtype) for name, x in arrays.items()}
-  if there != {name: (x.shape, x.dtype) for name, x in expected.items()}:
-    raise UserError(f'{path} is damaged: it has not the variables of its {config.model.name}.')
+  wanted, there = ({k: x.shape for k, x in tree.items()} for tree in (expected, arrays))
+  if wanted != there:
+    raise UserError(
+      f'{path} is damaged: it has not the variables of its {config.model.name}; '
+      f'{mapping.mismatches(wanted, there)}.'
+    )
+  for name, x in arrays.items():
+    if x.dtype != expected[name].dtype:
+      raise UserError(f'{path} is damaged: {name} is {x.dtype} for {expected[name].dtype}.')
   return _Weights(
     config=config,
     variables=traverse_util.unflatten_dict(arrays, sep='/'),

@@ -7,13 +7,16 @@ Compiles the real program ahead of time, so the machine need not be there: TPU s
 (tpu:v5e:2x2; extra `tpu`), NVIDIA GPUs as slices x hosts x GPUs (gpu:h200, gpu:h100:1x4x8; extra
 `cuda`), or `here`. Prints operations, bytes of main memory, the roofline of the chip, peak memory,
 collectives, and the costliest kernels and largest arrays with their layers. --compare gives a
-second column: fields of the configuration that differ, separated by spaces. On `here`, --steps
-runs the program and times it.
+second column: fields of the configuration that differ, separated by spaces, or `textbook` or
+`textbook_se` for ResNet-50 as in Flax's ImageNet example. On `here`, --steps runs the program and
+times it.
 """
 
 import os
 
 from senet_jax import cli
+
+_TEXTBOOK = ('textbook', 'textbook_se')
 
 
 def main(argv: list[str]) -> None:
@@ -40,10 +43,12 @@ def main(argv: list[str]) -> None:
     parser.error(f'--steps and --trace run the program, and {args.target} is not here')
   target.prepare()
 
-  changes = [[]]
-  if args.compare:
-    changes.append([f'--config.{change}' for change in args.compare.split()])
-  reports = [_report(args, target, [*overrides, *change]) for change in changes]
+  reports = [_report(args, target, overrides)]
+  if args.compare in _TEXTBOOK:
+    reports.append(_report(args, target, overrides, args.compare))
+  elif args.compare:
+    changes = [f'--config.{change}' for change in args.compare.split()]
+    reports.append(_report(args, target, [*overrides, *changes]))
   _print(args, reports)
   if args.output:
     from senet_jax import files
@@ -63,9 +68,11 @@ def main(argv: list[str]) -> None:
     files.write_json(args.output, row)
 
 
-def _report(args, target, overrides: list[str]) -> dict:
+def _report(args, target, overrides: list[str], name: str | None = None) -> dict:
+  """The profile of the configuration, or of the textbook's network called `name` in its place."""
   from senet_jax import config as config_lib, flags
   from senet_jax.analysis import compiled, targets
+  from senet_jax.analysis.textbook import TextbookResNet50
 
   config = flags.load(args.config, overrides)
   devices = target.devices()
@@ -73,11 +80,12 @@ def _report(args, target, overrides: list[str]) -> dict:
     config.batch_size = args.per_device * len(devices)
   config_lib.check(config)
   chip = target.chip or targets.here(devices[0].device_kind)
-  program = compiled.compile_program(config, devices, args.mode)
+  other = TextbookResNet50(se=name == 'textbook_se', dtype=config.model.dtype) if name else None
+  program = compiled.compile_program(config, devices, args.mode, other)
   found = compiled.report(program, chip, args.top)
   if args.steps or args.trace:
     found['measured'] = compiled.measure(program, config, chip, max(args.steps, 1), args.trace)
-  return {'name': config.model.name, 'overrides': overrides, **found}
+  return {'name': name or config.model.name, 'overrides': overrides, **found}
 
 
 def _print(args, reports: list[dict]) -> None:
