@@ -189,3 +189,12 @@ def test_the_textbook_network_is_resnet50():
     init = functools.partial(textbook.TextbookResNet50(se=se).init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), images)
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(shapes['params'])) == params
+
+
+def test_what_does_not_fit():
+  message = 'RESOURCE_EXHAUSTED: … Used 20.00G of 15.75G hbm. Exceeded hbm capacity by 4.25G.'
+  text = compiled._too_large(1024, 4, message)
+  assert text == (
+    'config.batch_size=1024 does not fit the memory of 4 such devices, 4.25 GiB too much on each; '
+    'about 804 would, so use at most that.'
+  )

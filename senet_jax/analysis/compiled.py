@@ -97,14 +97,21 @@ def compile_program(
   except jax.errors.JaxRuntimeError as e:
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    used = re.search(r'Used (\S+) of (\S+) hbm', str(e))
-    sizes = f' (it needs {used[1]}B of {used[2]}B)' if used else ''
-    raise UserError(
-      f'config.batch_size={config.batch_size} does not fit the memory of {mesh.size} such '
-      f'devices{sizes}; use a smaller one.'
-    ) from e
+    raise UserError(_too_large(config.batch_size, mesh.size, str(e))) from e
   compile_s = time.perf_counter() - traced_at
   return Program(compiled, mesh.size, config.batch_size, flops, traced_at - start, compile_s)
+
+
+def _too_large(batch_size: int, devices: int, message: str) -> str:
+  """What to tell of XLA's `message` that a program needs too much memory."""
+  text = f'config.batch_size={batch_size} does not fit the memory of {devices} such devices'
+  found = re.search(r'Used ([\d.]+)G of ([\d.]+)G hbm', message)
+  if not found:
+    return f'{text}; use a smaller one.'
+  used, available = map(float, found.groups())
+  most = int(batch_size // devices * available / used) * devices
+  over = f'{used - available:.2f} GiB too much on each'
+  return f'{text}, {over}; about {most} would, so use at most that.'
 
 
 def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
@@ -203,7 +210,14 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
       'bound': 'compute' if compute_s > memory_s else 'memory',
       'images_per_second': found['batch_per_device'] / max(compute_s, memory_s),
     }
-    found['memory'] |= {'available': int(chip.memory), 'fits': bool(peak <= chip.memory)}
+    # What does not grow with the batch stays; the rest is taken to grow in proportion.
+    fixed = peak - memory.temp_size_in_bytes
+    an_image = memory.temp_size_in_bytes / found['batch_per_device']
+    found['memory'] |= {
+      'available': int(chip.memory),
+      'fits': bool(peak <= chip.memory),
+      'about_largest_batch': max(int((chip.memory - fixed) / max(an_image, 1)), 0),
+    }
   return found
 
 

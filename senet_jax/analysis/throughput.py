@@ -95,15 +95,7 @@ def _training(config: ConfigDict, mesh: Mesh) -> Workload:
   model = setup.build_model(config)
   schedule = optimizer_lib.make_schedule(config, total_steps=10**6, steps_per_epoch=1e4)
   optimizer = optimizer_lib.make_optimizer(config, schedule)
-  options = StepOptions(
-    label_smoothing=config.label_smoothing,
-    accumulate=config.optimizer.accumulate,
-    ema_decay=config.optimizer.ema_decay,
-    aux_weight=config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
-    seed=config.seed,
-    frozen=tuple(config.optimizer.frozen),
-    unroll=mesh.devices.flat[0].platform == 'cpu',
-  )
+  options = StepOptions.create(config, model, mesh)
   step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
   steps = config.steps_per_dispatch or 1
   program = train_program(step, _FixedFeed(), mesh, looped=steps > 1)

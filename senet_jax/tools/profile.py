@@ -158,6 +158,7 @@ _FIGURES = (
   ('images/s at the roofline', _of('roofline', 'images_per_second'), '{:.0f}'),
   ('peak memory, GB', _of('memory', 'peak', scale=1e9), '{:.2f}'),
   ('fits', _fits, '{}'),
+  ('images that fit, about', _of('memory', 'about_largest_batch'), '{}'),
   ('collectives', _all_reduced, '{}'),
   ('compile time, s', _of('compile_s'), '{:.1f}'),
   ('measured step, ms', _of('measured', 'step_s', scale=1e-3), '{:.2f}'),
