@@ -186,6 +186,10 @@ def _without_groups(kernel: jax.Array, parts: int, groups: int) -> jax.Array:
   It is `[kh, kw, groups * c, K]`, zero where a channel is of another group.
   """
   height, width, channels, features = kernel.shape
-  kernel = kernel.reshape(height, width, 1, channels, parts, groups, -1)
-  own = jnp.eye(groups, dtype=kernel.dtype).reshape(groups, 1, 1, groups, 1)
-  return (kernel * own).reshape(height, width, groups * channels, features)
+  kernel = kernel.reshape(height, width, channels, parts, groups, -1)
+  # Not a product with zeros: its gradient, a masked sum, crashes in XLA:CPU of jaxlib 0.10.2.
+  rows = [
+    jnp.pad(kernel[..., i, :], [(0, 0)] * 2 + [(i * channels, behind * channels)] + [(0, 0)] * 2)
+    for i, behind in enumerate(reversed(range(groups)))
+  ]
+  return jnp.stack(rows, axis=-2).reshape(height, width, groups * channels, features)

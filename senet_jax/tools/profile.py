@@ -54,9 +54,11 @@ def main(argv: list[str]) -> None:
     from senet_jax import files
     from senet_jax.training import summary
 
+    here = target.platform == HERE
     row = {
       'what': f'{args.mode} compiled ahead of time, costs of one device',
       'command': 'python -m senet_jax.tools.profile ' + ' '.join(argv),
+      'device': f'{reports[0]["devices"]} x {args.target}' + ('' if here else ', ahead of time'),
       'target': args.target,
       'git_commit': summary.git_commit(),
       'versions': {**summary.versions(), **_compiler_version(target)},
