@@ -21,9 +21,9 @@ DATA_AXIS = 'data'
 _SMALL = 1 << 16
 
 
-def data_mesh(count: int | None = None) -> Mesh:
-  """The first `count` devices, by default all, on one `data` axis."""
-  devices = jax.devices()[:count]
+def data_mesh(count: int | None = None, devices: list[jax.Device] | None = None) -> Mesh:
+  """The first `count` of `devices`, by default all that are here, on one `data` axis."""
+  devices = (jax.devices() if devices is None else devices)[:count]
   return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 

@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.analysis import hlo
-from senet_jax.analysis.complexity import count_macs
+from senet_jax.analysis.complexity import jaxpr_macs
 from senet_jax.analysis.targets import Chip
 from senet_jax.data.preprocessing import TrainingTransform
 from senet_jax.errors import UserError
 from senet_jax.training import setup
+from senet_jax.training.checkpoints import abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.step import StepOptions, train_program, train_step
 
-MODES = ('train', 'inference')
 # Steps of a made-up run, for schedules that need to know its length.
 _STEPS = 1000
 
@@ -81,15 +81,13 @@ def compile_program(
   Raises:
     UserError: the batch does not fit the devices, or the program not their memory.
   """
-  mesh = jax.make_mesh(
-    (len(devices),), (runtime.DATA_AXIS,), (jax.sharding.AxisType.Auto,), devices=devices
-  )
+  mesh = runtime.data_mesh(devices=devices)
   runtime.per_device(config.batch_size, mesh.size)
   start = time.perf_counter()
   model = model or setup.build_model(config)
   program, arguments = (_training if mode == 'train' else _inference)(config, model, mesh)
   traced = program.trace(*arguments)
-  flops = 2 * count_macs(program, *arguments)
+  flops = 2 * jaxpr_macs(traced.jaxpr.jaxpr)
   lowered = traced.lower()
   traced_at = time.perf_counter()
   try:
@@ -118,7 +116,7 @@ def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
   setup.check_batch(config, mesh.size)
   optimizer = make_optimizer(config, make_schedule(config, _STEPS, _STEPS / 10))
   build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
-  state = jax.eval_shape(build, _variables(config, model))
+  state = jax.eval_shape(build, setup.variable_shapes(config, model))
   batches = _Batches(TrainingTransform.create(config))
   options = StepOptions.create(config, model, mesh)
   step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
@@ -140,21 +138,12 @@ def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh):
     functools.partial(model.apply, train=False), mesh, (PartitionSpec(), share), share
   )
   images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-  variables = _placed(_variables(config, model), mesh, PartitionSpec())
+  variables = _placed(setup.variable_shapes(config, model), mesh, PartitionSpec())
   return program, (variables, _placed(images, mesh, share))
 
 
-def _variables(config: ConfigDict, model: nn.Module):
-  size = setup.input_size(config)
-  init = functools.partial(model.init, train=False)
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  return jax.eval_shape(init, jax.random.key(0), images)
-
-
 def _placed(tree, mesh: Mesh, spec: PartitionSpec):
-  sharding = NamedSharding(mesh, spec)
-  place = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # noqa: E731
-  return jax.tree.map(place, tree)
+  return abstract_state(tree, NamedSharding(mesh, spec))
 
 
 def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
@@ -275,7 +264,7 @@ def _costliest(traffic: list[hlo.Traffic]) -> list[hlo.Traffic]:
 
 def _kernel(item: hlo.Traffic) -> dict:
   return {
-    'layer': hlo.layer_of(item.instruction.op_name),
+    'layer': item.layer,
     'kernel': item.instruction.name,
     'opcode': item.instruction.opcode,
     'results': [str(array) for array in item.instruction.results],
@@ -288,8 +277,7 @@ def _by_layer(module: hlo.Module) -> dict[str, int]:
   """Bytes by layer, the largest first; '' is what belongs to none."""
   sums: dict[str, int] = {}
   for item in module.traffic:
-    layer = hlo.layer_of(item.instruction.op_name)
-    sums[layer] = sums.get(layer, 0) + item.bytes
+    sums[item.layer] = sums.get(item.layer, 0) + item.bytes
   return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
 
 
@@ -298,9 +286,8 @@ def _largest_arrays(module: hlo.Module) -> list[dict]:
   found = {}
   for item in module.traffic:
     for array in item.instruction.results:
-      layer = hlo.layer_of(item.instruction.op_name)
       if not array.on_chip and math.prod(array.shape):
-        found[layer, str(array)] = array.bytes
+        found[item.layer, str(array)] = array.bytes
   return [
     {'layer': layer, 'array': array, 'bytes': size}
     for (layer, array), size in sorted(found.items(), key=lambda pair: -pair[1])

@@ -161,7 +161,12 @@ def count_macs(function: Callable, *arguments) -> int:
   Raises:
     ValueError: a `while` loop, whose length is not known before it runs, has multiply-adds.
   """
-  return _macs(jax.make_jaxpr(function)(*arguments).jaxpr).total()
+  return jaxpr_macs(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def jaxpr_macs(jaxpr: jex.Jaxpr) -> int:
+  """Multiply-adds as of `count_macs`, of what is traced already."""
+  return _macs(jaxpr).total()
 
 
 def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:

@@ -22,14 +22,10 @@ COLLECTIVES = (
   'collective-broadcast',
 )
 # What moves nothing: names for parts of a buffer, and the ends of what has begun before.
-_FREE = frozenset(
-  (
-    *('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'after-all'),
-    *('partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done'),
-    *('async-update', 'all-reduce-done', 'all-gather-done', 'collective-permute-done'),
-    *('send-done', 'recv-done'),
-  )
-)
+_FREE = ('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'after-all',
+         'partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done',
+         'async-update', 'all-reduce-done', 'all-gather-done', 'collective-permute-done',
+         'send-done', 'recv-done')  # fmt: skip
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%([\w.\-]+) = (.*)$')
 _OPCODE = re.compile(r' ([a-z][a-z0-9\-]*)\(')
@@ -108,6 +104,11 @@ class Traffic:
   instruction: Instruction
   bytes: int
   times: int
+
+  @functools.cached_property
+  def layer(self) -> str:
+    """The layer it belongs to, as of `layer_of`."""
+    return layer_of(self.instruction.op_name)
 
 
 class Module:

@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import pathlib
 import re
 import time
 from collections.abc import Callable
@@ -159,9 +160,7 @@ def _inference(config: ConfigDict, mesh: Mesh) -> Workload:
 
 def _variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict[str, Any]:
   """Made-up variables: only to compile their proper initialisation takes longer than all else."""
-  size = setup.input_size(config)
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+  shapes = setup.variable_shapes(config, model)
   rng = np.random.default_rng(config.seed)
 
   def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -229,12 +228,8 @@ def _compile(program: Callable, *arguments) -> tuple[jax.stages.Compiled, float,
 
 def _free_memory() -> int | None:
   """Bytes that this machine can still give to a process; None where it does not say."""
-  try:
-    with open('/proc/meminfo', encoding='ascii') as file:
-      found = re.search(r'^MemAvailable:\s+(\d+) kB', file.read(), re.MULTILINE)
-  except OSError:
-    return None
-  return 1024 * int(found[1]) if found else None
+  kib = _in_proc('meminfo', r'^MemAvailable:\s+(\d+) kB')
+  return 1024 * int(kib) if kib else None
 
 
 def gflops_per_image(config: ConfigDict, mode: str) -> float:
@@ -259,7 +254,7 @@ def machine() -> dict[str, Any]:
   """What else decides the numbers, beside the versions of the packages."""
   return {
     'cpu_cores': runtime.usable_cores(),
-    'cpu': _cpu_name(),
+    'cpu': _in_proc('cpuinfo', r'^model name\s*:\s*(.+)$'),
     'platform': jax.devices()[0].client.platform_version,
     'flags': {name: os.environ[name] for name in _FLAGS if name in os.environ},
     # With one, `compile_s` may be the time of a look-up.
@@ -267,10 +262,11 @@ def machine() -> dict[str, Any]:
   }
 
 
-def _cpu_name() -> str | None:
+def _in_proc(file: str, pattern: str) -> str | None:
+  """What Linux tells of the machine; None elsewhere."""
   try:
-    with open('/proc/cpuinfo', encoding='utf-8') as file:
-      found = re.search(r'^model name\s*:\s*(.+)$', file.read(), re.MULTILINE)
+    text = pathlib.Path('/proc', file).read_text(encoding='utf-8')
   except OSError:
     return None
-  return found[1] if found else None
+  found = re.search(pattern, text, re.MULTILINE)
+  return found and found[1]

@@ -76,10 +76,7 @@ def check_model(config: ConfigDict) -> None:
     UserError: its options do not fit together, or not the image size, or what is frozen is nothing
       or all of it.
   """
-  size = input_size(config)
-  init = functools.partial(build_model(config).init, train=False)
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  _check_frozen(config, jax.eval_shape(init, jax.random.key(0), images)['params'])
+  _check_frozen(config, variable_shapes(config, build_model(config))['params'])
 
 
 def _check_frozen(config: ConfigDict, params: dict) -> None:
@@ -101,6 +98,14 @@ def _check_frozen(config: ConfigDict, params: dict) -> None:
 def input_size(config: ConfigDict) -> int:
   """Side of the network's square input images, in pixels."""
   return evaluation_transform(config).image_size
+
+
+def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
+  """`params` and `batch_stats` as `jax.ShapeDtypeStruct`s; nothing is computed."""
+  size = input_size(config)
+  init = functools.partial(model.init, train=False)
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  return jax.eval_shape(init, jax.random.key(0), images)
 
 
 def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
