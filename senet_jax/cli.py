@@ -11,6 +11,9 @@ from typing import NoReturn
 
 from senet_jax.errors import UserError
 
+# How arguments begin that change a field of the configuration.
+FIELD, NO_FIELD = '--config.', '--noconfig.'
+
 USER_ERROR = 2
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
@@ -42,6 +45,15 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises `UserError` instead of printing the usage."""
     raise UserError(f'{message} (see {self.prog} --help)')
+
+  def parse_with_overrides(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a command line whose `--config.…` change fields of a configuration.
+
+    Returns:
+      The flags, and the arguments that change fields, as they are.
+    """
+    overrides = [a for a in argv if a.startswith((FIELD, NO_FIELD))]
+    return self.parse_args([a for a in argv if a not in overrides]), overrides
 
   def add_output(self) -> None:
     """Adds `--output`, where a command that prints a table writes it as JSON too."""

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from senet_jax import cli, config as config_lib
 from senet_jax.errors import UserError, one_of
 
-_FIELD, _NO_FIELD = '--config.', '--noconfig.'
 # `(2, 3)` or `all`; `False` or `auto`.
 _OF_SEVERAL_TYPES = ('model.se.stages', 'model.se.fused')
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
@@ -42,16 +41,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
   return options
 
 
-def parse_with_config(
-  parser: argparse.ArgumentParser, argv: list[str]
-) -> tuple[argparse.Namespace, ConfigDict]:
+def parse_with_config(parser: cli.Parser, argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
   """Parses a command line whose `--config` names a file and `--config.…` change its fields.
 
   Raises:
     UserError: see `parse`.
   """
-  overrides = [a for a in argv if a.startswith((_FIELD, _NO_FIELD))]
-  options = parser.parse_args([a for a in argv if a not in overrides])
+  options, overrides = parser.parse_with_overrides(argv)
   return options, load(options.config, overrides)
 
 
@@ -90,7 +86,7 @@ def apply(config: ConfigDict, override: str) -> None:
   """
   fields = dict(config_lib.flatten(config))
   flag, equals, text = override.partition('=')
-  field = flag.removeprefix(_NO_FIELD).removeprefix(_FIELD)
+  field = flag.removeprefix(cli.NO_FIELD).removeprefix(cli.FIELD)
   one_of('the field --config.X with X', field, fields, 'See --print_config for all fields.')
   *parents, leaf = field.split('.')
   owner = config
@@ -100,7 +96,7 @@ def apply(config: ConfigDict, override: str) -> None:
   if not equals:
     if kind is not bool:
       raise UserError(f'{override} needs a value: {override}=…')
-    text = str(flag.startswith(_FIELD))
+    text = str(flag.startswith(cli.FIELD))
   try:
     owner[leaf] = _literal(text) if field in _OF_SEVERAL_TYPES else _value(kind, text)
   except (KeyError, TypeError, ValueError, SyntaxError) as error:

@@ -5,6 +5,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from torch_zoo import BN_INCEPTION
 
 from senet_jax.errors import UserError
 from senet_jax.interop import caffe, from_caffe, mapping, model_overrides
@@ -106,15 +107,8 @@ def senet(depths, *, first=64, second=64, groups=1, deep=False, classes=1000):
 def bn_inception():
   layers = conv('conv1/7x7_s2', 3, 64, 7) + conv('conv2/3x3_reduce', 64, 64, 1)
   layers += conv('conv2/3x3', 64, 192, 3)
-  rows = {  # 1x1, 3x3 reduce, 3x3, double reduce, double, projection
-    '3a': (64, 64, 64, 64, 96, 32), '3b': (64, 64, 96, 64, 96, 64), '3c': (0, 128, 160, 64, 96, 0),
-    '4a': (224, 64, 96, 96, 128, 128), '4b': (192, 96, 128, 96, 128, 128),
-    '4c': (160, 128, 160, 128, 160, 128), '4d': (96, 128, 192, 160, 192, 128),
-    '4e': (0, 128, 192, 192, 256, 0),
-    '5a': (352, 192, 320, 160, 224, 128), '5b': (352, 192, 320, 192, 224, 128),
-  }  # fmt: skip
   inputs = 192
-  for letter, (one, reduce, three, double_reduce, double, projection) in rows.items():
+  for letter, (one, reduce, three, double_reduce, double, projection) in BN_INCEPTION.items():
     name = f'inception_{letter}'
     if one:
       layers += conv(f'{name}/1x1', inputs, one, 1)

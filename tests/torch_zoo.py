@@ -1,25 +1,30 @@
 """timm and torchvision as references: their networks, without their data or weights."""
 
+import importlib.util
+
 import pytest
+
+from senet_jax.analysis import torch_models
+
+# The units of BN-Inception: 1x1, 3x3 reduce, 3x3, double reduce, double, projection; 0: none.
+BN_INCEPTION = {
+  '3a': (64, 64, 64, 64, 96, 32), '3b': (64, 64, 96, 64, 96, 64), '3c': (0, 128, 160, 64, 96, 0),
+  '4a': (224, 64, 96, 96, 128, 128), '4b': (192, 96, 128, 96, 128, 128),
+  '4c': (160, 128, 160, 128, 160, 128), '4d': (96, 128, 192, 160, 192, 128),
+  '4e': (0, 128, 192, 192, 256, 0),
+  '5a': (352, 192, 320, 160, 224, 128), '5b': (352, 192, 320, 192, 224, 128),
+}  # fmt: skip
 
 
 def import_timm():
-  """`timm` and `torchvision`; skips where they are not installed.
+  """`timm` and `torchvision`; skips where they are not installed."""
+  for module in ('torch', 'torchvision', 'timm'):
+    if importlib.util.find_spec(module) is None:
+      pytest.skip(f'needs {module}')
+  _, timm = torch_models.import_timm()
+  import torchvision
 
-  torchvision's compiled operators need the very build of torch that it was made with. No network
-  here uses them, but its import asks for two of them by name; where they are missing, as beside
-  torch's CPU wheels, they are declared without an implementation.
-  """
-  torch = pytest.importorskip('torch')
-  try:
-    import torchvision
-  except RuntimeError:
-    library = torch.library.Library('torchvision', 'DEF')
-    for operator in ('nms', 'qnms'):
-      library.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    import_timm.library = library  # its operators go with it
-    import torchvision
-  return pytest.importorskip('timm'), torchvision
+  return timm, torchvision
 
 
 def cadene_bn_inception(num_classes):
@@ -28,15 +33,6 @@ def cadene_bn_inception(num_classes):
   from torch import nn
   from torch.nn import functional as F
 
-  # 1x1, 3x3 reduce, 3x3, double reduce, double, projection behind the pooling; 0: none.
-  rows = {
-    '3a': (64, 64, 64, 64, 96, 32), '3b': (64, 64, 96, 64, 96, 64), '3c': (0, 128, 160, 64, 96, 0),
-    '4a': (224, 64, 96, 96, 128, 128), '4b': (192, 96, 128, 96, 128, 128),
-    '4c': (160, 128, 160, 128, 160, 128), '4d': (96, 128, 192, 160, 192, 128),
-    '4e': (0, 128, 192, 192, 256, 0),
-    '5a': (352, 192, 320, 160, 224, 128), '5b': (352, 192, 320, 192, 224, 128),
-  }  # fmt: skip
-
   class BNInception(nn.Module):
     def __init__(self):
       super().__init__()
@@ -44,7 +40,7 @@ def cadene_bn_inception(num_classes):
       self.unit('conv2_3x3_reduce', 64, 64, 1)
       self.unit('conv2_3x3', 64, 192, 3)
       channels = 192
-      for letter, (one, reduce, three, double_reduce, double, pooled) in rows.items():
+      for letter, (one, reduce, three, double_reduce, double, pooled) in BN_INCEPTION.items():
         name, stride = f'inception_{letter}_', 1 if one else 2
         if one:
           self.unit(f'{name}1x1', channels, one, 1)
@@ -69,7 +65,7 @@ def cadene_bn_inception(num_classes):
     def forward(self, x):
       x = F.max_pool2d(self.run(x, 'conv1_7x7_s2'), 3, 2, ceil_mode=True)
       x = F.max_pool2d(self.run(x, 'conv2_3x3_reduce', 'conv2_3x3'), 3, 2, ceil_mode=True)
-      for letter, (one, *_) in rows.items():
+      for letter, (one, *_) in BN_INCEPTION.items():
         name = f'inception_{letter}_'
         ends = [
           self.run(x, f'{name}3x3_reduce', f'{name}3x3'),

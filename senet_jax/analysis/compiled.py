@@ -25,7 +25,7 @@ from senet_jax.errors import UserError
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
-from senet_jax.training.step import StepOptions, train_program, train_step
+from senet_jax.training.step import training_program
 
 # Steps of a made-up run, for schedules that need to know its length.
 _STEPS = 1000
@@ -118,8 +118,6 @@ def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
   build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
   state = jax.eval_shape(build, setup.variable_shapes(config, model))
   batches = _Batches(TrainingTransform.create(config))
-  options = StepOptions.create(config, model, mesh)
-  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
   n, shape = config.batch_size, batches.transform.plain.shape
   inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
   inputs['images'] = jax.ShapeDtypeStruct((n, *shape), jnp.uint8)
@@ -128,7 +126,7 @@ def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
     _placed(inputs, mesh, batches.input_spec),
     _placed(jax.ShapeDtypeStruct((), jnp.int32), mesh, PartitionSpec()),
   )
-  return train_program(step, batches, mesh, looped=False), arguments
+  return training_program(config, model, optimizer, batches, mesh, looped=False), arguments
 
 
 def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh):
@@ -164,12 +162,7 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   cost = program.compiled.cost_analysis() or {}
   bytes_moved = cost.get('bytes accessed') or module.bytes
   memory = program.compiled.memory_analysis()
-  peak = memory.peak_memory_in_bytes or (
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-    + memory.temp_size_in_bytes
-  )
+  peak = memory.peak_memory_in_bytes
   found = {
     'devices': program.devices,
     'batch_per_device': program.batch_size // program.devices,

@@ -22,7 +22,7 @@ from senet_jax.analysis.timing import Workload
 from senet_jax.models import list_models, model_info
 from senet_jax.training import optimizer as optimizer_lib, setup
 from senet_jax.training.checkpoints import abstract_state
-from senet_jax.training.step import StepOptions, train_program, train_step
+from senet_jax.training.step import training_program
 
 # Of the environment, what changes the programs or where they run.
 _FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'XLA_PYTHON_CLIENT_PREALLOCATE', 'JAX_PLATFORMS',
@@ -96,10 +96,8 @@ def _training(config: ConfigDict, mesh: Mesh) -> Workload:
   model = setup.build_model(config)
   schedule = optimizer_lib.make_schedule(config, total_steps=10**6, steps_per_epoch=1e4)
   optimizer = optimizer_lib.make_optimizer(config, schedule)
-  options = StepOptions.create(config, model, mesh)
-  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
   steps = config.steps_per_dispatch or 1
-  program = train_program(step, _FixedFeed(), mesh, looped=steps > 1)
+  program = training_program(config, model, optimizer, _FixedFeed(), mesh, looped=steps > 1)
   variables = _variables(config, model, mesh)
   make_state = functools.partial(setup.init_state, config, model, optimizer, None, mesh, variables)
   arguments = (_abstract(make_state, mesh, sharded=False), _abstract_batch(config, mesh))

@@ -22,7 +22,6 @@ resizes the same files on the same cores. Any field of the configuration can be 
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import os
 import typing
@@ -39,7 +38,7 @@ if typing.TYPE_CHECKING:
   from senet_jax.analysis.timing import Timing, Workload
 
 OURS, TORCH = 'senet_jax', 'torch'
-_FIELD, _SE_FIELD = '--config.', 'model.se.'
+_SE_FIELD = 'model.se.'
 _MODES = {'train': ('train',), 'inference': ('inference',), 'both': ('train', 'inference')}
 _DTYPES = ('float32', 'bfloat16')
 _TORCH_COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')
@@ -124,8 +123,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   add('--repeats', '--rounds', type=number, help='turns (default: 5, of --input 3)')
   add('--seconds', type=seconds, help='of each measurement, about (default: 2, of --input 10)')
   add_shared(parser)
-  overrides = [a for a in argv if a.startswith(_FIELD)]
-  args = parser.parse_args([a for a in argv if a not in overrides])
+  args, overrides = parser.parse_with_overrides(argv)
   repeats, duration = _USUAL[args.input]
   args.repeats, args.seconds = args.repeats or repeats, args.seconds or duration
   if args.input != (args.config is not None):
@@ -253,8 +251,8 @@ def cases(
 
       torch_models.as_in_torch(config)
       frameworks += [TORCH] if torch_models.variant(network.name) else []
-    for_all = [o for o in overrides if se or not o.startswith(_FIELD + _SE_FIELD)]
-    for override in (*for_all, *(_FIELD + change for change in network.changes)):
+    for_all = [o for o in overrides if se or not o.startswith(cli.FIELD + _SE_FIELD)]
+    for override in (*for_all, *(cli.FIELD + change for change in network.changes)):
       flags.apply(config, override)
     config_lib.check(config)
     found += [Case(network, framework, mode, config) for framework in frameworks]
@@ -372,19 +370,12 @@ def _is_option(field: str, value: Any, se: bool) -> bool:
 
 def record(what: str, tool: str, args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
   """The head of a file of results."""
-  from senet_jax import runtime
   from senet_jax.analysis import throughput, torch_models
   from senet_jax.training import summary
 
-  return {
-    'what': what,
-    'command': f'python -m senet_jax.tools.{tool} ' + ' '.join(argv),
-    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-    'device': runtime.describe_devices(),
-    **throughput.machine(),
-    'git_commit': summary.git_commit(),
-    'versions': summary.versions() | (torch_models.versions() if args.against else {}),
-  }
+  found = {**summary.record_head(what, tool, argv), **throughput.machine()}
+  found['versions'] |= torch_models.versions() if args.against else {}
+  return found
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]]) -> None:
@@ -546,7 +537,7 @@ def in_words(spread: dict[str, Any], digits: str, unit: str) -> str:
 
 
 def _measure_input(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax import config as config_lib, flags, runtime
+  from senet_jax import config as config_lib, flags
   from senet_jax.analysis import input_rate
   from senet_jax.training import summary
 
@@ -559,17 +550,9 @@ def _measure_input(args: argparse.Namespace, overrides: list[str], argv: list[st
     print(f'  {way:5} {found[way]["mean"]:8.0f}{spread} images/s')
   print(f'  ratio {found["ratio"]:8.3f}')
   if args.output:
-    row = {
-      'what': 'input pipeline alone, and raw decoding and resizing of the same files, images/s',
-      'command': 'python -m senet_jax.tools.benchmark ' + ' '.join(argv),
-      'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-      'device': runtime.describe_devices(),
-      'cpu_cores': os.cpu_count(),
-      'git_commit': summary.git_commit(),
-      'versions': summary.versions(),
-      'config': config.to_dict(),
-    }
-    files.write_json(args.output, {**row, **found})
+    what = 'input pipeline alone, and raw decoding and resizing of the same files, images/s'
+    head = {**summary.record_head(what, 'benchmark', argv), 'cpu_cores': os.cpu_count()}
+    files.write_json(args.output, {**head, 'config': config.to_dict(), **found})
 
 
 if __name__ == '__main__':

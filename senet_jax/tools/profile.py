@@ -31,8 +31,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
   parser.add_argument('--trace', help='directory for a trace of three steps, on `here`')
   parser.add_output()
-  overrides = [a for a in argv if a.startswith(('--config.', '--noconfig.'))]
-  args = parser.parse_args([a for a in argv if a not in overrides])
+  args, overrides = parser.parse_with_overrides(argv)
   if args.per_device is not None and args.per_device < 1:
     parser.error(f'--per_device={args.per_device} must be at least 1')
 
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> None:
   if args.compare in _TEXTBOOK:
     reports.append(_report(args, target, overrides, args.compare))
   elif args.compare:
-    changes = [f'--config.{change}' for change in args.compare.split()]
+    changes = [cli.FIELD + change for change in args.compare.split()]
     reports.append(_report(args, target, [*overrides, *changes]))
   _print(args, reports)
   if args.output:
@@ -56,11 +55,11 @@ def main(argv: list[str]) -> None:
 
     here = target.platform == HERE
     row = {
-      'what': f'{args.mode} compiled ahead of time, costs of one device',
-      'command': 'python -m senet_jax.tools.profile ' + ' '.join(argv),
+      **summary.record_head(
+        f'{args.mode} compiled ahead of time, costs of one device', 'profile', argv
+      ),
       'device': f'{reports[0]["devices"]} x {args.target}' + ('' if here else ', ahead of time'),
       'target': args.target,
-      'git_commit': summary.git_commit(),
       'versions': {**summary.versions(), **_compiler_version(target)},
       'xla_flags': os.environ.get('XLA_FLAGS', ''),
       'profiles': reports,

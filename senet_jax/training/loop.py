@@ -1,7 +1,6 @@
 """The run: trains, evaluates, saves, resumes and reports what a configuration describes."""
 
 import bisect
-import functools
 import json
 import math
 import pathlib
@@ -24,7 +23,7 @@ from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_sa
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.progress import Clock, Reporter, read_records
 from senet_jax.training.state import TrainState
-from senet_jax.training.step import StepMetrics, StepOptions, train_program, train_step
+from senet_jax.training.step import StepMetrics, training_program
 from senet_jax.training.summary import git_commit, summarize
 
 _STEPS_PER_DISPATCH = 50
@@ -300,9 +299,10 @@ class Run:
     if frozen not in self._programs:
       config = self.config
       model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
-      options = StepOptions.create(config, model, self.mesh, frozen_bn=frozen)
-      step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
-      program = train_program(step, self.feed, self.mesh, looped=self.host['looped'])
+      looped = self.host['looped']
+      program = training_program(
+        config, model, self.optimizer, self.feed, self.mesh, looped=looped, frozen_bn=frozen
+      )
       inputs, _ = self.feed.inputs(self.step, 1)
       # Compiled here, so that the clock counts training alone.
       self._programs[frozen] = program.lower(self.state, inputs, np.int32(1)).compile()

@@ -1,6 +1,7 @@
 """The training step: one device's gradients, one collective, one update."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -235,6 +236,32 @@ def train_step(
     step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
   )
   return state, report
+
+
+def training_program(
+  config: ConfigDict,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  feed: TrainingFeed,
+  mesh: Mesh,
+  *,
+  looped: bool,
+  frozen_bn: bool = False,
+) -> Callable:
+  """The `train_program` of a configuration.
+
+  Args:
+    config: of the run.
+    model: its network.
+    optimizer: of the parameters.
+    feed: gives the batches, inside the program.
+    mesh: the devices.
+    looped: see `train_program`.
+    frozen_bn: see `StepOptions`.
+  """
+  options = StepOptions.create(config, model, mesh, frozen_bn=frozen_bn)
+  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
+  return train_program(step, feed, mesh, looped=looped)
 
 
 def train_program(step: Callable, feed: TrainingFeed, mesh: Mesh, *, looped: bool) -> Callable:

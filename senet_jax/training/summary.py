@@ -1,5 +1,6 @@
-"""`summary.json`: what a finished run amounts to."""
+"""What a run or a measurement amounts to, and with what it was made."""
 
+import datetime
 import pathlib
 import platform
 import subprocess
@@ -34,6 +35,24 @@ def summarize(state: TrainState, host: dict[str, Any]) -> dict[str, Any]:
     'device': runtime.describe_devices(),
     'versions': versions(),
     'git_commit': host['git_commit'],
+  }
+
+
+def record_head(what: str, tool: str, argv: list[str]) -> dict[str, Any]:
+  """How a file of `results/` begins.
+
+  Args:
+    what: its numbers are.
+    tool: the command of `senet_jax.tools` that measured them.
+    argv: its arguments.
+  """
+  return {
+    'what': what,
+    'command': f'python -m senet_jax.tools.{tool} ' + ' '.join(argv),
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    'device': runtime.describe_devices(),
+    'git_commit': git_commit(),
+    'versions': versions(),
   }
 
 
