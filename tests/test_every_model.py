@@ -130,7 +130,7 @@ def test_bfloat16_is_near_float32(name):
   rough = np.asarray(run(variables, images, model.clone(dtype=jnp.bfloat16)))
   assert rough.dtype == np.float32
   # Of two random images the logits differ little: their size is the measure here.
-  assert np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+  assert np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
 
 
 @pytest.fixture(scope='module')
@@ -147,10 +147,10 @@ def test_loss_falls_on_real_images(name, photos):
   side = side_of(name)
   images = np.stack([central_crop(open_rgb(p.read_bytes()), side, side) for p in paths])
   images = (images.astype(np.float32) - 120) / 60
-  # VGG's wide hidden layers take smaller steps, and half of their units would be dropped.
+  # VGG's wide hidden layers take smaller steps still, and half of their units would be dropped.
   vgg = model_info(name).family == 'vgg'
   model = create_model(name, num_classes=10, **({'dropout': 0.0} if vgg else {}))
-  optimizer = optax.adam(1e-4 if vgg else 2e-3)
+  optimizer = optax.adam(1e-4 if vgg else 5e-4)
   init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0, impl='rbg'), images[:1])
 
