@@ -9,12 +9,11 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from senet_jax.errors import UserError
+from senet_jax.errors import USER_ERROR, UserError
 
 # How arguments begin that change a field of the configuration.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
 
-USER_ERROR = 2
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
 

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# The exit status of a command that ends with a `UserError`.
+USER_ERROR = 2
+
 # More choices than this make a message that nobody reads.
 _LISTED = 40
 

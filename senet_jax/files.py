@@ -1,12 +1,16 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import platform
 import shutil
 from collections.abc import Iterator
 from typing import Any
+
+from senet_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -24,6 +28,31 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial.replace(path)
   finally:
     _remove(partial)
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike) -> Iterator[None]:
+  """Keeps other processes out of a directory, which is made if missing; ends with the process, too.
+
+  Raises:
+    UserError: another process has it.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  path = directory / '.lock'
+  with path.open('a+', encoding='utf-8') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      raise UserError(
+        f'{directory} is in use by {file.read() or "another process"}; wait for its end, stop it, '
+        'or give another --workdir.'
+      ) from error
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {platform.node()}')
+    file.flush()
+    yield
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -25,7 +25,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
   """Parses the command line.
 
   Returns:
-    `config`, a `ConfigDict` with all overrides; `workdir`, a path; `print_config`.
+    `config`, a `ConfigDict` with all overrides; `workdir`, a path; `print_config`; what
+    `runtime.connect` takes, and `hosts_timeout` in seconds.
 
   Raises:
     UserError: a flag or field does not exist, or a value has the wrong type.
@@ -34,6 +35,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--config', required=True)
   parser.add_argument('--workdir', type=pathlib.Path)
   parser.add_argument('--print_config', action='store_true')
+  parser.add_argument('--coordinator')
+  parser.add_argument('--num_processes', type=int)
+  parser.add_argument('--process_id', type=int)
+  parser.add_argument('--hosts_timeout', type=int, default=300)
   options, config = parse_with_config(parser, argv)
   if options.workdir is None and not options.print_config:
     parser.error('--workdir is missing: the directory for checkpoints, metrics and curves')

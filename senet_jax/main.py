@@ -2,6 +2,10 @@
 
   python -m senet_jax.main --config=configs/cifar10_se_r20.py --workdir=runs/se20
 
+Several processes, one a host or a GPU, train together: Slurm, Open MPI and TPU slices are found by
+themselves; elsewhere each is told --coordinator=HOST:PORT --num_processes=N --process_id=I. See
+launch/README.md.
+
 Any field of the configuration can be changed: --config.batch_size=256 --config.model.se.ratio=8.
 `--print_config` shows them all. A workdir that has a checkpoint is resumed. Exit status: 0 when the
 run is complete, 75 when SIGTERM made it save and stop, 2 for an error that the message explains.
@@ -26,7 +30,12 @@ def main(argv: list[str]) -> int:
   from senet_jax.training.loop import train
 
   runtime.use_compilation_cache()
-  return 0 if train(options.config, options.workdir) else cli.PREEMPTED
+  runtime.connect(
+    options.coordinator, options.num_processes, options.process_id, options.hosts_timeout
+  )
+  with runtime.together():
+    finished = train(options.config, options.workdir)
+  return 0 if finished else cli.PREEMPTED
 
 
 if __name__ == '__main__':

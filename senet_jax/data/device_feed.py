@@ -63,7 +63,7 @@ class Split:
       classes = datasets.streamed_info(data.name).num_classes
     datasets.check_labels(labels, classes, f'{data.name}, split {split}')
     arrays = {'images': images, 'labels': labels}
-    on_devices = jax.device_put(arrays, runtime.replicated(mesh))
+    on_devices = runtime.put_everywhere(arrays, mesh)
     return cls(on_devices, len(labels), classes, names, runtime.checksum(arrays))
 
 
@@ -113,7 +113,7 @@ class DeviceFeed:
     if epoch != self._epoch:
       # Placed once an epoch, or every dispatch would copy them to the other devices.
       orders = _two_orders(self.seed, epoch, n)
-      self._epoch, self._orders = epoch, jax.device_put(orders, runtime.replicated(self.mesh))
+      self._epoch, self._orders = epoch, runtime.put_everywhere(orders, self.mesh)
     window = {'epoch': np.int32(epoch), 'step': np.int32(step), 'offset': np.int32(offset)}
     return {**self.split.arrays, **window, 'order': self._orders}, steps
 

@@ -1,10 +1,10 @@
 """The run: trains, evaluates, saves, resumes and reports what a configuration describes."""
 
 import bisect
+import contextlib
 import json
 import math
 import pathlib
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ from senet_jax.training.optimizer import make_optimizer, make_plateau, make_sche
 from senet_jax.training.progress import Clock, Reporter, read_records
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import StepMetrics, training_program
-from senet_jax.training.summary import git_commit, summarize
+from senet_jax.training.summary import git_commit, summarize, versions
 
 _STEPS_PER_DISPATCH = 50
 
@@ -43,24 +43,45 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
   config_lib.check(config)
-  stop = threading.Event()
-  with runtime.on_sigterm(stop.set):
+  with runtime.Preemption() as stop:
     setup.check_batch(config, jax.device_count())
     setup.check_model(config)  # a wrong option ends here, before anything is read or written
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir = _shared_workdir(workdir)
     initial.check_source(config, workdir)
+    facts = {**dict(config_lib.flatten(config)), '--workdir': str(workdir)}
+    facts |= {'code': git_commit(), 'devices': jax.local_device_count(), **versions()}
+    runtime.agree('run', facts)
+    print(runtime.describe_process(config.batch_size), flush=True)
     feeds = Feeds(config)
+    runtime.agree('data', feeds.identity())
+    first = runtime.is_first()
     with (
-      Reporter(workdir, tensorboard=config.log.tensorboard) as reporter,
+      files.locked(workdir) if first else contextlib.nullcontext(),
+      Reporter(workdir, tensorboard=config.log.tensorboard, silent=not first) as reporter,
       Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
     ):
       run = Run(config, workdir, feeds, reporter, checkpoints, stop)
       finished = run.steps_and_evaluations()
-    if finished:
+    if finished and first:
       run.finish()
-    else:
+    elif not finished:
       reporter.say(f'preempted: saved step {run.step}; the same command resumes from there.')
   return finished
+
+
+def _shared_workdir(workdir: str | pathlib.Path) -> pathlib.Path:
+  """The workdir as an absolute path.
+
+  Raises:
+    UserError: it is relative, which several hosts may take for several directories.
+  """
+  path = pathlib.Path(workdir).expanduser()
+  if jax.process_count() > 1 and not path.is_absolute():
+    raise UserError(
+      f'--workdir={workdir} is relative, which may be another directory on each host; give an '
+      'absolute path that all of them share.'
+    )
+  return path.absolute()
 
 
 class Feeds:
@@ -108,7 +129,7 @@ class Run:
     feeds: Feeds,
     reporter: Reporter,
     checkpoints: Checkpoints,
-    stop: threading.Event,
+    stop: runtime.Preemption,
   ):
     """Builds everything and starts afresh, or from the newest checkpoint of the same run.
 
@@ -142,8 +163,9 @@ class Run:
     self._waited = 0.0  # for data, in seconds, since the last training record
     self._trace = _Trace(config.profile, workdir, reporter.say)
     self._started = time.monotonic() - self.host['wall_time_s']
-    files.write_json(workdir / 'config.json', config.to_dict())
-    saved.write_classes(workdir, feeds.num_classes, self.feed.split.class_names)
+    if runtime.is_first():
+      files.write_json(workdir / 'config.json', config.to_dict())
+      saved.write_classes(workdir, feeds.num_classes, self.feed.split.class_names)
     reporter.say(self._headline())
     reporter.begin(self.step, self.total)
 
@@ -207,6 +229,7 @@ class Run:
     abstract = abstract_state(jax.eval_shape(self._fresh_state), runtime.replicated(self.mesh))
     restored = self.checkpoints.restore_latest(abstract, self.reporter.say)
     step = int(restored.state.step)
+    runtime.agree('checkpoint', {'newest whole checkpoint': step})
     if step > self.total:
       raise UserError(
         f'{self.workdir} is at step {step}, past the {self.total} steps of this run; raise '
@@ -243,9 +266,9 @@ class Run:
           break
         if self.step >= self.total or self._early_stopping().should_stop:
           return True
-        if not self._stop.is_set():
+        if not self._stop.noticed:
           self._train_until(self._next_stop())
-        if self._stop.is_set():
+        if self._stop.noticed:
           break
         every = self.config.checkpoint.every_steps
         if every and self.step % every == 0 and self.step not in self.eval_steps:
@@ -271,7 +294,7 @@ class Run:
     self._trace.at(first)
     self._clock.start()
     previous = None
-    while self.step < stop and not self._stop.is_set():
+    while self.step < stop and not self._stop.asked():
       asked = time.monotonic()
       inputs, steps = self.feed.inputs(self.step, min(stop - self.step, at_once))
       self._waited += time.monotonic() - asked
@@ -353,7 +376,7 @@ class Run:
   def _evaluate_and_save(self) -> bool:
     """Evaluates, lets schedule and early stopping know, saves; False if interrupted."""
     variables = self.state.eval_variables
-    results = evaluate(self._evaluate, variables, self.eval_feed, self._stop.is_set)
+    results = evaluate(self._evaluate, variables, self.eval_feed, self._stop.asked)
     if results is None:
       return False
     if not math.isfinite(results['loss']):
@@ -364,8 +387,7 @@ class Run:
       host['best'] = record
     if self.plateau:
       _, plateau = self.plateau.update({}, self.state.plateau, value=results['loss'])
-      plateau = jax.device_put(plateau, runtime.replicated(self.mesh))
-      self.state = self.state.replace(plateau=plateau)
+      self.state = self.state.replace(plateau=runtime.put_everywhere(plateau, self.mesh))
     stopping = self._early_stopping().update(results[self.config.early_stopping.metric])
     host['early_stopping'] = {
       'best_metric': stopping.best_metric,

@@ -23,17 +23,24 @@ class Reporter:
   `metrics.jsonl` has one object a line, `kind` `train` or `eval`. Errors are in percent.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool = True):
+  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool = True, silent: bool = False):
     """Opens the reports of a run in `workdir`, which is made if missing.
+
+    Args:
+      workdir: of the run.
+      tensorboard: write event files, too.
+      silent: report nothing, as one process of several does it for all.
 
     Raises:
       OSError: the workdir cannot be made or written.
     """
     self.path = workdir / 'metrics.jsonl'
-    workdir.mkdir(parents=True, exist_ok=True)
-    self.path.touch()
-    self._console = Console(soft_wrap=True, highlight=False)
-    self._tensorboard = _TensorBoard(workdir, self.say) if tensorboard else None
+    self._silent = silent
+    self._console = Console(soft_wrap=True, highlight=False, quiet=silent)
+    if not silent:
+      workdir.mkdir(parents=True, exist_ok=True)
+      self.path.touch()
+    self._tensorboard = _TensorBoard(workdir, self.say) if tensorboard and not silent else None
     self._progress = Progress(
       TextColumn('step'),
       MofNCompleteColumn(),
@@ -42,7 +49,7 @@ class Reporter:
       TextColumn('ETA'),
       TimeRemainingColumn(),
       console=self._console,
-      disable=not sys.stdout.isatty(),
+      disable=silent or not sys.stdout.isatty(),
       transient=True,
     )
     self._task = None
@@ -70,11 +77,15 @@ class Reporter:
 
   def resume(self, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Drops the records for which `keep(record)` is false, as of steps that will be run again."""
+    if self._silent:
+      return
     records = [r for r in read_records(self.path) if keep(r)]
     files.write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records))
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes one record everywhere; it has `kind`, `step` and `epoch`."""
+    if self._silent:
+      return
     with self.path.open('a') as file:
       file.write(json.dumps(record) + '\n')
     self.say(_line(record))

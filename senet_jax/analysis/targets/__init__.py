@@ -146,6 +146,8 @@ class Target:
     if self.platform == HERE:
       return jax.devices()
     options = {'platform': 'tpu', 'topology_name': f'{self.chip.name}:{self.topology}'}
+    if self.chip.name == 'v4':
+      options['chip_config_name'] = 'megacore'  # its two cores are one device, as on the machine
     if self.platform == 'gpu':
       options = {'platform': 'cuda', 'topology_name': '', 'topology': self.topology}
       options['target_config'] = self.config

@@ -1,12 +1,7 @@
-"""The devices of a run: mesh, data-parallel functions, compilation cache, start-up line."""
+"""The devices of a run: mesh, what they hold, and data-parallel functions."""
 
-import contextlib
-import os
-import pathlib
-import signal
-import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +25,17 @@ def data_mesh(count: int | None = None, devices: list[jax.Device] | None = None)
 def replicated(mesh: Mesh) -> NamedSharding:
   """The sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def put_everywhere(tree, mesh: Mesh):
+  """Arrays that every process has, whole on every device."""
+  sharding = replicated(mesh)
+
+  def put(array) -> jax.Array:
+    array = np.asarray(array)
+    return jax.make_array_from_process_local_data(sharding, array, array.shape)
+
+  return jax.tree.map(put, tree)
 
 
 def data_parallel(
@@ -102,55 +108,6 @@ def checksum(tree) -> int:
   return value
 
 
-def use_compilation_cache() -> None:
-  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache."""
-  if not jax.config.jax_compilation_cache_dir:
-    base = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
-    jax.config.update('jax_compilation_cache_dir', str(base / 'senet_jax' / 'xla'))
-
-
-def import_tensorflow():
-  """TensorFlow, quiet and kept off the accelerators.
-
-  Raises:
-    ImportError: it is not installed.
-  """
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it announces itself at every log level
-  import tensorflow as tf
-
-  tf.config.set_visible_devices([], 'GPU')
-  return tf
-
-
-def usable_cores() -> int:
-  """CPU cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):  # which macOS has not
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def allow_many_files() -> None:
-  """Raises the soft limit of open files to the hard one."""
-  import resource  # Windows has none
-
-  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-  resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def describe_devices() -> str:
   """The devices in words: `8 x cpu`, `1 x NVIDIA H200`."""
   return f'{jax.device_count()} x {jax.devices()[0].device_kind}'
-
-
-@contextlib.contextmanager
-def on_sigterm(function: Callable[[], None]) -> Iterator[None]:
-  """Calls `function` on SIGTERM within the block; outside the main thread it does nothing."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  before = signal.signal(signal.SIGTERM, lambda *_: function())
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
