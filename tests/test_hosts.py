@@ -15,7 +15,7 @@ import pytest
 
 from senet_jax import files, runtime
 from senet_jax.errors import UserError
-from senet_jax.training import saved
+from senet_jax.training import loop, saved
 
 COMMAND = [sys.executable, '-m', 'senet_jax.main', '--config=configs/digits_se_r20.py']
 SHORT = (
@@ -252,9 +252,12 @@ def test_second_run_on_a_workdir(tmp_path):
     pass
 
 
-def test_relative_workdir_of_several_processes(monkeypatch):
-  from senet_jax.training import loop
+def test_workdir_in_a_bucket():
+  with pytest.raises(UserError, match='gs://bucket/run is not in a file system'):
+    loop._shared_workdir('gs://bucket/run')
 
+
+def test_relative_workdir_of_several_processes(monkeypatch):
   monkeypatch.setattr('jax.process_count', lambda: 2)
   with pytest.raises(UserError, match='--workdir=runs/x is relative'):
     loop._shared_workdir('runs/x')

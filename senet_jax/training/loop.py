@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import pathlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,9 +74,15 @@ def _shared_workdir(workdir: str | pathlib.Path) -> pathlib.Path:
   """The workdir as an absolute path.
 
   Raises:
-    UserError: it is relative, which several hosts may take for several directories.
+    UserError: it is in no file system, or relative, which several hosts may take for several
+      directories.
   """
   path = pathlib.Path(workdir).expanduser()
+  if re.match(r'\w+:/', str(workdir)):
+    raise UserError(
+      f'--workdir={workdir} is not in a file system, as it must be; mount the bucket (with Cloud '
+      'Storage FUSE or Mountpoint for S3) and give the directory.'
+    )
   if jax.process_count() > 1 and not path.is_absolute():
     raise UserError(
       f'--workdir={workdir} is relative, which may be another directory on each host; give an '
