@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
 from senet_jax.tools import evaluate as evaluate_tool
 from senet_jax.training import checkpoints, loop, saved
-from senet_jax.training.loop import train
+from senet_jax.training.loop import Run, train
 from senet_jax.training.progress import read_records
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
@@ -167,12 +168,27 @@ def test_eight_devices_resumed_on_four(tmp_path):
   done = subprocess.run(arguments(parts, **fields), env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert 'resumed from step 6' in done.stdout and '64 = 4 x 16 images' in done.stdout
+  assert '4 devices instead of 8, the same batches.' in done.stdout
   assert summary(parts)['device'].startswith('4 x')
   mesh = runtime.data_mesh()
   eight, four = (saved.load(d, 'latest', mesh).variables for d in (whole, parts))
   for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(four), strict=True):
     np.testing.assert_allclose(b, a, rtol=1e-2, atol=1e-3)
   assert summary(parts)['final']['loss'] == pytest.approx(summary(whole)['final']['loss'], rel=1e-3)
+
+
+def test_other_devices_under_local_normalisation():
+  said = []
+  run = types.SimpleNamespace(
+    config=small(),
+    mesh=runtime.data_mesh(4),
+    host={},
+    reporter=types.SimpleNamespace(say=said.append),
+  )
+  Run._say_if_devices_changed(run, 4)
+  assert not said
+  Run._say_if_devices_changed(run, 8)
+  assert 'is now over 16 images instead of 8' in said[0] and run.host['devices'] == 4
 
 
 def test_finished_run_says_so_again(whole, capsys):
@@ -416,13 +432,15 @@ def test_frozen_statistics_at_the_end(tmp_path):
 
 def test_what_a_run_leaves(whole):
   found = summary(whole)
-  keys = 'final best steps epochs examples_seen wall_time_s images_per_second params '
+  keys = 'final best steps epochs examples_seen wall_time_s device_hours images_per_second params '
   keys += 'params_sha256 device versions git_commit'
   assert ' '.join(found) == keys
   results = ['step', 'epoch', 'loss', 'top1_error', 'top3_error', 'top5_error']
   assert list(found['final']) == list(found['best']) == results
   assert (found['steps'], found['epochs'], found['examples_seen']) == (20, 2.5, 1280)
   assert found['images_per_second'] > 0 and found['wall_time_s'] > 0
+  # Eight devices for the whole time, both rounded.
+  assert found['device_hours'] == pytest.approx(8 * found['wall_time_s'] / 3600, abs=2e-4)
   assert json.loads((whole / 'config.json').read_text())['model']['se']['ratio'] == 4
   assert (whole / 'curves.png').read_bytes().startswith(b'\x89PNG')
   records = read_records(whole / 'metrics.jsonl')

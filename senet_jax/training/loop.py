@@ -202,6 +202,8 @@ class Run:
       'examples_seen': 0,
       'wall_time_s': 0.0,
       'train_time_s': 0.0,  # without compilation, evaluation and saving
+      'devices': self.mesh.size,
+      'device_hours': 0.0,  # of all lives of the run, whatever they had
       'evaluated_step': 0,
       'final': None,
       'best': None,
@@ -246,10 +248,22 @@ class Run:
     done = {'train': step, 'eval': self.host['evaluated_step']}
     self.reporter.resume(lambda record: record['step'] <= done[record['kind']])
     self.reporter.say(f'resumed from step {step} of {self.total} in {self.workdir}')
+    self._say_if_devices_changed(restored.host.get('devices', self.mesh.size))
     if self.host['looped'] != (self._wanted_steps_per_dispatch() > 1):
       kind = 'several steps' if self.host['looped'] else 'one step'
       self.reporter.say(f'this run began with {kind} a dispatch and keeps that, to stay exact.')
     return restored.state
+
+  def _say_if_devices_changed(self, before: int) -> None:
+    config, now = self.config, self.mesh.size
+    if before == now:
+      return
+    effect = ''
+    if config.bn.scope == 'local':
+      images = f'{config.batch_size // now} images instead of {config.batch_size // before}'
+      effect = f'; local batch normalisation is now over {images}, and the run not quite the same'
+    self.reporter.say(f'{now} devices instead of {before}, the same batches{effect}.')
+    self.host['devices'] = now
 
   def _headline(self) -> str:
     config, devices = self.config, self.mesh.size
@@ -419,14 +433,21 @@ class Run:
   def _save(self, metrics: dict[str, float] | None) -> None:
     unreadable = self.feeds.unreadable().items()
     self.host['unreadable'] = {k: {str(i): n for i, n in v.items()} for k, v in unreadable}
-    self.host['wall_time_s'] = self._wall_time()
+    self._count_time()
     self.checkpoints.save(self.state, self.host, metrics)
+
+  def _count_time(self) -> None:
+    """Brings the totals of the run up to date, which a restart goes on from."""
+    host, seconds = self.host, self._wall_time()
+    spent = (seconds - host['wall_time_s']) * self.mesh.size / 3600
+    host['device_hours'] = host.get('device_hours', 0.0) + spent
+    host['wall_time_s'] = seconds
 
   # --- end -----------------------------------------------------------------------------------
 
   def finish(self) -> None:
     """Writes summary and curves, and says where they are."""
-    self.host['wall_time_s'] = self._wall_time()
+    self._count_time()
     summary = summarize(self.state, self.host)
     if data_feeds.streams(self.config):
       unreadable = self.feeds.unreadable().items()

@@ -29,6 +29,7 @@ def summarize(state: TrainState, host: dict[str, Any]) -> dict[str, Any]:
     'epochs': host['final']['epoch'],
     'examples_seen': host['examples_seen'],
     'wall_time_s': round(host['wall_time_s'], 2),
+    'device_hours': round(host['device_hours'], 4),
     'images_per_second': round(host['examples_seen'] / host['train_time_s'], 1),
     'params': sum(x.size for x in jax.tree.leaves(state.params)),
     'params_sha256': params_sha256(state.variables),

@@ -1,6 +1,6 @@
 """Kills a short training run at random moments, again and again, and looks at what is left.
 
-  python tests/faults/campaign.py --kills=50 --workdir=/tmp/faults --output=results/faults_sigkill.json
+  python tests/faults/campaign.py --kills=50 --workdir=/tmp/faults --output=sigkill.json
 
 Each life of the run gets SIGKILL after a random time: while it starts, compiles, trains, or saves.
 After each, every checkpoint that is to be seen must be whole. Whenever a run gets to its end, its
