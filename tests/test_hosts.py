@@ -261,3 +261,14 @@ def test_relative_workdir_of_several_processes(monkeypatch):
   monkeypatch.setattr('jax.process_count', lambda: 2)
   with pytest.raises(UserError, match='--workdir=runs/x is relative'):
     loop._shared_workdir('runs/x')
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'nonsense'])
+def test_platform_that_is_not_here(platform, tmp_path):
+  environment = {**os.environ, 'JAX_PLATFORMS': platform}
+  done = subprocess.run(
+    [*COMMAND, f'--workdir={tmp_path}/run'], env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 2
+  assert f'JAX_PLATFORMS={platform} cannot be used: ' in done.stderr
+  assert 'Traceback' not in done.stderr and not (tmp_path / 'run').exists()

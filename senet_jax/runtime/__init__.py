@@ -2,6 +2,7 @@
 
 from senet_jax.runtime.devices import (
   DATA_AXIS,
+  all_devices,
   checksum,
   data_mesh,
   data_parallel,
@@ -33,6 +34,7 @@ __all__ = [
   'DATA_AXIS',
   'Preemption',
   'agree',
+  'all_devices',
   'allow_many_files',
   'barrier',
   'checksum',

@@ -16,9 +16,29 @@ DATA_AXIS = 'data'
 _SMALL = 1 << 16
 
 
+def all_devices() -> list[jax.Device]:
+  """The devices of all processes.
+
+  Raises:
+    UserError: what JAX_PLATFORMS names is not here.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as error:  # the latter from a plugin that is not installed
+    platforms = jax.config.jax_platforms
+    if not platforms:
+      raise
+    why = str(error).partition(' (set JAX_PLATFORMS')[0].rstrip('. ')
+    why = why or 'no plugin for it is installed'
+    raise UserError(
+      f'JAX_PLATFORMS={platforms} cannot be used: {why}. Install the extra for it, such as '
+      "pip install 'senet_jax[cuda]', or unset JAX_PLATFORMS."
+    ) from error
+
+
 def data_mesh(count: int | None = None, devices: list[jax.Device] | None = None) -> Mesh:
   """The first `count` of `devices`, by default all that are here, on one `data` axis."""
-  devices = (jax.devices() if devices is None else devices)[:count]
+  devices = (all_devices() if devices is None else devices)[:count]
   return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
@@ -110,4 +130,5 @@ def checksum(tree) -> int:
 
 def describe_devices() -> str:
   """The devices in words: `8 x cpu`, `1 x NVIDIA H200`."""
-  return f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  devices = all_devices()
+  return f'{len(devices)} x {devices[0].device_kind}'

@@ -90,6 +90,8 @@ def connect(
       given['process_id'],
       initialization_timeout=timeout + 60,
       heartbeat_timeout_seconds=_HEARTBEAT_S,
+      # What is given is not to be mixed with what a cluster around us says.
+      cluster_detection_method='deactivate' if given['coordinator'] else None,
     )
   except (RuntimeError, ValueError) as error:
     raise UserError(f'cannot connect {where}: {str(error).splitlines()[0]}') from error

@@ -198,11 +198,10 @@ def start(args: argparse.Namespace) -> 'Mesh':
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
   elif args.torch_compile:
     raise UserError('--torch_compile has no effect without --against=torch; leave it out.')
-  import jax
 
   from senet_jax import runtime
 
-  if (args.devices or 1) > jax.device_count():
+  if (args.devices or 1) > len(runtime.all_devices()):
     raise UserError(f'--devices={args.devices}: there are {runtime.describe_devices()}; use less.')
   mesh = runtime.data_mesh(args.devices)
   if args.against:

@@ -45,7 +45,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """
   config_lib.check(config)
   with runtime.Preemption() as stop:
-    setup.check_batch(config, jax.device_count())
+    setup.check_batch(config, len(runtime.all_devices()))
     setup.check_model(config)  # a wrong option ends here, before anything is read or written
     workdir = _shared_workdir(workdir)
     initial.check_source(config, workdir)

@@ -140,11 +140,12 @@ class Target:
     Raises:
       UserError: the compiler does not know the machine.
     """
-    import jax
     from jax.experimental import topologies
 
+    from senet_jax import runtime
+
     if self.platform == HERE:
-      return jax.devices()
+      return runtime.all_devices()
     options = {'platform': 'tpu', 'topology_name': f'{self.chip.name}:{self.topology}'}
     if self.chip.name == 'v4':
       options['chip_config_name'] = 'megacore'  # its two cores are one device, as on the machine
