@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -344,3 +345,16 @@ def test_digests_see_every_change():
   assert len(digests) == len(sums) == 4
   swapped = [jnp.array([1.0, 2.0]), jnp.array([2.0, 1.0])]
   assert (runtime.checksum(swapped[0])) != (runtime.checksum(swapped[1]))
+
+
+def test_deterministic_programs_for_gpus(monkeypatch):
+  """What the compiler is told; there is no GPU here to run it on."""
+  told = {}
+  monkeypatch.setattr(jax, 'shard_map', lambda function, **_: function)
+  monkeypatch.setattr(jax, 'jit', lambda _, **options: options['compiler_options'])
+  for platform in ('gpu', 'cpu'):
+    mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform=platform)]))
+    for wanted in (True, False):
+      told[platform, wanted] = runtime.data_parallel(None, mesh, P(), P(), deterministic=wanted)
+  assert told.pop(('gpu', True)) == {'xla_gpu_deterministic_ops': True}
+  assert set(told.values()) == {None}

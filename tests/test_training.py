@@ -223,6 +223,24 @@ def test_sigterm_at_any_other_moment(whole, tmp_path, monkeypatch, where):
   assert summary(tmp_path)['final'] == pytest.approx(summary(whole)['final'])
 
 
+def test_everything_is_compiled_before_the_first_step(tmp_path, monkeypatch):
+  """A preemption must not wait for a compiler while steps are not saved."""
+  compiled, at_step = [], []
+  compile_, train_until = jax.stages.Lowered.compile, loop.Run._train_until
+  monkeypatch.setattr(
+    jax.stages.Lowered, 'compile', lambda self, *a: compiled.append(0) or compile_(self, *a)
+  )
+
+  def counting(self, stop):
+    train_until(self, stop)
+    at_step.append((self.step, len(compiled)))
+
+  monkeypatch.setattr(loop.Run, '_train_until', counting)
+  assert train(small(bn__freeze_last_epochs=1.25), tmp_path)
+  assert at_step[0][0] < 10 and at_step[-1][0] == 20  # BN is frozen from step 10 on
+  assert {count for _, count in at_step} == {3}  # two kinds of steps, and the evaluation
+
+
 def test_sigterm_before_the_first_step(tmp_path, monkeypatch):
   create = DeviceFeed.create
 

@@ -146,8 +146,6 @@ def check(config: ConfigDict) -> None:
     _check_number('each of config.schedule.boundaries', drop, 0, None)
   _check_data(config)
   _check_start(config)
-  if config.deterministic:
-    raise UserError('config.deterministic is not built yet; runs on CPU are deterministic anyway.')
 
 
 def _check_start(config: ConfigDict) -> None:

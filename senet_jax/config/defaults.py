@@ -16,7 +16,7 @@ def default() -> ConfigDict:
   c.init_from = config_dict.placeholder(str)  # workdir of another run whose weights to start from
   c.init_checkpoint = 'best'  # of init_from: best, latest or a step
   c.new_head = False  # with init_from: keep its last layer out and start with a fresh one
-  c.deterministic = False  # bitwise equal runs on GPU (not built yet; CPU runs always are)
+  c.deterministic = False  # bitwise equal runs on the same GPUs, slower; on TPU and CPU they are
   c.model = _model()
   c.bn = ConfigDict()
   c.bn.scope = 'local'  # statistics over one device, the whole batch (global), or groups (ghost)

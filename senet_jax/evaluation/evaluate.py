@@ -24,8 +24,13 @@ def eval_step(variables: dict, batch: dict[str, jax.Array], *, model: nn.Module)
   return Metrics.of_batch(cross_entropy(logits, batch['labels']), logits, batch)
 
 
-def eval_program(model: nn.Module, feed: EvaluationFeed, mesh: Mesh) -> Callable:
-  """Compiles `(totals, variables, inputs) -> totals`, which adds one batch of all devices."""
+def eval_program(
+  model: nn.Module, feed: EvaluationFeed, mesh: Mesh, *, deterministic: bool = False
+) -> Callable:
+  """Compiles `(totals, variables, inputs) -> totals`, which adds one batch of all devices.
+
+  `deterministic` is that of `runtime.data_parallel`.
+  """
 
   def add_batch(totals: Metrics, variables: dict, inputs: dict) -> Metrics:
     metrics = eval_step(variables, feed.batch(inputs), model=model)
@@ -33,7 +38,8 @@ def eval_program(model: nn.Module, feed: EvaluationFeed, mesh: Mesh) -> Callable
     return jax.tree.map(jnp.add, totals, metrics)
 
   whole = PartitionSpec()
-  return runtime.data_parallel(add_batch, mesh, (whole, whole, feed.input_spec), whole)
+  specs = whole, whole, feed.input_spec
+  return runtime.data_parallel(add_batch, mesh, specs, whole, deterministic=deterministic)
 
 
 def evaluate(

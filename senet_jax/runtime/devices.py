@@ -59,7 +59,13 @@ def put_everywhere(tree, mesh: Mesh):
 
 
 def data_parallel(
-  function: Callable, mesh: Mesh, in_specs, out_specs, *, donate: tuple = ()
+  function: Callable,
+  mesh: Mesh,
+  in_specs,
+  out_specs,
+  *,
+  donate: tuple = (),
+  deterministic: bool = False,
 ) -> Callable:
   """Compiles a function that each device runs on its share of the data.
 
@@ -72,11 +78,16 @@ def data_parallel(
     in_specs: which arguments are sharded, as of `jax.shard_map`.
     out_specs: which results are.
     donate: positions of the arguments whose memory the results may take.
+    deterministic: equal bits every time on the same GPUs; TPU and CPU programs have no choice.
   """
   sharded = jax.shard_map(
     function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
   )
-  return jax.jit(sharded, donate_argnums=donate)
+  # Kernels are not chosen by timing them, which comes out differently each time, and none adds in
+  # the order in which threads happen to arrive.
+  gpu = mesh.devices.flat[0].platform == 'gpu'
+  options = {'xla_gpu_deterministic_ops': True} if deterministic and gpu else None
+  return jax.jit(sharded, donate_argnums=donate, compiler_options=options)
 
 
 def sum_over_devices(tree):

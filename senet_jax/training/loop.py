@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, files, runtime
 from senet_jax.data import feeds as data_feeds
 from senet_jax.errors import UserError
-from senet_jax.evaluation.evaluate import eval_program, evaluate
+from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
 from senet_jax.training import curves, initial, saved, setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_same_run
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
@@ -163,7 +163,9 @@ class Run:
     for split, names in feeds.unreadable().items():
       known = self.host.get('unreadable', {}).get(split, {})
       names.update({int(index): name for index, name in known.items()})
-    self._evaluate = eval_program(self.model, self.eval_feed, self.mesh)
+    self._evaluate = eval_program(
+      self.model, self.eval_feed, self.mesh, deterministic=config.deterministic
+    )
     self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None  # of the steps since the last training record
     self._clock = Clock()
@@ -340,17 +342,27 @@ class Run:
 
   def _program(self, frozen: bool) -> Callable:
     """The compiled training program; `frozen` for the steps at the end with BN kept as it is."""
-    if frozen not in self._programs:
-      config = self.config
+    if not self._programs:
+      self._compile()
+    return self._programs[frozen]
+
+  def _compile(self) -> None:
+    """Compiles what the run will need, before its first step.
+
+    Later a preemption would have to wait for it with steps that are not saved yet; and so the clock
+    counts training alone.
+    """
+    config, looped = self.config, self.host['looped']
+    inputs, _ = self.feed.inputs(self.step, 1)
+    for frozen in {self.step >= self.freeze_step, self.freeze_step < self.total}:
       model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
-      looped = self.host['looped']
       program = training_program(
         config, model, self.optimizer, self.feed, self.mesh, looped=looped, frozen_bn=frozen
       )
-      inputs, _ = self.feed.inputs(self.step, 1)
-      # Compiled here, so that the clock counts training alone.
       self._programs[frozen] = program.lower(self.state, inputs, np.int32(1)).compile()
-    return self._programs[frozen]
+    inputs = self.eval_feed.inputs(0)
+    program = self._evaluate.lower(zero_metrics(), self.state.eval_variables, inputs)
+    self._evaluate = program.compile()
 
   def learning_rate(self, step: int) -> float:
     """Of the step after `step`."""

@@ -261,10 +261,17 @@ def training_program(
   """
   options = StepOptions.create(config, model, mesh, frozen_bn=frozen_bn)
   step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
-  return train_program(step, feed, mesh, looped=looped)
+  return train_program(step, feed, mesh, looped=looped, deterministic=config.deterministic)
 
 
-def train_program(step: Callable, feed: TrainingFeed, mesh: Mesh, *, looped: bool) -> Callable:
+def train_program(
+  step: Callable,
+  feed: TrainingFeed,
+  mesh: Mesh,
+  *,
+  looped: bool,
+  deterministic: bool = False,
+) -> Callable:
   """Compiles `(state, inputs, steps) -> (state, metrics)`; the state's memory is donated.
 
   Args:
@@ -273,6 +280,7 @@ def train_program(step: Callable, feed: TrainingFeed, mesh: Mesh, *, looped: boo
     mesh: the devices.
     looped: run `steps` steps in one dispatch; otherwise `steps` must be 1. The two kinds of
       program differ in the last bits.
+    deterministic: see `runtime.data_parallel`.
   """
 
   def one(state: TrainState, inputs) -> tuple[TrainState, StepMetrics]:
@@ -291,5 +299,10 @@ def train_program(step: Callable, feed: TrainingFeed, mesh: Mesh, *, looped: boo
 
   whole = PartitionSpec()
   return runtime.data_parallel(
-    many if looped else single, mesh, (whole, feed.input_spec, whole), whole, donate=(0,)
+    many if looped else single,
+    mesh,
+    (whole, feed.input_spec, whole),
+    whole,
+    donate=(0,),
+    deterministic=deterministic,
   )

@@ -26,7 +26,7 @@ class Chip:
     flops: dense bfloat16 operations a second, a multiply-add being two.
     bandwidth: bytes a second of its main memory.
     memory: bytes of main memory.
-    link: bytes a second to its neighbours, both directions of all links together.
+    link: bytes a second that it can send over all its links to others like it.
     source: where the figures are from.
   """
 
@@ -46,9 +46,9 @@ CHIPS = {
     Chip('v5e', 197e12, 819e9, 16 * _GIB, 200e9, _TPU_DOCS + 'v5e'),
     Chip('v5p', 459e12, 2.765e12, 95 * _GIB, 600e9, _TPU_DOCS + 'v5p'),
     Chip('v6e', 918e12, 1.64e12, 32 * _GIB, 448e9, _TPU_DOCS + 'v6e'),
-    Chip('a100', 312e12, 2.039e12, 80e9, 600e9, 'NVIDIA A100 80 GB SXM data sheet'),
-    Chip('h100', 989e12, 3.35e12, 80e9, 900e9, 'NVIDIA H100 SXM data sheet'),
-    Chip('h200', 989e12, 4.8e12, 141e9, 900e9, 'NVIDIA H200 SXM data sheet'),
+    Chip('a100', 312e12, 2.039e12, 80e9, 300e9, 'NVIDIA A100 80 GB SXM data sheet'),
+    Chip('h100', 989e12, 3.35e12, 80e9, 450e9, 'NVIDIA H100 SXM data sheet'),
+    Chip('h200', 989e12, 4.8e12, 141e9, 450e9, 'NVIDIA H200 SXM data sheet'),
   )
 }
 # Slices as Google Cloud offers them, in chips along each axis.

@@ -1,0 +1,98 @@
+"""How many images a second many chips train on, from a profile of one and public figures.
+
+A model on paper, not a measurement. A step is the roofline time of the compiled program and then
+its all-reduce, which cannot begin before the last gradient is known. Chips of an island (a TPU pod,
+the GPUs of a host) are joined by links and reduce in a ring; islands exchange the share of each
+chip through the network of their hosts.
+"""
+
+import dataclasses
+from typing import Any
+
+from senet_jax.analysis.targets import CHIPS
+from senet_jax.errors import one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+  """Public figures of many chips of a kind.
+
+  Attributes:
+    island: chips that links join.
+    per_host: chips that one host feeds.
+    cores: virtual CPU cores of a host.
+    network: bytes a second that a chip's share of the network can send to another island.
+    source: where the figures are from.
+  """
+
+  island: int
+  per_host: int
+  cores: int
+  network: float
+  source: str
+
+
+CLUSTERS = {
+  'v5e': Cluster(256, 8, 224, 6.4e12 / 8 / 256, 'cloud.google.com/tpu/docs/v5e'),
+  'v6e': Cluster(256, 8, 180, 25.6e12 / 8 / 256, 'cloud.google.com/tpu/docs/v6e'),
+  'h100': Cluster(8, 8, 208, 50e9, 'cloud.google.com/compute/docs/gpus (a3-megagpu-8g)'),
+  'h200': Cluster(8, 8, 224, 50e9, 'cloud.google.com/compute/docs/gpus (a3-ultragpu-8g)'),
+}
+
+
+def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> dict[str, float]:
+  """The speed of `devices` chips.
+
+  Args:
+    profile: of one chip, as `tools.profile` writes it: with a roofline and collectives.
+    devices: how many chips.
+    images_per_core: images a second that one CPU core decodes and augments.
+
+  Returns:
+    Seconds of a step and of its all-reduce, `efficiency` (the speed of a chip beside that of one
+    that is alone), `images_per_second` of all chips if the data come fast enough, `hosts`, the
+    images a second that each must make (`fed_by_host`) and can make (`host_can_feed`), and what
+    the `limit` is.
+
+  Raises:
+    UserError: there are no figures for such a chip.
+  """
+  chip = profile['roofline']['chip']['name']
+  one_of('chip', chip, CLUSTERS)
+  cluster, step = CLUSTERS[chip], profile['roofline']['step_s']
+  reduced = sum(c['bytes'] for c in profile['collectives'].values())
+  reduce_s = all_reduce_time(reduced, devices, CHIPS[chip].link, cluster)
+  images = profile['batch_per_device'] / (step + reduce_s)
+  fed = images * min(devices, cluster.per_host)
+  can = images_per_core * cluster.cores
+  limit = 'all-reduce' if reduce_s > step else profile['roofline']['bound']
+  return {
+    'devices': devices,
+    'step_s': step,
+    'all_reduce_s': reduce_s,
+    'efficiency': step / (step + reduce_s),
+    'images_per_second': images * devices,
+    'hosts': -(-devices // cluster.per_host),
+    'fed_by_host': fed,
+    'host_can_feed': can,
+    'limit': 'input' if fed > can else limit,
+  }
+
+
+def all_reduce_time(size: float, devices: int, link: float, cluster: Cluster) -> float:
+  """Seconds of an all-reduce of `size` bytes over `devices` chips.
+
+  Reduced and scattered over each island, summed over the islands by shares, gathered: a ring of n
+  sends 2 (n - 1) / n of the bytes from each of its members. Latencies are left out.
+
+  Args:
+    size: of the arrays of one chip, in bytes.
+    devices: how many chips.
+    link: bytes a second that a chip can send to others of its island.
+    cluster: what they are a part of.
+  """
+  island = min(devices, cluster.island)
+  islands = -(-devices // cluster.island)
+  within = 2 * (island - 1) / island * size / link
+  across = 2 * (islands - 1) / islands * size / island / cluster.network
+  return within + across
