@@ -3,13 +3,14 @@
 import argparse
 import errno
 import logging
+import os
 import pathlib
 import sys
 import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from senet_jax.errors import USER_ERROR, UserError
+from senet_jax.errors import USER_ERROR, Stalled, UserError
 
 # How arguments begin that change a field of the configuration.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
@@ -72,6 +73,8 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     status = command(sys.argv[1:])
   except UserError as error:
     status = _complain(str(error))
+    if isinstance(error, Stalled):  # the interpreter would wait for the thread
+      os._exit(status)
   except OSError as error:
     if error.errno not in _USER_OS_ERRORS:
       raise

@@ -17,6 +17,10 @@ class UserError(ValueError):
   """
 
 
+class Stalled(UserError):
+  """A thread of this process waits for something that does not come, and cannot be ended."""
+
+
 def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   """Checks that `given` is one of `allowed`.
 

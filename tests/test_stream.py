@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -539,6 +542,23 @@ feed.inputs(5, 1)  # drops what was under way
 """
   done = subprocess.run([sys.executable, '-c', code], timeout=120, capture_output=True)
   assert done.returncode in {'': (0,), 'raise SystemExit(3)': (3,)}.get(end, (-2, 130))
+
+
+def test_storage_that_does_not_answer(photos, tmp_path):
+  """A run ends, naming host and image, though the thread that reads never does."""
+  root = tmp_path / 'photos'
+  shutil.copytree(photos, root)
+  stuck = sorted((root / 'train' / 'cat').iterdir())[0]
+  stuck.unlink()
+  os.mkfifo(stuck)  # which nobody writes to, like a file on a server that is gone
+  flags = ['name=image_folder', f'dir={root}', 'eval_split=val', 'image_size=32', 'read_timeout=2']
+  command = [sys.executable, '-m', 'senet_jax.main', f'--workdir={tmp_path}/run']
+  command += ['--config=configs/imagenet_se_r50.py', '--config.batch_size=48']  # all, at once
+  command += ['--config.model.width=8', *(f'--config.data.{flag}' for flag in flags)]
+  done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+  assert done.returncode == 2, done.stderr
+  message = rf'^senet_jax: {platform.node()} has waited 2 s for {root}/train/\S+ and those'
+  assert re.search(message, done.stderr, re.MULTILINE), done.stderr
 
 
 def test_labels_outside_the_range(packed):

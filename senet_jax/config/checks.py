@@ -45,6 +45,7 @@ _RANGES = {
   'data.resize': (1, None),
   'data.val_fraction': (0, _BELOW_1),
   'data.max_damaged': (0, None),
+  'data.read_timeout': (_TINY, None),
   'data.rotation': (0, 180),
   'data.pad': (0, None),
   'data.pixel_jitter': (0, 255),
@@ -76,8 +77,8 @@ _RANGES = {
 }
 
 # Fields that change no number that is computed, so that a run may be resumed with others.
-_NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', 'eval.batch_size',
-            'model.se.fused', 'steps_per_dispatch')  # fmt: skip
+_NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', 'data.read_timeout',
+            'eval.batch_size', 'model.se.fused', 'steps_per_dispatch')  # fmt: skip
 # Fields that say how long a run goes on.
 _LENGTH = ('epochs', 'steps')
 

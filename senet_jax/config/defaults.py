@@ -105,6 +105,7 @@ def _data() -> ConfigDict:
   c.eval_split = 'test'
   c.val_fraction = 0.0  # of an image folder without val/: share of each class held out as `val`
   c.max_damaged = 10  # unreadable images that a stream tolerates; they are named and counted
+  c.read_timeout = 300.0  # seconds that a stream waits for an image before the run ends
   c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the usual one
   c.resize = config_dict.placeholder(int)  # shorter side before an evaluation's centre crop
   c.mean = ()  # of RGB, 0-255, subtracted; empty: as the network or the data set has it

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import platform
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from senet_jax import runtime
 from senet_jax.data import decoding, preprocessing, sources
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.sources import Source
-from senet_jax.errors import UserError
+from senet_jax.errors import Stalled, UserError
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -95,6 +96,7 @@ class Stream:
     shape: `(H, W, 3)`.
     num_classes: labels are below it.
     max_damaged: unreadable images that are tolerated.
+    read_timeout: seconds to wait for an image.
     damaged: names of those found, by index.
   """
 
@@ -106,10 +108,12 @@ class Stream:
     shape: tuple[int, int, int],
     num_classes: int,
     max_damaged: int,
+    read_timeout: float,
   ):
     """Builds the graph that decodes; `decode` maps a scalar string and a seed `[2]` int32."""
     self.source, self.order, self.shape = source, order, shape
     self.num_classes, self.max_damaged = num_classes, max_damaged
+    self.read_timeout = read_timeout
     self.damaged: dict[int, str] = {}
     self._decode = _in_blocks(functools.partial(_decode_one, source, decode, order.seed or 0))
     tf = runtime.import_tensorflow()
@@ -123,7 +127,8 @@ class Stream:
       int64 and `readable` `[n]` bool.
 
     Raises:
-      UserError: too many images are unreadable, or a label is no class.
+      UserError: too many images are unreadable, or a label is no class; `Stalled`: one does not
+        come in time.
     """
     steps = itertools.count(first) if last is None else range(first, last)
     under_way: collections.deque = collections.deque()
@@ -192,8 +197,17 @@ class Stream:
   def _finish(
     self, batch: dict[str, np.ndarray], work: list[futures.Future]
   ) -> dict[str, np.ndarray]:
-    for index in [bad for block in work for bad in block.result()]:
-      self._note_damage(index)
+    for number, block in enumerate(work):
+      try:
+        bad = block.result(self.read_timeout)
+      except futures.TimeoutError:
+        first = self.source.name(int(batch['index'][number * _BLOCK]))
+        raise Stalled(
+          f'{platform.node()} has waited {self.read_timeout:g} s for {first} and those read with it; '
+          'check the disk or network they come from, or raise config.data.read_timeout.'
+        ) from None
+      for index in bad:
+        self._note_damage(index)
     if self.order.seed is not None and not batch['readable'].all():
       raise UserError(f'no image of {self.source.where} can be decoded.')
     labels = batch['labels']
@@ -410,4 +424,5 @@ def _stream(
     shape,
     config.model.num_classes or source.num_classes,
     config.data.max_damaged,
+    config.data.read_timeout,
   )
