@@ -201,10 +201,10 @@ class Stream:
       try:
         bad = block.result(self.read_timeout)
       except futures.TimeoutError:
-        first = self.source.name(int(batch['index'][number * _BLOCK]))
+        image = self.source.name(int(batch['index'][number * _BLOCK]))
         raise Stalled(
-          f'{platform.node()} has waited {self.read_timeout:g} s for {first} and those read with it; '
-          'check the disk or network they come from, or raise config.data.read_timeout.'
+          f'{platform.node()} has waited {self.read_timeout:g} s for {image} and those read with '
+          'it; check the disk or network, or raise config.data.read_timeout.'
         ) from None
       for index in bad:
         self._note_damage(index)
