@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from senet_jax.tools import evaluate as evaluate_tool
 from senet_jax.training import checkpoints, loop, saved
 from senet_jax.training.loop import Run, train
 from senet_jax.training.progress import read_records
+from senet_jax.training.state import TrainState
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
 
@@ -357,9 +359,19 @@ def test_all_checkpoints_damaged(tmp_path):
   assert (tmp_path / 'checkpoints' / '2').exists()
 
 
-def test_damaged_metrics_of_a_checkpoint(whole, tmp_path):
+@pytest.mark.parametrize(
+  ('file', 'text'),
+  [
+    ('metrics/metrics', ''),
+    ('metrics/metrics', '{"top1_error": []}'),
+    ('_CHECKPOINT_METADATA', '{"performance_metrics": "x"}'),
+  ],
+)
+def test_damaged_metrics_of_a_checkpoint(whole, tmp_path, file, text):
   assert train(small(steps=10), tmp_path)
-  (tmp_path / 'checkpoints' / '10' / 'metrics' / 'metrics').write_text('')
+  (tmp_path / 'checkpoints' / '10' / file).write_text(text)
+  with pytest.raises(UserError, match='10 is damaged; resume the run, which sets it aside'):
+    saved.load(tmp_path, 'latest', runtime.data_mesh())
   assert train(small(), tmp_path)
   assert [p.name for p in (tmp_path / 'damaged').iterdir()] == ['10.0']
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
@@ -479,6 +491,35 @@ def test_evaluate_tool_agrees_with_the_run(whole, tmp_path, capsys):
   assert row['step'] == best['step'] and row['top1_error'] == pytest.approx(best['top1_error'])
   with pytest.raises(UserError, match="no checkpoint '12'; give best, latest or of"):
     evaluate_tool.main([f'--workdir={whole}', '--checkpoint=12'])
+
+
+def test_old_checkpoints_go_as_a_whole(tmp_path, monkeypatch):
+  """They are moved before their files are deleted, which a kill may interrupt."""
+  state = TrainState(np.int32(0), {'w': np.zeros(3)}, {}, ())
+  directory = tmp_path / 'checkpoints'
+
+  def save(steps):
+    with checkpoints.Checkpoints(tmp_path, keep=1) as kept:
+      for step in steps:
+        kept.save(state.replace(step=np.int32(step)), {}, None)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shutil, 'rmtree', lambda *_, **__: None)  # killed before it is done
+    save((1, 2, 3))
+  assert sorted(p.name for p in directory.iterdir()) == ['3', 'deleted']
+  for step in ('1', '2'):
+    assert {'state', 'host'} <= {p.name for p in (directory / 'deleted' / step).iterdir()}
+  save((4,))
+  assert [p.name for p in directory.iterdir()] == ['4']
+
+
+def test_half_a_checkpoint_is_set_aside(tmp_path):
+  assert train(small(steps=2), tmp_path)
+  half = tmp_path / 'checkpoints' / '1'
+  shutil.copytree(tmp_path / 'checkpoints' / '2', half)
+  shutil.rmtree(half / 'host')
+  assert train(small(steps=2), tmp_path)
+  assert not half.exists() and [p.name for p in (tmp_path / 'damaged').iterdir()] == ['1.0']
 
 
 def test_newest_and_best_are_kept(tmp_path):

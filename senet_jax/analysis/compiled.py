@@ -147,8 +147,9 @@ def _placed(tree, mesh: Mesh, spec: PartitionSpec):
 def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   """What a program costs on each device.
 
-  Bytes are XLA's own count where it has one (TPU, CPU); for GPUs, those of `hlo.Module`. They are
-  what the program's kernels read and write, of which a part may be served by caches.
+  Bytes are XLA's own count where it has one (TPU, CPU) and there is no loop, whose body it would
+  count once; otherwise those of `hlo.Module`. They are what the program's kernels read and write, of
+  which a part may be served by caches.
 
   Args:
     program: as compiled.
@@ -160,7 +161,8 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   """
   module = hlo.Module(program.compiled.as_text())
   cost = program.compiled.cost_analysis() or {}
-  bytes_moved = cost.get('bytes accessed') or module.bytes
+  counted = None if module.loops else cost.get('bytes accessed')
+  bytes_moved = counted or module.bytes
   memory = program.compiled.memory_analysis()
   peak = memory.peak_memory_in_bytes
   found = {
@@ -168,7 +170,7 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
     'batch_per_device': program.batch_size // program.devices,
     'flops': program.flops,
     'bytes': int(bytes_moved),
-    'bytes_counted_by': 'XLA' if cost.get('bytes accessed') else 'HLO text',
+    'bytes_counted_by': 'XLA' if counted else 'HLO text',
     'intensity': program.flops / bytes_moved,
     'memory': {
       'peak': int(peak),

@@ -147,6 +147,11 @@ class Module:
     """Read and written by one run."""
     return sum(item.bytes for item in self.traffic)
 
+  @property
+  def loops(self) -> bool:
+    """Whether a part of it runs more than once."""
+    return any(item.times > 1 for item in self.traffic)
+
   def collectives(self) -> dict[str, dict[str, int]]:
     """`{kind: {count, bytes}}` of the collectives of one run, bytes being those of the results."""
     found = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +17,13 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
-from senet_jax.runtime import checksum
+from senet_jax.runtime import checksum, is_first
 from senet_jax.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
+# Where old ones are moved before their files go, one after the other: a kill leaves no half of one.
+_DELETED = 'deleted'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Checkpoints:
       best_fn=lambda metrics: metrics['top1_error'],
       best_mode='min',
       save_decision_policy=policies.FixedIntervalPolicy(1),
+      todelete_subdir=None if read_only else _DELETED,
       enable_async_checkpointing=not read_only,
       create=not read_only,
       read_only=read_only,
@@ -68,13 +73,13 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     # The manager reads the metrics of all checkpoints and does not survive damaged ones.
-    broken = [
-      path.parents[1] for path in self._directory.glob('*/metrics/metrics') if _broken(path)
-    ]
+    steps = ocp.path.step.standard_name_format().find_all(self._directory)
+    broken = [pathlib.Path(step.path) for step in steps if _broken(step)]
     if broken and self._options.read_only:
       raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
     for path in broken:
       self._move_away(path)
+    self._empty_deleted()
     return ocp.CheckpointManager(
       self._directory,
       options=self._options,
@@ -92,6 +97,7 @@ class Checkpoints:
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()
       self._manager.close()
+      self._empty_deleted()
 
   def steps(self) -> list[int]:
     """Steps that have a complete checkpoint, rising."""
@@ -127,6 +133,8 @@ class Checkpoints:
       host=ocp.args.JsonSave({**host, 'checksum': checksum(state)}),
     )
     with _disk_errors(self._directory):
+      self._manager.wait_until_finished()  # it may be moving an old one
+      self._empty_deleted()
       steps = self.steps()
       if step in steps:
         if metrics is None or step == steps[0]:
@@ -202,6 +210,10 @@ class Checkpoints:
       self._move_away(self._directory / str(step))
     self._manager = self._open()
 
+  def _empty_deleted(self) -> None:
+    if is_first() and not self._options.read_only:
+      shutil.rmtree(self._directory / _DELETED, ignore_errors=True)
+
   def _move_away(self, path: pathlib.Path) -> None:
     target = self._directory.parent / _DAMAGED
     target.mkdir(exist_ok=True)
@@ -233,10 +245,15 @@ def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: pathli
     )
 
 
-def _broken(path: pathlib.Path) -> bool:
+def _broken(step: ocp.path.step.Metadata) -> bool:
+  path = pathlib.Path(step.path)
+  metrics = path / 'metrics' / 'metrics'
   try:
-    return not isinstance(json.loads(path.read_text()), dict)
-  except ValueError:
+    _ = step.commit_timestamp  # makes Orbax read what it keeps of a step
+    if not all((path / item).is_dir() for item in ('state', 'host')):
+      return True
+    return metrics.exists() and not math.isfinite(json.loads(metrics.read_text())['top1_error'])
+  except Exception:  # nearly any, of contents that are nearly any
     return True
 
 

@@ -45,12 +45,43 @@ def write_classes(workdir: pathlib.Path, num_classes: int, names: tuple[str, ...
 
 
 def read_classes(workdir: pathlib.Path) -> tuple[int | None, tuple[str, ...] | None]:
-  """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing."""
+  """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
+
+  Raises:
+    UserError: the file holds something else.
+  """
+  path = workdir / _CLASSES
   try:
-    kept = json.loads((workdir / _CLASSES).read_text())
+    kept = _read_json(path)
   except FileNotFoundError:
     return None, None
-  return kept['num_classes'], kept['names'] and tuple(kept['names'])
+  match kept:
+    case {'num_classes': int(num_classes), 'names': [*names]} if all(
+      isinstance(name, str) for name in names
+    ):
+      return num_classes, tuple(names) or None
+    case {'num_classes': int(num_classes), 'names': None}:
+      return num_classes, None
+  raise UserError(
+    f'{path} does not hold the number of classes and their names; the command that made the run '
+    'writes it anew.'
+  )
+
+
+def _read_json(path: pathlib.Path) -> Any:
+  """What a file of a workdir holds.
+
+  Raises:
+    UserError: it is not JSON, or cannot be read.
+  """
+  try:
+    return json.loads(path.read_bytes())
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path} is not JSON: {error}.') from error
+  except (FileNotFoundError, NotADirectoryError):
+    raise
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}.') from error
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
@@ -61,11 +92,9 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
   """
   path = workdir / 'config.json'
   try:
-    return config_lib.from_dict(json.loads(path.read_text()))
+    return config_lib.from_dict(_read_json(path))
   except (FileNotFoundError, NotADirectoryError) as error:
     raise UserError(f'{workdir} holds no run: there is no {path.name} in it.') from error
-  except json.JSONDecodeError as error:
-    raise UserError(f'{path} is not JSON: {error}.') from error
 
 
 def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
@@ -105,6 +134,6 @@ def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: pathlib.Path) ->
     if step is None:
       raise UserError(f'{workdir} has no checkpoint yet.')
     return step
-  if not checkpoint.isdecimal() or int(checkpoint) not in steps:
+  if checkpoint not in map(str, steps):
     raise UserError(f'{workdir} has no checkpoint {checkpoint!r}; give best, latest or of {steps}.')
   return int(checkpoint)
