@@ -7,6 +7,8 @@ mistakes as tracebacks.
 import argparse
 import ast
 import importlib.util
+import inspect
+import os
 import pathlib
 import types
 from typing import Any
@@ -14,10 +16,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from senet_jax import cli, config as config_lib
+from senet_jax.config.study import Study
 from senet_jax.errors import UserError, one_of
 
 # `(2, 3)` or `all`; `False` or `auto`.
 _OF_SEVERAL_TYPES = ('model.se.stages', 'model.se.fused')
+# What Python makes of a text that is no value; the last two of thousands of brackets.
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 
 
@@ -66,21 +71,43 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
   Raises:
     UserError: see `parse`.
   """
-  name, _, argument = path.partition(':')
-  file = pathlib.Path(name)
-  if not file.is_file():
-    raise UserError(f'--config={path}: there is no file {file}; see configs/README.md for a list.')
-  try:
-    get_config = _module(file).get_config
-    config = get_config(argument) if argument else get_config()
-  except UserError:
-    raise
-  except Exception as error:  # the file is the user's: whatever it raises is a mistake in it
-    raise UserError(f'--config={path}: {type(error).__name__}: {error}') from error
+  config = _call('--config', path, 'get_config')
   config_lib.check_fields(config, f'--config={path}: get_config()')
   for override in overrides:
     apply(config, override)
   return config
+
+
+def load_study(path: str) -> Study:
+  """Reads a study.
+
+  Args:
+    path: of a file with `get_study()`, or `file.py:size` for `get_study('size')`.
+
+  Raises:
+    UserError: the file is not there, or makes no study.
+  """
+  study = _call('--study', path, 'get_study')
+  if not isinstance(study, Study):
+    raise UserError(f'--study={path}: get_study() returns {type(study).__name__}, not a Study.')
+  return study
+
+
+def _call(flag: str, path: str, function: str) -> Any:
+  """What a function of the user's file returns, given what is behind the colon, if anything is."""
+  name, _, argument = path.partition(':')
+  file = pathlib.Path(name)
+  if not os.path.isfile(file):  # also of a name that cannot be one
+    raise UserError(f'{flag}={path}: there is no file {file}; see configs/README.md for a list.')
+  try:
+    get = getattr(_module(file), function)
+    if argument and not inspect.signature(get).parameters:
+      raise UserError(f'it has no variants; leave :{argument} out.')
+    return get(argument) if argument else get()
+  except UserError as error:
+    raise UserError(f'{flag}={path}: {error}') from error
+  except Exception as error:  # the file is the user's: whatever it raises is a mistake in it
+    raise UserError(f'{flag}={path}: {type(error).__name__}: {error}') from error
 
 
 def apply(config: ConfigDict, override: str) -> None:
@@ -104,7 +131,7 @@ def apply(config: ConfigDict, override: str) -> None:
     text = str(flag.startswith(cli.FIELD))
   try:
     owner[leaf] = _literal(text) if field in _OF_SEVERAL_TYPES else _value(kind, text)
-  except (KeyError, TypeError, ValueError, SyntaxError) as error:
+  except (KeyError, *_NO_LITERAL) as error:
     raise UserError(
       f'{flag}={text!r} has the wrong type: it takes {kind.__name__}, '
       f'and is {fields[field]!r} without this flag.'
@@ -124,7 +151,7 @@ def _value(kind: type, text: str) -> Any:
 def _literal(text: str) -> Any:
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except _NO_LITERAL:
     return text
 
 

@@ -22,6 +22,8 @@ def project(tmp_path):
     page.write_text(f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n')
   for name, figure in (('a', 'test error 5.21 % (Table 4)'), ('b', 'not in the paper')):
     (tmp_path / 'configs' / f'{name}.py').write_text(f'"""A.\n\nPublished: {figure}.\n"""\n')
+  variants = 'test error by variant (Table 10):\n  r2   22.29 % (top-5 6.00 %)\n  r16  4.50 %'
+  (tmp_path / 'configs' / 'c.py').write_text(f'"""C.\n\nPublished: {variants}\nMeasured: 1.\n"""\n')
   for seed, error in ((0, 5.0), (1, 6.0)):
     workdir = tmp_path / f'run{seed}'
     values = config.cifar('se_resnet110_cifar')
@@ -39,10 +41,11 @@ def project(tmp_path):
 
 def test_record_and_table(project, capsys):
   runs = [str(project / f'run{seed}') for seed in (0, 1)]
-  report.main(['--record=a', '--command=x y', '--note=a note', f'--root={project}', *runs])
+  command = 'python -m senet_jax.main --config=configs/a.py'
+  report.main(['--record=a', f'--command={command}', '--note=a note', f'--root={project}', *runs])
   row = json.loads((project / 'results' / 'a.json').read_text())
   assert row['top1_error'] == {'mean': 5.5, 'std': pytest.approx(0.5**0.5), 'n': 2}
-  assert (row['published_top1_error'], row['command']) == (5.21, 'x y')
+  assert (row['published_top1_error'], row['command']) == (5.21, command)
   assert [run['seed'] for run in row['runs']] == [0, 1]
   assert row['config']['model']['name'] == 'se_resnet110_cifar'
   assert (project / 'results' / 'a.png').read_bytes().startswith(b'\x89PNG')
@@ -51,6 +54,31 @@ def test_record_and_table(project, capsys):
   assert '| `a`: a note | 5.21 % | 5.50 ± 0.71 % (n = 2) | +0.29 | 100 on 1 x cpu |' in page
   assert '| `b` | none | not run | | | |' in page
   assert '(../results/a.json)' in (project / 'configs' / 'README.md').read_text()
+
+
+def test_variants_of_a_configuration(project):
+  page = project / 'README.md'
+  report.main([f'--root={project}'])
+  assert '| `c` | by variant (Table 10) | not run | | | |' in page.read_text()
+  runs = [str(project / f'run{seed}') for seed in (0, 1)]
+  command = '--command=python -m senet_jax.main --config=configs/c.py:r16'
+  report.main(['--record=c_r16', command, f'--root={project}', *runs])
+  assert '| `c` | by variant (Table 10) | below, where run | | | |' in page.read_text()
+  assert '| `c_r16` | 4.50 % | 5.50 ± 0.71 % (n = 2) | +1.00 |' in page.read_text()
+
+
+@pytest.mark.parametrize('config', ['b.py', 'c.py:r1', 'other.py', 'a.py of the held-out images'])
+def test_a_run_without_a_published_figure(project, config):
+  for seed in (0, 1):
+    path = project / f'run{seed}' / 'config.json'
+    if 'held-out' in config:
+      path.write_text(
+        path.read_text().replace('"eval_split": "test"', '"eval_split": "train[:4%]"')
+      )
+  runs = [str(project / f'run{seed}') for seed in (0, 1)]
+  report.main(['--record=d', f'--command=--config=configs/{config}', f'--root={project}', *runs])
+  row = json.loads((project / 'results' / 'd.json').read_text())
+  assert row['published_top1_error'] is None
 
 
 def test_what_cannot_be_recorded(project):

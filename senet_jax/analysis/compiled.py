@@ -148,8 +148,8 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   """What a program costs on each device.
 
   Bytes are XLA's own count where it has one (TPU, CPU) and there is no loop, whose body it would
-  count once; otherwise those of `hlo.Module`. They are what the program's kernels read and write, of
-  which a part may be served by caches.
+  count once; otherwise those of `hlo.Module`. They are what the program's kernels read and write, a
+  part of which caches may serve.
 
   Args:
     program: as compiled.

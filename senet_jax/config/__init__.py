@@ -6,7 +6,23 @@ overrides single fields (`--config.batch_size=256`).
 
 from senet_jax.config.checks import check, check_fields, differences, flatten, from_dict
 from senet_jax.config.defaults import default
-from senet_jax.config.recipes import cifar, imagenet
+from senet_jax.config.recipes import (
+  ablation,
+  cifar,
+  imagenet,
+  mobile,
+  places365,
+  senet154,
+  shake,
+  student_ablation,
+  student_cifar,
+  student_inception,
+  student_tiny,
+  variant,
+  wide_resnet,
+)
 
-__all__ = ['check', 'check_fields', 'cifar', 'default', 'differences', 'flatten', 'from_dict',
-           'imagenet']  # fmt: skip
+__all__ = ['ablation', 'check', 'check_fields', 'cifar', 'default', 'differences', 'flatten',
+           'from_dict', 'imagenet', 'mobile', 'places365', 'senet154', 'shake', 'student_ablation',
+           'student_cifar', 'student_inception', 'student_tiny', 'variant',
+           'wide_resnet']  # fmt: skip

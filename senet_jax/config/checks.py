@@ -40,9 +40,9 @@ _RANGES = {
   'bn.ghost_size': (1, None),
   'bn.momentum': (0, _BELOW_1),
   'bn.epsilon': (_TINY, None),
-  'bn.freeze_last_epochs': (0, None),
-  'data.image_size': (1, None),
-  'data.resize': (1, None),
+  'bn.freeze_last_epochs': (0, 2**31 - 1),
+  'data.image_size': (1, 2**14),
+  'data.resize': (1, 2**15),
   'data.val_fraction': (0, _BELOW_1),
   'data.max_damaged': (0, None),
   'data.read_timeout': (_TINY, None),
@@ -58,7 +58,7 @@ _RANGES = {
   'optimizer.clip_norm': (0, None),
   'optimizer.accumulate': (1, None),
   'optimizer.ema_decay': (0, _BELOW_1),
-  'schedule.warmup': (0, None),
+  'schedule.warmup': (0, 2**31 - 1),
   'schedule.warmup_start': (0, 1),
   'schedule.factor': (_TINY, _BELOW_1),
   'schedule.every': (_TINY, None),
@@ -76,6 +76,11 @@ _RANGES = {
   'profile.steps': (1, None),
 }
 
+# Stages of a network, and units of a stage; merely to look at more of them would take minutes.
+_LARGEST = 10, 500
+# Each drop is a part of the compiled program; and of evaluations there is a list.
+_MOST_DROPS, _MOST_EVALUATIONS = 1000, 10**6
+
 # Fields that change no number that is computed, so that a run may be resumed with others.
 _NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', 'data.read_timeout',
             'eval.batch_size', 'model.se.fused', 'steps_per_dispatch')  # fmt: skip
@@ -89,13 +94,19 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
   Fields that are missing, as in a run of an older version, have their defaults.
 
   Raises:
-    UserError: a field does not exist or has the wrong type.
+    UserError: a field does not exist, has the wrong type or a value that it may not have.
   """
+  if not isinstance(values, Mapping):
+    raise UserError(f'not a configuration of this version: {type(values).__name__}, not fields.')
   config = default()
+  unknown = sorted(dict(flatten(values)).keys() - dict(flatten(config)).keys())
+  if unknown:
+    raise UserError(f'not a configuration of this version, which has no {", ".join(unknown)}.')
   try:
     config.update(_tuples(values))
   except (KeyError, AttributeError, TypeError, ValueError) as error:
     raise UserError(f'not a configuration of this version: {error}') from error
+  check(config)
   return config
 
 
@@ -144,9 +155,37 @@ def check(config: ConfigDict) -> None:
     if fields[field] is not None:
       _check_number(f'config.{field}', fields[field], low, high)
   for drop in config.schedule.boundaries:
-    _check_number('each of config.schedule.boundaries', drop, 0, None)
+    _check_number('each of config.schedule.boundaries', drop, 0, 2**31 - 1)
+  _check_depths(config.model.depths)
+  _check_counts(config)
   _check_data(config)
   _check_start(config)
+
+
+def _check_depths(depths: tuple | None) -> None:
+  most_stages, most_units = _LARGEST
+  whole = all(type(depth) is int and 1 <= depth <= most_units for depth in depths or ())
+  if depths is not None and not (whole and 1 <= len(depths) <= most_stages):
+    raise UserError(
+      f'config.model.depths={depths} must be whole numbers from 1 to {most_units}, one for each of '
+      f'at most {most_stages} stages.'
+    )
+
+
+def _check_counts(config: ConfigDict) -> None:
+  given = 'epochs' if config.steps is None else 'steps'
+  counts = {}
+  if config.schedule.name == 'step' and config.schedule.unit == given:
+    counts['schedule.every'] = _MOST_DROPS, 'drops of the learning rate'
+  if given == 'epochs':
+    counts['eval.every_epochs'] = _MOST_EVALUATIONS, 'evaluations'
+  for field, (most, what) in counts.items():
+    room, name = field.split('.')
+    if config[given] / config[room][name] > most:
+      raise UserError(
+        f'config.{field}={config[room][name]} makes more than {most} {what} in '
+        f'config.{given}={config[given]}; use a larger one.'
+      )
 
 
 def _check_start(config: ConfigDict) -> None:

@@ -5,7 +5,8 @@
 
 The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
 one a seed. The second form rewrites the tables between `<!-- results -->` and `<!-- /results -->`
-in README.md and configs/README.md: one row a configuration, the published error beside ours.
+in README.md and configs/README.md: one row a configuration, the published error beside ours. The
+published error is that of the header of the configuration that the command names.
 """
 
 import ast
@@ -13,6 +14,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import statistics
 from typing import Any
 
@@ -20,7 +22,8 @@ from senet_jax import cli, files
 from senet_jax.errors import UserError
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
-_PUBLISHED_IN = {'imagenet2012': 'table_2', 'cifar10': 'table_4', 'cifar100': 'table_5'}
+# Of a command: the configuration file and its variant.
+_CONFIG = re.compile(r'--config=(?:\S*/)?(\w+)\.py(?::(\w+))?')
 _OF_A_RUN = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
              'images_per_second', 'params_sha256')  # fmt: skip
 
@@ -49,7 +52,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
   """Writes the results file of finished runs, and their curves beside it.
 
   Args:
-    path: of the JSON file.
+    path: of the JSON file, in the project's `results/`.
     workdirs: of runs that differ in nothing but the seed.
     command: that made them.
     note: what a reader should know.
@@ -73,14 +76,15 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
   summaries = [_read_summary(workdir) for workdir in workdirs]
   info, first = model_info(configs[0].model.name), summaries[0]
   errors = [s['final']['top1_error'] for s in summaries]
-  published = info.published.get(_PUBLISHED_IN.get(configs[0].data.name), {})
+  # What is held out of the training images is not what the published figures are of.
+  held_out = configs[0].data.eval_split.startswith('train')
   row = {
     'command': command,
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     'model': info.name,
     'dataset': configs[0].data.name,
     'params': first['params'],
-    'published_top1_error': published.get('top1_error'),
+    'published_top1_error': None if held_out else published_error(path.parents[1], command),
     'top1_error': _statistics(errors),
     'images_per_second': _statistics([s['images_per_second'] for s in summaries]),
     'note': note,
@@ -127,12 +131,15 @@ def table(root: pathlib.Path, links: str) -> str:
     '|---|---|---|---|---|---|',
   ]
   names = [p.stem for p in sorted((root / 'configs').glob('*.py'))]
-  # A shortened run of a configuration has a name of its own, and comes below it.
+  commands = (_CONFIG.search(result['command']) for result in found.values())
+  varied = {match[1] for match in commands if match and match[2]}
+  # A shortened run of a configuration, and one of a variant, has a name of its own and comes below.
   for name in sorted({*names, *found}):
     if name in found:
       lines.append(_row(name, found[name], links))
     else:
-      lines.append(f'| `{name}` | {_published(root, name)} | not run | | | |')
+      ours = 'below, where run' if name in varied else 'not run'
+      lines.append(f'| `{name}` | {_published(root, name)} | {ours} | | | |')
   return '\n'.join(lines)
 
 
@@ -153,12 +160,26 @@ def _row(name: str, result: dict[str, Any], links: str) -> str:
   return f'| {" | ".join(cells)} |'
 
 
-def _published(root: pathlib.Path, name: str) -> str:
-  """The published figure, from the line of the configuration's header that gives it."""
+def _header(root: pathlib.Path, name: str) -> str:
+  """What the header of the configuration `name` says behind `Published: `."""
   text = ast.get_docstring(ast.parse((root / 'configs' / f'{name}.py').read_text()))
-  lines = [line for line in text.splitlines() if line.startswith('Published: ')]
-  figure = lines[0].removeprefix('Published: ').rstrip('.') if lines else 'none'
-  return figure.removeprefix('test error ').replace('not in the paper', 'none')
+  return text.partition('Published: ')[2].partition('\nMeasured: ')[0]
+
+
+def _published(root: pathlib.Path, name: str) -> str:
+  """The published figure of a configuration; of one with variants, where the figures are from."""
+  text = ' '.join(_header(root, name).partition(':\n')[0].split()).rstrip('.')
+  return text.removeprefix('test error ').replace('not in the paper', 'none') or 'none'
+
+
+def published_error(root: pathlib.Path, command: str) -> float | None:
+  """The published top-1 error, in percent, of what `command` runs; None if there is none."""
+  match = _CONFIG.search(command)
+  if not match or not (root / 'configs' / f'{match[1]}.py').is_file():
+    return None
+  before = rf'^  {match[2]} +' if match[2] else r'^test error '
+  figure = re.search(rf'{before}(\d+\.\d+) %', _header(root, match[1]), re.MULTILINE)
+  return float(figure[1]) if figure else None
 
 
 def replace_table(page: pathlib.Path, text: str) -> None:

@@ -1,0 +1,18 @@
+"""MobileNet 1.0-224 on ImageNet, with the recipe of the paper for mobile nets.
+
+  python -m senet_jax.main --config=configs/imagenet_mobilenet.py --workdir=runs/mobilenet
+
+A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
+--config.optimizer.learning_rate=0.005
+
+Hardware: made for 8 GPUs or a TPU slice; 2,001,824 steps of 256 images.
+Expected wall time: not known before it is run on such hardware.
+Published: test error 28.4 % (Table 3, single 224 crop; top-5 9.4 %).
+Measured: not run.
+"""
+
+from senet_jax import config as defaults
+
+
+def get_config():
+  return defaults.mobile('mobilenet_v1')

@@ -1,0 +1,18 @@
+"""SE-BN-Inception on ImageNet, with the recipe of the paper.
+
+  python -m senet_jax.main --config=configs/imagenet_se_bn_inception.py --workdir=runs/se_bninc
+
+A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
+--config.optimizer.learning_rate=0.005
+
+Hardware: made for 8 GPUs or a TPU slice; 125,114 steps of 1024 images.
+Expected wall time: not known before it is run on such hardware.
+Published: test error 24.23 % (Table 2, single 224 crop; top-5 7.14 %).
+Measured: not run.
+"""
+
+from senet_jax import config as defaults
+
+
+def get_config():
+  return defaults.imagenet('se_bn_inception')

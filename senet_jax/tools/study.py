@@ -1,0 +1,239 @@
+r"""Runs the experiments of a table, those that are missing, and prints it.
+
+  python -m senet_jax.tools.study --study=configs/studies/ratio.py:small --workdir=runs/ratio \
+      --output=results/studies/ratio_small.json
+
+A study is a list of configurations, with seeds and what was published. Each run is one of
+`senet_jax.main` with its workdir in WORKDIR/ROW/seedK, so the same command goes on wherever it was
+stopped. --shard=1/4 makes the first quarter of the runs, for four machines with one WORKDIR;
+--table makes none. A row that fails is shown as such, and the others go on. --output writes the
+table as JSON, and as .csv and .md beside it. Exit status: 0 when all runs are there, 1 if one
+failed or is missing, 75 after SIGTERM.
+"""
+
+import csv
+import datetime
+import io
+import json
+import pathlib
+import statistics
+import traceback
+from typing import Any
+
+from senet_jax import cli, config as config_lib, files, flags
+from senet_jax.config.study import Row, Study
+from senet_jax.errors import UserError
+from senet_jax.tools import report
+
+_COLUMNS = ('row', 'test error, %', 'published, %', 'difference', 'to the baseline', 'parameters',
+            'MACs', 'time a run')  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command with the arguments `argv`; returns the exit status."""
+  parser = cli.Parser('tools.study', __doc__)
+  parser.add_argument('--study', required=True, help='FILE.py or FILE.py:small')
+  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  parser.add_argument('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
+  parser.add_argument('--table', action='store_true', help='only print the table')
+  parser.add_output()
+  args = parser.parse_args(argv)
+  study = flags.load_study(args.study)
+  _check(study, args.study)
+  if not args.table:
+    mine = [(row, seed) for row in study.rows for seed in study.seeds][_shard(args.shard)]
+    if not _run_all(mine, args.workdir):
+      return cli.PREEMPTED
+  rows = [_results(row, study.seeds, args.workdir) for row in study.rows]
+  compare(rows, study.baseline)
+  text = markdown(study, rows)
+  print(text, end='')
+  if args.output:
+    _write(args.output, study, rows, text, argv)
+  missing = [row for row in rows if len(row['errors']) < len(study.seeds)]
+  failed = any(row['failures'] for row in rows)
+  return int(failed or bool(missing and args.shard == '1/1'))
+
+
+def _check(study: Study, path: str) -> None:
+  """Builds every configuration, so that a mistake in the last one is found first."""
+  names = [row.name for row in study.rows]
+  if len(set(names)) < len(names):
+    raise UserError(f'--study={path}: two rows have one name: {", ".join(names)}.')
+  if study.baseline not in (None, *names):
+    raise UserError(f'--study={path}: baseline={study.baseline!r} is no row: {", ".join(names)}.')
+  for row in study.rows:
+    config_lib.check(flags.load(row.config, list(row.overrides)))
+
+
+def _shard(text: str) -> slice:
+  number, _, count = text.partition('/')
+  if not (number.isdecimal() and count.isdecimal() and 0 < int(number) <= int(count)):
+    raise UserError(f'--shard={text} must be I/N with I from 1 to N, such as 1/4.')
+  return slice(int(number) - 1, None, int(count))
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def _workdir(root: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  return root / row.name / f'seed{seed}'
+
+
+def _failure(workdir: pathlib.Path) -> pathlib.Path:
+  """Where it is kept why a run failed."""
+  return workdir.with_suffix('.error')
+
+
+def _summary(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Of a run that came to its end."""
+  path = workdir / 'summary.json'
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def _run_all(runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
+  """Makes the runs that are missing; returns False after SIGTERM."""
+  import jax
+
+  from senet_jax import runtime
+  from senet_jax.training.loop import train
+
+  runtime.use_compilation_cache()
+  for number, (row, seed) in enumerate(runs, 1):
+    workdir = _workdir(root, row, seed)
+    if _summary(workdir):
+      continue
+    left = _time_left(runs[number - 1 :], runs, root)
+    print(f'--- run {number} of {len(runs)}: {row.name}, seed {seed}{left}', flush=True)
+    _failure(workdir).unlink(missing_ok=True)
+    try:
+      config = flags.load(row.config, [*row.overrides, f'--config.seed={seed}'])
+      if not train(config, workdir):
+        return False
+    except Exception as error:  # the other rows go on, whatever it is
+      if not isinstance(error, UserError):
+        traceback.print_exc()
+      print(f'{row.name}, seed {seed} failed: {error}', flush=True)
+      workdir.parent.mkdir(parents=True, exist_ok=True)
+      files.write_text(_failure(workdir), str(error) or type(error).__name__)
+    jax.clear_caches()  # or the programs of all rows stay in memory
+  return True
+
+
+def _time_left(to_do: list[tuple[Row, int]], runs: list, root: pathlib.Path) -> str:
+  done = [s['wall_time_s'] for row, seed in runs if (s := _summary(_workdir(root, row, seed)))]
+  if not done:
+    return ''
+  missing = sum(_summary(_workdir(root, row, seed)) is None for row, seed in to_do)
+  left = datetime.timedelta(seconds=round(missing * statistics.mean(done)))
+  return f'; all {missing} that are missing: about {left}'
+
+
+# --- table ---------------------------------------------------------------------------------------
+
+
+def _results(row: Row, seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, Any]:
+  """What is known of a row: `errors` in percent by seed, cost, what was published."""
+  from senet_jax.analysis.complexity import complexity
+  from senet_jax.training import setup
+
+  workdirs = {seed: _workdir(root, row, seed) for seed in seeds}
+  summaries = {seed: s for seed, workdir in workdirs.items() if (s := _summary(workdir))}
+  failures = {seed: _failure(workdir) for seed, workdir in workdirs.items()}
+  config = flags.load(row.config, list(row.overrides))
+  cost = complexity(setup.build_model(config), setup.input_size(config))
+  return {
+    'row': row.name,
+    'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
+    'errors': {seed: s['final']['top1_error'] for seed, s in summaries.items()},
+    'failures': {s: path.read_text() for s, path in failures.items() if path.exists()},
+    'published': report.published_error(pathlib.Path(), f'--config={row.published or row.config}'),
+    'comparable': row.published is None,
+    'params': cost.params,
+    'macs': cost.macs,
+    'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
+    'params_sha256': {seed: s['params_sha256'] for seed, s in summaries.items()},
+  }
+
+
+def compare(rows: list[dict[str, Any]], baseline: str | None) -> None:
+  """Adds `mean`, `std`, `difference` to what was published, and how a row is to the baseline.
+
+  `to_baseline` is the mean difference over the seeds that both have, in points, and `p` that of a
+  paired t-test, two-sided, None below two seeds or if all differences are equal.
+  """
+  from scipy import stats
+
+  base = next((row['errors'] for row in rows if row['row'] == baseline), {})
+  for row in rows:
+    errors = list(row['errors'].values())
+    row['mean'] = statistics.mean(errors) if errors else None
+    row['std'] = statistics.stdev(errors) if len(errors) > 1 else None
+    both = errors and row['comparable'] and row['published'] is not None
+    row['difference'] = row['mean'] - row['published'] if both else None
+    seeds = [s for s in row['errors'] if s in base] if row['row'] != baseline else []
+    pairs = [row['errors'][s] - base[s] for s in seeds]
+    row['to_baseline'] = statistics.mean(pairs) if pairs else None
+    row['p'] = None
+    if len(set(pairs)) > 1:
+      row['p'] = float(stats.ttest_1samp(pairs, 0.0).pvalue)
+
+
+def markdown(study: Study, rows: list[dict[str, Any]]) -> str:
+  """The table, with title and note."""
+  lines = [_COLUMNS, ['---'] * len(_COLUMNS), *map(_cells, rows)]
+  table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  seeds = ', '.join(map(str, study.seeds))
+  compared = (
+    f' "To the baseline": points to `{study.baseline}`, mean over the seeds, p of a paired t-test.'
+    if study.baseline
+    else ''
+  )
+  return f'**{study.title}**\n\n{table}\n\nSeeds {seeds}.{compared} {study.note}'.rstrip() + '\n'
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+  def number(value: float | None, form: str) -> str:
+    return '' if value is None else format(value, form)
+
+  error = 'not run' if row['mean'] is None else f'{row["mean"]:.2f}'
+  if row['std'] is not None:
+    error += f' ± {row["std"]:.2f} (n = {len(row["errors"])})'
+  if row['failures']:
+    error += f'; failed: {next(iter(row["failures"].values()))}'
+  against = number(row['to_baseline'], '+.2f')
+  if row['p'] is not None:
+    against += f' (p = {row["p"]:.2f})'
+  seconds = row['wall_time_s'] and str(
+    datetime.timedelta(seconds=round(statistics.mean(row['wall_time_s'])))
+  )
+  return [
+    f'`{row["row"]}`',
+    error,
+    number(row['published'], '.2f'),
+    number(row['difference'], '+.2f'),
+    against,
+    f'{row["params"]:,}',
+    f'{row["macs"]:,}',
+    seconds or '',
+  ]
+
+
+def _write(
+  path: pathlib.Path, study: Study, rows: list[dict[str, Any]], text: str, argv: list[str]
+) -> None:
+  from senet_jax.training import summary
+
+  path.parent.mkdir(parents=True, exist_ok=True)
+  head = summary.record_head(study.title, 'study', argv)
+  files.write_json(path, {**head, 'note': study.note, 'baseline': study.baseline, 'rows': rows})
+  files.write_text(path.with_suffix('.md'), text)
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(_COLUMNS)
+  writer.writerows(map(_cells, rows))
+  files.write_text(path.with_suffix('.csv'), buffer.getvalue())
+
+
+if __name__ == '__main__':
+  cli.run(main)
