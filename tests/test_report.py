@@ -52,12 +52,13 @@ def test_record_and_table(project, capsys):
   page = (project / 'README.md').read_text()
   assert page.startswith('before\n') and page.endswith('after\n') and 'old' not in page
   assert '| `a`: a note | 5.21 % | 5.50 ± 0.71 % (n = 2) | +0.29 | 100 on 1 x cpu |' in page
-  assert '| `b` | none | not run | | | |' in page
-  assert '(../results/a.json)' in (project / 'configs' / 'README.md').read_text()
+  assert '| `b` |' not in page
+  page = (project / 'configs' / 'README.md').read_text()
+  assert '| `b` | none | not run | | | |' in page and '(../results/a.json)' in page
 
 
 def test_variants_of_a_configuration(project):
-  page = project / 'README.md'
+  page = project / 'configs' / 'README.md'
   report.main([f'--root={project}'])
   assert '| `c` | by variant (Table 10) | not run | | | |' in page.read_text()
   runs = [str(project / f'run{seed}') for seed in (0, 1)]
@@ -94,10 +95,21 @@ def test_what_cannot_be_recorded(project):
     report.main(['--record=a', f'--root={project}'])
 
 
+def test_tables_of_studies(project):
+  (project / 'results' / 'studies').mkdir()
+  (project / 'results' / 'studies' / 'ratio.md').write_text('**Ratio**\n\n| row |\n| --- |\n')
+  report.main([f'--root={project}'])
+  assert (
+    f'\n\n**Ratio**\n\n| row |\n| --- |\n{report.END}'
+    in (project / 'configs' / 'README.md').read_text()
+  )
+  assert 'Ratio' not in (project / 'README.md').read_text()
+
+
 @pytest.mark.parametrize('page', ['README.md', 'configs/README.md'])
 def test_committed_tables_are_those_of_the_results(page):
-  links = 'results' if page == 'README.md' else '../results'
-  assert report.table(ROOT, links) in (ROOT / page).read_text()
+  text = report.pages(ROOT)[ROOT / page]
+  assert f'{report.BEGIN}\n{text}\n{report.END}' in (ROOT / page).read_text()
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'results').rglob('*.json')), ids=lambda p: p.stem)

@@ -5,8 +5,9 @@
 
 The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
 one a seed. The second form rewrites the tables between `<!-- results -->` and `<!-- /results -->`
-in README.md and configs/README.md: one row a configuration, the published error beside ours. The
-published error is that of the header of the configuration that the command names.
+in README.md, the experiments that were run, and in configs/README.md, one row a configuration, then
+the tables of the studies in results/studies. The published error beside ours is that of the header
+of the configuration that the command names.
 """
 
 import ast
@@ -42,9 +43,8 @@ def main(argv: list[str]) -> None:
     if not args.workdirs or not args.command:
       parser.error('--record needs --command and at least one WORKDIR')
     record(results / f'{args.record}.json', args.workdirs, args.command, args.note)
-  for page in (args.root / 'README.md', args.root / 'configs' / 'README.md'):
-    links = os.path.relpath(results, page.parent)
-    replace_table(page, table(args.root, links))
+  for page, text in pages(args.root).items():
+    replace_table(page, text)
     print(f'wrote {page}')
 
 
@@ -118,12 +118,22 @@ def _statistics(values: list[float]) -> dict[str, float]:
   }
 
 
-def table(root: pathlib.Path, links: str) -> str:
+def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
+  """What is between the marks of each page of the project in `root`."""
+  studies = (path.read_text() for path in sorted((root / 'results' / 'studies').glob('*.md')))
+  return {
+    root / 'README.md': table(root, 'results', only_run=True),
+    root / 'configs' / 'README.md': '\n\n'.join([table(root, '../results'), *studies]).rstrip(),
+  }
+
+
+def table(root: pathlib.Path, links: str, *, only_run: bool = False) -> str:
   """The results as a Markdown table.
 
   Args:
     root: of the project, with `configs/` and `results/`.
     links: path of `results/` seen from the page.
+    only_run: leave out the configurations that have no result.
   """
   found = {p.stem: json.loads(p.read_text()) for p in sorted((root / 'results').glob('*.json'))}
   lines = [
@@ -137,7 +147,7 @@ def table(root: pathlib.Path, links: str) -> str:
   for name in sorted({*names, *found}):
     if name in found:
       lines.append(_row(name, found[name], links))
-    else:
+    elif not only_run:
       ours = 'below, where run' if name in varied else 'not run'
       lines.append(f'| `{name}` | {_published(root, name)} | {ours} | | | |')
   return '\n'.join(lines)
