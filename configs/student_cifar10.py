@@ -9,7 +9,7 @@ The figures are of the test images, with the weights that the held-out images ch
 and --checkpoint=latest for Inception-v3, of which the report could save nothing but the weights of
 the end. Of SE-ResNet-46 its notebooks, and one of its tables, have a top-5 error of 1.01 %. The
 notebook of Inception-v3 shows other runs, of 95.93 % accuracy after 9 epochs and, with SE, 44.05 %
-after a part of one. Its Adam optimizer is not built: SGD, as its text says.
+after a part of one. It trains with Adam, as here; the text says SGD.
 
 Hardware: made for one GPU, where it was not run; at most 75,000 steps of 128 images, for
 Inception-v3 25,000 steps of 32.

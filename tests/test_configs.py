@@ -101,7 +101,8 @@ RECIPES = {
   'student Inception': {
     **STUDENT, 'batch_size': 32, 'epochs': 20.0, 'aux_loss_weight': 1.0, 'data.image_size': 200,
     'data.train_split': 'train[20%:]', 'data.eval_split': 'train[:20%]', 'data.pad': 0,
-    'data.flip': False, 'optimizer.learning_rate': 0.01, 'schedule.name': 'constant',
+    'data.flip': False, 'optimizer.name': 'adam', 'optimizer.learning_rate': 3e-4,
+    'schedule.name': 'constant',
     'early_stopping.patience': 0,
   },
   'student Tiny ImageNet': {**STUDENT_TINY, 'data.pad': 0, 'data.flip': False},

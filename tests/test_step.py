@@ -17,7 +17,7 @@ from senet_jax import config as config_lib, runtime
 from senet_jax.evaluation.metrics import cross_entropy
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model
-from senet_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from senet_jax.training.optimizer import kernel_mask, make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, params_sha256
 from senet_jax.training.step import StepOptions, train_step
 
@@ -266,13 +266,96 @@ def test_sgd_is_that_of_torch(nesterov):
   np.testing.assert_allclose(params['kernel'], twin.detach().numpy(), rtol=1e-5)
 
 
-def test_decay_mask_leaves_out_all_but_kernels():
+def by_hand(name, start, gradients, rate, decay):
+  """LARS and LAMB as their papers have them, in float64; `scale` is on the list to skip."""
+  params = {k: v.copy() for k, v in start.items()}
+  first = {k: np.zeros_like(v) for k, v in start.items()}
+  second = {k: np.zeros_like(v) for k, v in start.items()}
+  for t, gradient in enumerate(gradients, 1):
+    for key, w in params.items():
+      kernel = key == 'kernel'
+      g = gradient[key]
+      if name == 'lars':
+        g = g + decay * w * kernel
+        trust = 0.001 * np.linalg.norm(w) / np.linalg.norm(g) if kernel else 1
+        first[key] = 0.9 * first[key] - rate * trust * g
+        params[key] = w + first[key]
+      else:
+        first[key] = 0.9 * first[key] + 0.1 * g
+        second[key] = 0.999 * second[key] + 0.001 * g**2
+        update = first[key] / (1 - 0.9**t) / (np.sqrt(second[key] / (1 - 0.999**t)) + 1e-6)
+        update = update + decay * w * kernel
+        trust = np.linalg.norm(w) / np.linalg.norm(update) if kernel else 1
+        params[key] = w - rate * trust * update
+  return params
+
+
+@pytest.mark.parametrize('name', ['lars', 'lamb'])
+def test_large_batch_optimizers(name):
+  config = config_lib.default()
+  fields = {'name': name, 'weight_decay': 0.01, 'decay_mask': 'kernels'}
+  config.optimizer.update(fields)
+  config_lib.check(config)
+  optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+  rng = np.random.default_rng(0)
+  shapes = {'kernel': (4, 3), 'scale': (3,)}
+  start, *gradients = ({k: rng.normal(size=s) for k, s in shapes.items()} for _ in range(5))
+  params = jax.tree.map(jnp.float32, start)
+  opt_state = optimizer.init(params)
+  for gradient in gradients:
+    updates, opt_state = optimizer.update(jax.tree.map(jnp.float32, gradient), opt_state, params)
+    params = optax.apply_updates(params, updates)
+  for key, expected in by_hand(name, start, gradients, 0.1, 0.01).items():
+    np.testing.assert_allclose(params[key], expected, rtol=2e-5, err_msg=key)
+
+
+def test_adam_is_that_of_torch():
+  torch = pytest.importorskip('torch')
+  config = config_lib.default()
+  config.optimizer.update({'name': 'adam', 'weight_decay': 0.01})
+  optimizer = make_optimizer(config, optax.constant_schedule(0.1))
+  rng = np.random.default_rng(0)
+  start, *gradients = rng.normal(size=(5, 6))
+  params = {'kernel': jnp.float32(start)}
+  opt_state = optimizer.init(params)
+  twin = torch.nn.Parameter(torch.tensor(start))
+  theirs = torch.optim.Adam([twin], lr=0.1, weight_decay=0.01)
+  for gradient in gradients:
+    updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    twin.grad = torch.tensor(gradient)
+    theirs.step()
+  np.testing.assert_allclose(params['kernel'], twin.detach().numpy(), rtol=1e-4)
+
+
+def test_rate_in_proportion_to_the_batch():
+  config = config_lib.default()
+  config.optimizer.base_batch, config.batch_size = 256, 1024
+  config.schedule.name, config.schedule.warmup = 'constant', 5.0
+  schedule = make_schedule(config, 1000, 10.0)
+  assert float(schedule(50)) == pytest.approx(4 * config.optimizer.learning_rate)
+  assert float(schedule(25)) < float(schedule(50))
+
+
+def test_accumulation_is_the_large_batch_under_equal_statistics():
+  """Global BN over 8 devices, and micro-batches with the same images in another order."""
+  model, optimizer = tiny_model(bn=BatchNormConfig(scope='global')), optax.sgd(1.0, 0.9)
+  state, micro = state_of(model, optimizer), batch_of(16)
+  # Each device's share of the large batch is its shares of the micro-batches.
+  twice = jax.tree.map(lambda x: np.repeat(x.reshape(8, 1, 2, *x.shape[1:]), 2, 1), micro)
+  large = jax.tree.map(lambda x, y: x.reshape(32, *y.shape[1:]), twice, micro)
+  whole, _ = program_of(model, optimizer, 8)(state, large)
+  parts, _ = program_of(model, optimizer, 8, StepOptions(accumulate=2))(state, large)
+  assert max_error(whole.params, parts.params) < 1e-5
+
+
+def test_kernel_mask_leaves_out_all_but_kernels():
   params = state_of(tiny_model(), optax.sgd(0.1)).params
-  mask = jax.tree.leaves_with_path(decay_mask('kernels')(params))
+  mask = jax.tree.leaves_with_path(kernel_mask('kernels')(params))
   decayed = {jax.tree_util.keystr(path, simple=True, separator='/') for path, use in mask if use}
   assert 'fc/kernel' in decayed and 'stage2_block1/se/fc1/kernel' in decayed
   assert not any(name.endswith(('bias', 'scale')) for name in decayed)
-  assert decay_mask('all') is None
+  assert kernel_mask('all') is None
 
 
 def schedule_of(total: int, steps_per_epoch: float, **fields):

@@ -14,8 +14,9 @@ from senet_jax.errors import UserError, one_of
 _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
   'data.feed': ('device', 'stream'),
-  'optimizer.name': ('sgd',),
+  'optimizer.name': ('sgd', 'adam', 'lars', 'lamb'),
   'optimizer.decay_mask': ('all', 'kernels'),
+  'optimizer.trust_mask': ('all', 'kernels'),
   'schedule.name': ('constant', 'step', 'multistep', 'cosine', 'plateau'),
   'schedule.unit': ('epochs', 'steps'),
   'schedule.warmup_shape': ('linear', 'constant'),
@@ -53,7 +54,10 @@ _RANGES = {
   'data.lighting': (0, None),
   'data.cutout': (0, None),
   'optimizer.learning_rate': (_TINY, None),
+  'optimizer.base_batch': (1, None),
   'optimizer.momentum': (0, _BELOW_1),
+  'optimizer.beta2': (0, _BELOW_1),
+  'optimizer.trust': (_TINY, None),
   'optimizer.weight_decay': (0, None),
   'optimizer.clip_norm': (0, None),
   'optimizer.accumulate': (1, None),
@@ -195,6 +199,8 @@ def _check_start(config: ConfigDict) -> None:
         f'config.{field}={config[field]} has no effect without config.init_from; give it the '
         f'workdir of a run, or leave config.{field} out.'
       )
+  if config.optimizer.nesterov and config.optimizer.name == 'lamb':
+    raise UserError('config.optimizer.nesterov=True is not for lamb; take sgd, adam or lars.')
   frozen = config.optimizer.frozen
   if not all(isinstance(beginning, str) for beginning in frozen):
     raise UserError(

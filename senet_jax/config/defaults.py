@@ -26,12 +26,20 @@ def default() -> ConfigDict:
   c.bn.freeze_last_epochs = 0.0  # at the end, train on the running statistics and keep them
   c.data = _data()
   c.optimizer = ConfigDict()
-  c.optimizer.name = 'sgd'
+  c.optimizer.name = 'sgd'  # or adam; lars, lamb: for large batches
   c.optimizer.learning_rate = 0.1  # at the peak of the schedule
-  c.optimizer.momentum = 0.9
+  c.optimizer.base_batch = config_dict.placeholder(int)  # images that it is for; it grows with more
+  c.optimizer.momentum = 0.9  # of adam and lamb, beta_1
+  c.optimizer.beta2 = 0.999  # of adam and lamb
   c.optimizer.nesterov = False
-  c.optimizer.weight_decay = 1e-4  # L2: added to the gradient in front of the momentum
+  c.optimizer.weight_decay = (
+    1e-4  # L2: added to the gradient in front of the momentum; lamb: behind
+  )
   c.optimizer.decay_mask = 'all'  # or `kernels`: no decay of BN scales and biases
+  c.optimizer.trust_mask = (
+    'kernels'  # of lars and lamb: which updates are scaled by their layer's norms
+  )
+  c.optimizer.trust = 0.001  # of lars: a layer's update over its weights
   c.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
   c.optimizer.accumulate = 1  # micro-batches a step; BN takes its statistics in each of them
   c.optimizer.frozen = ()  # beginnings of module names that are not trained: ('stem_', 'stage2_')

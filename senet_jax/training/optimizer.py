@@ -14,6 +14,8 @@ from senet_jax.errors import UserError
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
   """The learning rate by step, before any plateau has scaled it.
 
+  With `config.optimizer.base_batch` the rate is in proportion to the batch (Goyal et al. 2017).
+
   Args:
     config: of the run.
     total_steps: length of the run.
@@ -23,6 +25,8 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
     UserError: the boundaries do not rise.
   """
   schedule, peak = config.schedule, config.optimizer.learning_rate
+  if config.optimizer.base_batch:
+    peak *= config.batch_size / config.optimizer.base_batch
   unit = steps_per_epoch if schedule.unit == 'epochs' else 1.0
   warmup = round(schedule.warmup * unit)
   main = _main_schedule(schedule, peak, total_steps, warmup, unit)
@@ -54,19 +58,36 @@ def _main_schedule(schedule, peak, total_steps: int, warmup: int, unit: float) -
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """SGD with momentum; weight decay joins the gradient in front of it, as in Caffe and torch."""
-  optimizer = config.optimizer
-  parts = [
-    optax.add_decayed_weights(optimizer.weight_decay, decay_mask(optimizer.decay_mask)),
-    optax.sgd(schedule, optimizer.momentum or None, optimizer.nesterov),
-  ]
-  if optimizer.clip_norm:
-    parts.insert(0, optax.clip_by_global_norm(optimizer.clip_norm))
+  """SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
+
+  Weight decay joins the gradient in front of them, as in Caffe and torch, or with LAMB the update.
+  LARS and LAMB scale the update of each array by its norm and that of the weights, but for those
+  outside `trust_mask`.
+  """
+  o = config.optimizer
+  decay = optax.add_decayed_weights(o.weight_decay, kernel_mask(o.decay_mask))
+  rate = optax.scale_by_learning_rate(schedule)
+  if o.name == 'sgd':
+    parts = [decay, optax.sgd(schedule, o.momentum or None, o.nesterov)]
+  elif o.name == 'adam':
+    parts = [decay, optax.adam(schedule, o.momentum, o.beta2, nesterov=o.nesterov)]
+  elif o.name == 'lars':
+    parts = [decay, _trusted(o, o.trust), rate, optax.trace(o.momentum, o.nesterov)]
+  else:
+    parts = [optax.scale_by_adam(o.momentum, o.beta2, eps=1e-6), decay, _trusted(o, 1.0), rate]
+  if o.clip_norm:
+    parts.insert(0, optax.clip_by_global_norm(o.clip_norm))
   return optax.chain(*parts)
 
 
-def decay_mask(name: str) -> Callable | None:
-  """Which parameters decay: `all` of them, or `kernels`, those of convolutions and dense layers."""
+def _trusted(optimizer: ConfigDict, coefficient: float) -> optax.GradientTransformation:
+  scale = optax.scale_by_trust_ratio(trust_coefficient=coefficient)
+  mask = kernel_mask(optimizer.trust_mask)
+  return optax.masked(scale, mask) if mask else scale
+
+
+def kernel_mask(name: str) -> Callable | None:
+  """A mask of parameters: `all`, or `kernels`, those of convolutions and dense layers."""
   if name == 'all':
     return None
   return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
