@@ -7,6 +7,7 @@ import pytest
 
 from senet_jax.errors import UserError
 from senet_jax.tools import report
+from senet_jax.training import curves
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -93,6 +94,34 @@ def test_what_cannot_be_recorded(project):
     report.main([*given, str(project / 'run1')])
   with pytest.raises(UserError, match='--record needs'):
     report.main(['--record=a', f'--root={project}'])
+
+
+def test_curves_of_several_runs(project):
+  for seed, network in ((0, 'se_resnet20_cifar'), (1, 'resnet20_cifar')):
+    workdir = project / f'run{seed}'
+    values = json.loads((workdir / 'config.json').read_text())
+    values['model']['name'] = network
+    (workdir / 'config.json').write_text(json.dumps(values))
+  picture = project / 'both.png'
+  report.main([f'--curves={picture}', str(project / 'run0'), str(project / 'run1')])
+  assert picture.read_bytes().startswith(b'\x89PNG')
+  with pytest.raises(UserError, match=r'has no metrics\.jsonl'):
+    report.main([f'--curves={picture}', str(project)])
+
+
+def test_se_and_its_baseline_have_one_colour():
+  records = [
+    {'kind': k, 'epoch': e, 'top1_error': e + 1.0} for k in ('train', 'eval') for e in (1, 2)
+  ]
+  names = ('resnet50', 'se_resnet50', 'vgg16_bn')
+  figure = curves.comparison([(name, records) for name in names], 'title')
+  lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+  assert set(lines) == {f'{n}, {k}' for n in names for k in ('training', 'evaluation')}
+  plain, se, other = (lines[f'{name}, evaluation'] for name in names)
+  assert plain.get_color() == se.get_color() != other.get_color()
+  assert (plain.get_linestyle(), se.get_linestyle()) == ('--', '-')
+  assert list(se.get_ydata()) == [2.0, 3.0]
+  assert lines['resnet50, training'].get_linewidth() < plain.get_linewidth()
 
 
 def test_tables_of_studies(project):

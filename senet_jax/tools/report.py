@@ -1,13 +1,15 @@
 """Keeps measured results and writes the tables that show them.
 
   python -m senet_jax.tools.report --record=NAME --command='...' WORKDIR [WORKDIR ...]
+  python -m senet_jax.tools.report --curves=FILE.png WORKDIR WORKDIR [WORKDIR ...]
   python -m senet_jax.tools.report
 
 The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
-one a seed. The second form rewrites the tables between `<!-- results -->` and `<!-- /results -->`
-in README.md, the experiments that were run, and in configs/README.md, one row a configuration, then
-the tables of the studies in results/studies. The published error beside ours is that of the header
-of the configuration that the command names.
+one a seed. The second draws the errors of several runs in one picture, SE beside its baseline as in
+Figure 4 of the paper. The third rewrites what is between `<!-- results -->` and `<!-- /results -->`:
+in README.md the experiments that were run, in configs/README.md one row a configuration, and the
+tables of the studies in results/studies. The published error beside ours is that of the header of
+the configuration that the command names.
 """
 
 import ast
@@ -34,10 +36,14 @@ def main(argv: list[str]) -> None:
   parser = cli.Parser('tools.report', __doc__)
   parser.add_argument('workdirs', nargs='*', type=pathlib.Path, metavar='WORKDIR')
   parser.add_argument('--record', metavar='NAME', help='of the results file to write')
+  parser.add_argument('--curves', type=pathlib.Path, help='picture of several runs')
   parser.add_argument('--command', help='that made the runs, to be kept with the result')
   parser.add_argument('--note', default='', help='what a reader of the number should know')
   parser.add_argument('--root', type=pathlib.Path, default=pathlib.Path(), help='of the project')
   args = parser.parse_args(argv)
+  if args.curves:
+    _draw(args.curves, args.workdirs)
+    return
   results = args.root / 'results'
   if args.record:
     if not args.workdirs or not args.command:
@@ -46,6 +52,23 @@ def main(argv: list[str]) -> None:
   for page, text in pages(args.root).items():
     replace_table(page, text)
     print(f'wrote {page}')
+
+
+def _draw(path: pathlib.Path, workdirs: list[pathlib.Path]) -> None:
+  from senet_jax import config as config_lib
+  from senet_jax.training import curves
+  from senet_jax.training.progress import read_records
+
+  if not workdirs:
+    raise UserError('--curves needs at least one WORKDIR.')
+  runs = []
+  for workdir in workdirs:
+    if not (workdir / 'metrics.jsonl').exists():
+      raise UserError(f'{workdir} has no metrics.jsonl; give the workdir of a run.')
+    config = config_lib.from_dict(json.loads((workdir / 'config.json').read_text()))
+    runs.append((config.model.name, read_records(workdir / 'metrics.jsonl')))
+  with files.whole(path) as new:
+    curves.comparison(runs, config.data.name).savefig(new, dpi=110, format='png')
 
 
 def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note: str) -> None:

@@ -1,10 +1,14 @@
-"""The curves of a run as a picture."""
+"""The curves of a run, or of several, as a picture."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 # Colour-blind safe (Okabe and Ito).
-_TRAIN, _EVAL = '#0072B2', '#D55E00'
+_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+_TRAIN, _EVAL = _COLOURS[:2]
 
 
 def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
@@ -27,9 +31,41 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
       ('train', _TRAIN, '--', 'training'),
       ('eval', _EVAL, '-', 'evaluation'),
     ):
-      points = [(r['epoch'], r[key]) for r in records if r['kind'] == kind]
-      axes.plot(*zip(*points, strict=True) if points else ([], []), style, color=colour, label=name)
+      axes.plot(*_points(records, kind, key), style, color=colour, label=name)
     axes.set(xlabel='epoch', ylabel=label, yscale=scale)
     axes.grid(alpha=0.3, which='both')
     axes.legend(frameon=False)
   figure.savefig(path, dpi=110)
+
+
+def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Figure':
+  """Top-1 error of several runs over epochs, as in Figure 4 of the paper.
+
+  Networks without SE are dashed, those with it solid and of the same colour; training is thin.
+
+  Args:
+    runs: names of the networks, and their `metrics.jsonl`.
+    title: above the picture.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4.2), layout='constrained')
+  FigureCanvasAgg(figure)
+  axes = figure.subplots()
+  networks = list(dict.fromkeys(name.removeprefix('se_') for name, _ in runs))
+  for name, records in runs:
+    colour = _COLOURS[networks.index(name.removeprefix('se_')) % len(_COLOURS)]
+    style = '-' if name.startswith('se_') else '--'
+    for kind, width, what in (('train', 0.8, 'training'), ('eval', 2.0, 'evaluation')):
+      points = _points(records, kind, 'top1_error')
+      axes.plot(*points, style, color=colour, linewidth=width, label=f'{name}, {what}')
+  axes.set(xlabel='epoch', ylabel='top-1 error (%)', title=title)
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False)
+  return figure
+
+
+def _points(records: list[dict[str, Any]], kind: str, key: str) -> tuple[list, list]:
+  chosen = [record for record in records if record['kind'] == kind]
+  return [record['epoch'] for record in chosen], [record[key] for record in chosen]
