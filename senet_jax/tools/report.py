@@ -6,7 +6,7 @@
 
 The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
 one a seed. The second draws the errors of several runs in one picture, SE beside its baseline as in
-Figure 4 of the paper. The third rewrites what is between `<!-- results -->` and `<!-- /results -->`:
+Figure 4. The third rewrites what is between `<!-- results -->` and `<!-- /results -->`:
 in README.md the experiments that were run, in configs/README.md one row a configuration, and the
 tables of the studies in results/studies. The published error beside ours is that of the header of
 the configuration that the command names.
