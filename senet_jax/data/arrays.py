@@ -132,9 +132,26 @@ def read_index(version_dir: str | os.PathLike) -> dict[str, Any]:
   """
   path = pathlib.Path(version_dir) / FOLDER / _INDEX
   try:
-    return json.loads(path.read_text())
-  except (FileNotFoundError, ValueError) as error:
+    index = json.loads(path.read_bytes())
+  except (OSError, ValueError, RecursionError) as error:
     raise _damaged(path, str(error)) from error
+  match index:
+    case {'label_names': [*names], 'splits': {**splits}} if all(map(_is_split, splits.values())):
+      if all(isinstance(name, str) for name in names):
+        return index
+  raise _damaged(path, 'it has not the names, sizes and digests that it should have')
+
+
+def _is_split(entry: Any) -> bool:
+  match entry:
+    case {
+      'num_examples': int(),
+      'image_shape': [int(), int(), int()],
+      'images_sha256': str(),
+      'labels_sha256': str(),
+    }:
+      return True
+  return False
 
 
 def check_arrays(version_dir: str | os.PathLike) -> None:
@@ -154,7 +171,7 @@ def _load(version_dir: pathlib.Path, split: str, kind: str, shape: tuple[int, ..
   path = version_dir / FOLDER / f'{split}_{kind}.npy'
   try:
     array = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (FileNotFoundError, EOFError, ValueError) as error:
+  except Exception as error:  # NumPy raises many kinds on a damaged header
     raise _damaged(path, str(error)) from error
   if array.shape != shape or array.dtype != _DTYPES[kind]:
     expected = f'{_DTYPES[kind]} {shape} of {_INDEX}'

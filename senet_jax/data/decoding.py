@@ -1,5 +1,6 @@
 """From encoded photos to images of one size, as TensorFlow graphs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from senet_jax import runtime
@@ -137,17 +138,43 @@ def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Ten
   Returns:
     uint8 `[size, size, 3]`.
   """
+  return _crop_resized(_decode(encoded), size, resize, (1, 1))
+
+
+def evaluation_crops(
+  encoded: 'tf.Tensor',
+  *,
+  size: int,
+  scales: Sequence[int],
+  places: Sequence[tuple[int, int]],
+) -> 'tf.Tensor':
+  """Crops of a photo that is resized to one or several scales; each as of `evaluation_image`.
+
+  Args:
+    encoded: scalar string, a JPEG or PNG.
+    size: side of each crop.
+    scales: shorter sides of the resized photo, each at least `size`.
+    places: of the crops of each scale, down and across: 0 at the beginning, 1 in the middle, 2 at
+      the end.
+
+  Returns:
+    uint8 `[len(scales) * len(places), size, size, 3]`, scale by scale.
+  """
   tf = runtime.import_tensorflow()
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
-    lambda: _decode_other(encoded),
-  )
+  image = _decode(encoded)
+  return tf.stack([_crop_resized(image, size, scale, at) for scale in scales for at in places])
+
+
+def _crop_resized(
+  image: 'tf.Tensor', size: int, resize: int, place: tuple[int, int]
+) -> 'tf.Tensor':
+  """Computes only what the crop shows, or a strip of pixels could become an image of gigabytes."""
+  tf = runtime.import_tensorflow()
   shape = tf.shape(image)[:2]
   resized = tf.round(shape * resize / tf.reduce_min(shape))  # float64, as Python would
-  offset = (tf.cast(resized, tf.int32) - size) // 2
+  offset = (tf.cast(resized, tf.int32) - size) * place // 2
   # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
-  middle = tf.raw_ops.ScaleAndTranslate(
+  crop = tf.raw_ops.ScaleAndTranslate(
     images=image[None],
     size=(size, size),
     scale=tf.cast(resized / tf.cast(shape, tf.float64), tf.float32),
@@ -155,7 +182,16 @@ def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Ten
     kernel_type='triangle',
     antialias=True,
   )
-  return to_uint8(middle[0])
+  return to_uint8(crop[0])
+
+
+def _decode(encoded: 'tf.Tensor') -> 'tf.Tensor':
+  tf = runtime.import_tensorflow()
+  return tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
+    lambda: _decode_other(encoded),
+  )
 
 
 def _decode_other(encoded: 'tf.Tensor') -> 'tf.Tensor':

@@ -10,7 +10,6 @@ import pathlib
 import struct
 import threading
 import uuid
-import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent import futures
@@ -124,7 +123,7 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     plain[index] = converted is encoded
     return converted
 
-  sizes = np.array([path.stat().st_size for path in paths])
+  sizes = np.array([_size(path) for path in paths])
   identity = '\n'.join(f'{examples.paths[i]} {size}' for i, size in zip(chosen, sizes, strict=True))
   return Source(
     where=f'{data.dir}, split {split}',
@@ -135,6 +134,15 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     parse=parse,
     name=lambda index: str(paths[index]),
   )
+
+
+def _size(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_size
+  except OSError as error:  # mostly a link to nothing
+    raise UserError(
+      f'{path} cannot be read: {error.strerror}; remove it, or bring back what it links to.'
+    ) from error
 
 
 # --- data sets of tfds -----------------------------------------------------------------------
@@ -276,12 +284,15 @@ def _tfrecord_index(
     sizes = np.array([os.stat(path).st_size for path in files])
   except FileNotFoundError as error:
     raise _damaged(error.filename, 'it is missing') from error
+  except OSError as error:
+    raise _damaged(error.filename, error.strerror) from error
   try:
-    with np.load(cache, allow_pickle=False) as kept:
-      if np.array_equal(kept['sizes'], sizes):
-        return kept['shard'], kept['offset'], kept['length']
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-    pass  # missing or damaged: made anew
+    with np.load(cache, allow_pickle=False) as file:
+      kept = dict(file)
+    if np.array_equal(kept['sizes'], sizes) and _is_index(kept, sizes, sum(lengths)):
+      return kept['shard'], kept['offset'], kept['length']
+  except Exception:  # missing, or damaged, of which NumPy raises many kinds: made anew
+    pass
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     found = list(pool.map(_follow_records, files, sizes, lengths))
   counts = [len(offsets) for offsets, _ in found]
@@ -292,6 +303,15 @@ def _tfrecord_index(
   }
   _try_to_keep(cache, sizes=sizes, **index)
   return index['shard'], index['offset'], index['length']
+
+
+def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> bool:
+  """Whether each of `count` records lies within its file."""
+  shard, offset, length = (kept[name] for name in ('shard', 'offset', 'length'))
+  if any(x.dtype != np.int64 or x.shape != (count,) for x in (shard, offset, length)):
+    return False
+  ends = sizes[shard]  # raises if there is no such file
+  return bool(((shard >= 0) & (offset >= 0) & (length >= 0) & (length <= ends - offset)).all())
 
 
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.data import decoding, preprocessing, sources
+from senet_jax.data.crops import Crops
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.sources import Source
 from senet_jax.errors import Stalled, UserError
@@ -93,7 +94,7 @@ class Stream:
   Attributes:
     source: of the encoded images.
     order: in which they are read; it shuffles in training.
-    shape: `(H, W, 3)`.
+    shape: `(H, W, 3)`, or with crops in front.
     num_classes: labels are below it.
     max_damaged: unreadable images that are tolerated.
     read_timeout: seconds to wait for an image.
@@ -105,7 +106,7 @@ class Stream:
     source: Source,
     order: Order,
     decode: Callable[['tf.Tensor', 'tf.Tensor'], 'tf.Tensor'],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     num_classes: int,
     max_damaged: int,
     read_timeout: float,
@@ -117,7 +118,8 @@ class Stream:
     self.damaged: dict[int, str] = {}
     self._decode = _in_blocks(functools.partial(_decode_one, source, decode, order.seed or 0))
     tf = runtime.import_tensorflow()
-    self._failures = (tf.errors.OpError, OSError, RuntimeError)
+    # The last one of a message that quotes bytes.
+    self._failures = (tf.errors.OpError, OSError, RuntimeError, UnicodeDecodeError)
 
   def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """The batches from step `first` on, up to step `last` (exclusive).
@@ -373,18 +375,36 @@ class StreamEvalFeed(_Streamed):
   """
 
   @classmethod
-  def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'StreamEvalFeed':
-    """The feed over `split`."""
+  def create(
+    cls,
+    config: ConfigDict,
+    split: str,
+    mesh: Mesh,
+    crops: Crops | None = None,
+    source: Source | None = None,
+  ) -> 'StreamEvalFeed':
+    """The feed over `split`.
+
+    Args:
+      config: of the run.
+      split: of its data.
+      mesh: the devices.
+      crops: that are taken of each image, for a `CropTransform`; None: its middle, as it is.
+      source: part of the split; None: all of it.
+    """
     transform = preprocessing.evaluation_transform(config)
-    source = sources.open_source(config, split)
+    source = source or sources.open_source(config, split)
     wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
     batch_size = runtime.fill_devices(wanted, mesh.size)
 
     def decode(encoded: 'tf.Tensor', seed: 'tf.Tensor') -> 'tf.Tensor':
       del seed
+      if crops:
+        return crops.of_photo(encoded)
       return decoding.evaluation_image(encoded, size=transform.shape[0], resize=transform.resize)
 
-    stream = _stream(config, source, decode, transform.shape, batch_size, seed=None)
+    shape = crops.photo_shape if crops else transform.shape
+    stream = _stream(config, source, decode, shape, batch_size, seed=None)
     return cls(source, batch_size, stream, transform, mesh)
 
   def __len__(self) -> int:
@@ -412,7 +432,7 @@ def _stream(
   config: ConfigDict,
   source: Source,
   decode: Callable,
-  shape: tuple[int, int, int],
+  shape: tuple[int, ...],
   batch_size: int,
   seed: int | None,
 ) -> Stream:

@@ -9,37 +9,56 @@ from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
 from senet_jax.data.feeds import EvaluationFeed
+from senet_jax.errors import UserError
+from senet_jax.evaluation import outcomes
+from senet_jax.evaluation.ensemble import Ensemble
 from senet_jax.evaluation.metrics import Metrics, cross_entropy
+from senet_jax.evaluation.outcomes import Outcomes
 
 
-def eval_step(variables: dict, batch: dict[str, jax.Array], *, model: nn.Module) -> Metrics:
-  """Metrics of one device's share of a batch.
+def eval_step(
+  variables: dict, batch: dict[str, jax.Array], *, model: nn.Module | Ensemble
+) -> tuple[Metrics, jax.Array]:
+  """Metrics and logits `[N, K]` of one device's share of a batch.
 
   Args:
-    variables: `params` and `batch_stats`.
-    batch: `images` `[N, H, W, 3]`, `labels` `[N]`, `mask` `[N]`.
+    variables: `params` and `batch_stats`; of each network for an ensemble.
+    batch: `images` `[N, H, W, 3]` or what the ensemble takes, `labels` `[N]`, `mask` `[N]`.
     model: the network.
   """
   logits = model.apply(variables, batch['images'], train=False)
-  return Metrics.of_batch(cross_entropy(logits, batch['labels']), logits, batch)
+  return Metrics.of_batch(cross_entropy(logits, batch['labels']), logits, batch), logits
 
 
 def eval_program(
-  model: nn.Module, feed: EvaluationFeed, mesh: Mesh, *, deterministic: bool = False
+  model: nn.Module | Ensemble,
+  feed: EvaluationFeed,
+  mesh: Mesh,
+  *,
+  deterministic: bool = False,
+  each: bool = False,
 ) -> Callable:
   """Compiles `(totals, variables, inputs) -> totals`, which adds one batch of all devices.
 
-  `deterministic` is that of `runtime.data_parallel`.
+  Args:
+    model: the network.
+    feed: the data.
+    mesh: the devices.
+    deterministic: that of `runtime.data_parallel`.
+    each: the result is `(totals, outcomes)`, with the outcome of each image of the batch.
   """
 
-  def add_batch(totals: Metrics, variables: dict, inputs: dict) -> Metrics:
-    metrics = eval_step(variables, feed.batch(inputs), model=model)
+  def add_batch(totals: Metrics, variables: dict, inputs: dict):
+    batch = feed.batch(inputs)
+    metrics, logits = eval_step(variables, batch, model=model)
     metrics = jax.lax.psum(metrics, runtime.DATA_AXIS)
-    return jax.tree.map(jnp.add, totals, metrics)
+    totals = jax.tree.map(jnp.add, totals, metrics)
+    return (totals, outcomes.of_batch(logits, batch)) if each else totals
 
   whole = PartitionSpec()
   specs = whole, whole, feed.input_spec
-  return runtime.data_parallel(add_batch, mesh, specs, whole, deterministic=deterministic)
+  results = (whole, PartitionSpec(runtime.DATA_AXIS)) if each else whole
+  return runtime.data_parallel(add_batch, mesh, specs, results, deterministic=deterministic)
 
 
 def evaluate(
@@ -58,6 +77,9 @@ def evaluate(
 
   Returns:
     `loss`, `top1_error`, `top3_error`, `top5_error`, or None if it was given up.
+
+  Raises:
+    UserError: no image could be read.
   """
   totals = zero_metrics()
   for step in range(len(feed)):
@@ -67,7 +89,31 @@ def evaluate(
     totals = program(previous, variables, feed.inputs(step))
     # At most two batches in flight: an interruption never waits for the whole split.
     jax.block_until_ready(previous)
+  if not float(totals.loss.count):
+    raise UserError(
+      'none of the images to evaluate on could be read; change the data or the split.'
+    )
   return totals.report()
+
+
+def evaluate_each(
+  model: nn.Module | Ensemble, variables: dict | tuple[dict, ...], feed: EvaluationFeed, mesh: Mesh
+) -> tuple[dict[str, float], Outcomes]:
+  """As `evaluate`, with what came of each image; for one process.
+
+  Raises:
+    UserError: no image could be read.
+  """
+  compiled = eval_program(model, feed, mesh, each=True)
+  batches = []
+
+  def program(totals: Metrics, variables: dict, inputs: dict) -> Metrics:
+    totals, batch = compiled(totals, variables, inputs)
+    batches.append(batch)
+    return totals
+
+  results = evaluate(program, variables, feed)
+  return results, Outcomes.joined(jax.device_get(batches))
 
 
 def zero_metrics() -> Metrics:
