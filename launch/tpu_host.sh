@@ -2,6 +2,7 @@
 # What tpu_vm.sh does on each host of a slice; not for use by hand.
 #
 #   tpu_host.sh install         makes .venv, with a Python of its own: that of the image is too old
+#   tpu_host.sh mount BUCKET    makes a bucket of Cloud Storage the directory /bucket
 #   tpu_host.sh run ID ARG...   runs senet_jax.main and shows its log; the run outlives the connection,
 #                               and the same ID once more connects to the same run
 #   tpu_host.sh stop            has the run save, and waits until it has ended
@@ -17,6 +18,20 @@ case $1 in
     command -v uv > /dev/null || PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv || exit
     [ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv || exit
     uv pip install --quiet -c constraints.txt -e '.[tpu]'
+    ;;
+  mount)
+    if ! command -v gcsfuse > /dev/null; then
+      repository=https://packages.cloud.google.com/apt key=/usr/share/keyrings/cloud.google.asc
+      release=gcsfuse-$(lsb_release -cs)
+      curl -fsSL $repository/doc/apt-key.gpg | sudo tee $key > /dev/null &&
+        echo "deb [signed-by=$key] $repository $release main" |
+        sudo tee /etc/apt/sources.list.d/gcsfuse.list > /dev/null &&
+        sudo apt-get update -qq && sudo apt-get install -qq -o DPkg::Lock::Timeout=300 gcsfuse || exit
+    fi
+    fusermount -uz /bucket 2> /dev/null  # of another bucket, or of a gcsfuse that has died
+    sudo install -d -o "$(id -un)" /bucket &&
+      # Without a cache of names: the hosts are to see at once what one of them has written.
+      gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "$2" /bucket
     ;;
   run)
     id=$2

@@ -2,8 +2,8 @@
 # Trains on a Cloud TPU VM slice: makes it or takes the one of that name, installs this checkout, runs
 # on all its hosts and shows their logs. After a preemption it makes the slice again, and the run resumes.
 #
-#   launch/tpu_vm.sh --name=se50 --zone=us-west4-a --type=v5litepod-16 --spot -- \
-#       --config=configs/imagenet_se_r50.py --workdir=gs://BUCKET/se50 --config.data.dir=gs://BUCKET/tfds
+#   launch/tpu_vm.sh --name=se50 --zone=us-west4-a --type=v5litepod-16 --spot --bucket=NAME -- \
+#       --config=configs/imagenet_se_r50.py --workdir=/bucket/se50 --config.data.dir=/bucket/tfds
 #   launch/tpu_vm.sh --name=se50 --zone=us-west4-a --delete
 #
 #   --name=NAME --zone=ZONE  the slice
@@ -12,6 +12,9 @@
 #   --version=VERSION   its software; default: what Google names for JAX on that type
 #   --spot              cheaper, may be preempted
 #   --queued            through a queued resource, which waits until there are TPUs
+#   --bucket=NAME       of Cloud Storage, is the directory /bucket on all hosts (gcsfuse); it needs a
+#                       hierarchical namespace: gcloud storage buckets create gs://NAME
+#                       --location=REGION --uniform-bucket-level-access --enable-hierarchical-namespace
 #   --retries=N         after crashes and failed set-ups, default 3; preemptions are not counted
 #   --poll=SECONDS      between looks at a slice that is not ready, default 30
 #   --delete            deletes the slice when the run has ended; without a run, at once
@@ -25,6 +28,7 @@
 # Common failures:
 #   no more capacity in the zone   --queued waits for it; or another zone or --spot.
 #   Permission denied (publickey)  ssh-add ~/.ssh/google_compute_engine, and try again.
+#   a checkpoint is not renamed    The bucket has no hierarchical namespace.
 #   storage.objects... denied      The slice's service account needs the role Storage Object Admin.
 #   The TPU is already in use      Something else runs on the slice: use another name.
 #   NOT_FOUND, PERMISSION_DENIED   gcloud auth login; gcloud config set project PROJECT.
@@ -34,10 +38,10 @@ usage() { sed -n '/^# /,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0"; }
 say() { echo "tpu_vm.sh: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
-name='' zone='' project='' type='' version='' spot='' queued='' delete='' dry_run='' retries=3 poll=30
+name='' zone='' project='' type='' version='' bucket='' spot='' queued='' delete='' dry_run='' retries=3 poll=30
 while [ $# -gt 0 ]; do
   case $1 in
-    --name=* | --zone=* | --project=* | --type=* | --version=* | --retries=* | --poll=*)
+    --name=* | --zone=* | --project=* | --type=* | --version=* | --bucket=* | --retries=* | --poll=*)
       option=${1%%=*}
       printf -v "${option#--}" %s "${1#*=}"
       ;;
@@ -136,7 +140,8 @@ install() {
   tar -czf "$work/senet_jax.tgz" -C "$(dirname "$0")/.." --exclude=__pycache__ "${files[@]}" &&
     gcloud_tpus tpu-vm scp "$work/senet_jax.tgz" "$name:" --worker=all && on_hosts "\
 mkdir -p senet_jax && cd senet_jax && { [ ! -e launch ] || bash launch/tpu_host.sh stop; } && \
-rm -rf senet_jax && tar -xzf ../senet_jax.tgz && bash launch/tpu_host.sh install"
+rm -rf senet_jax && tar -xzf ../senet_jax.tgz && bash launch/tpu_host.sh install\
+${bucket:+ && bash launch/tpu_host.sh mount $(printf %q "$bucket")}"
 }
 
 running='' stopping=''

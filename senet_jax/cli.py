@@ -28,6 +28,8 @@ _USER_OS_ERRORS = {
   errno.ENOTDIR: 'a part of the path is a file, not a directory',
   errno.EEXIST: 'it is a file; choose a directory',
   errno.EISDIR: 'give a file, not a directory',
+  errno.ELOOP: 'the path has a link to itself; remove it',
+  errno.ENAMETOOLONG: 'give a shorter path',
 }
 
 

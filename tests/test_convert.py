@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -300,6 +301,15 @@ def test_truncated_files(folder, tmp_path, name, share, monkeypatch, capsys):
   path.write_bytes(data[: int(share * len(data))])
   fails([f'--from={path}', f'--to={out}', '--model=se_resnet18'], r'damaged', monkeypatch, capsys)
   assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_array_that_is_larger_than_its_file(tmp_path, monkeypatch, capsys):
+  path = tmp_path / 'a.npz'
+  header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,)}\n" % 2**50
+  with zipfile.ZipFile(path, 'w') as file:
+    file.writestr('w.npy', b'\x93NUMPY\1\0' + len(header).to_bytes(2, 'little') + header)
+  arguments = [f'--from={path}', f'--to={tmp_path / "out"}']
+  fails(arguments, r'a\.npz is damaged, or does not fit into memory', monkeypatch, capsys)
 
 
 def test_damaged_file_of_ours(folder, tmp_path, monkeypatch, capsys):

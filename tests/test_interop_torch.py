@@ -436,6 +436,21 @@ def test_mistakes(arguments, message):
     from_torch(*arguments)
 
 
+@pytest.mark.parametrize(
+  ('tensor', 'message'),
+  [
+    (torch.zeros(2, device='meta'), r"'w' in the state dict is no plain tensor of numbers: "),
+    (torch.zeros(2).to_sparse(), r"'w' in the state dict is no plain tensor of numbers: "),
+    # A file of a few bytes can hold it: 4 TB as float32.
+    (torch.zeros(1).bfloat16().expand(10**12), 'shows the same numbers several times'),
+    (torch.zeros(2, dtype=torch.complex64), 'is complex64, not an array of floating-point'),
+  ],
+)
+def test_tensors_that_are_no_weights(tensor, message):
+  with pytest.raises(UserError, match=message):
+    from_torch('resnet50', {'w': tensor})
+
+
 def test_mistakes_of_export():
   variables = from_torch('resnet18', weights_of('timm:resnet18'), num_classes=CLASSES)
   message = r'not the weights of se_resnet18 .*32 missing: params/stage2_block1/se/fc1/bias'

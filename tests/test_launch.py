@@ -467,6 +467,58 @@ def test_tpu_dry_run_prints_what_a_run_does(cloud, queued):
   assert [call for _, *call in printed if 'describe' in call] == looks[: 2 if queued else 1]
 
 
+def test_tpu_mounts_a_bucket_before_it_runs(cloud):
+  base = cloud('READY')
+  for name in ('fusermount', 'gcsfuse', 'sudo'):
+    _program(base / 'bin' / name, f'#!/bin/bash\necho "{name} $*" >> commands\n')
+  assert _tpu_vm("--bucket=it's mine", *_TPU_ARGUMENTS).returncode == 0
+  install = next(call for call in _gcloud_calls(base) if 'tpu_host.sh install' in call[-3])[-3]
+  assert install == _INSTALL[-3] + " && bash launch/tpu_host.sh mount it\\'s\\ mine"
+  user = subprocess.run(['id', '-un'], capture_output=True, text=True).stdout.strip()
+  for host in ('host0', 'host1'):
+    home = base / 'out' / host / 'senet_jax'
+    assert (home / 'commands').read_text().splitlines() == [
+      'fusermount -uz /bucket',
+      f'sudo install -d -o {user} /bucket',
+      "gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 it's mine /bucket",
+    ]
+
+
+def test_tpu_installs_what_mounts_a_bucket(base):
+  _program(base / 'bin' / 'curl', '#!/bin/sh\necho key\n')
+  _program(base / 'bin' / 'lsb_release', '#!/bin/sh\necho jammy\n')
+  gcsfuse = base / 'bin' / 'gcsfuse'
+  sudo = f"""#!/bin/bash
+echo "$*" >> "$OUT/sudo"
+[ "$1" != tee ] || cat >> "$OUT/tee"
+[ "$2" != install ] || {{ printf '#!/bin/sh\\necho mounted' > {gcsfuse}; chmod +x {gcsfuse}; }}
+"""
+  (base / 'bin' / 'sudo').write_text(sudo)
+  (base / 'bin' / 'sudo').chmod(0o755)
+  done = _run('bash', LAUNCH / 'tpu_host.sh', 'mount', 'b')
+  assert (done.returncode, done.stdout) == (0, 'mounted\n'), done.stderr
+  key, source = (base / 'out' / 'tee').read_text().splitlines()
+  path = '/usr/share/keyrings/cloud.google.asc'
+  assert key == 'key'
+  assert (
+    source == f'deb [signed-by={path}] https://packages.cloud.google.com/apt gcsfuse-jammy main'
+  )
+  commands = (base / 'out' / 'sudo').read_text().splitlines()
+  assert [command.split()[:2] for command in commands] == [
+    *(['tee', path], ['tee', '/etc/apt/sources.list.d/gcsfuse.list']),
+    *(['apt-get', 'update'], ['apt-get', 'install'], ['install', '-d']),
+  ]
+
+
+def test_tpu_runs_nothing_without_its_bucket(cloud):
+  base = cloud('READY')
+  for name in ('fusermount', 'sudo'):
+    _program(base / 'bin' / name, '#!/bin/sh\n')
+  _program(base / 'bin' / 'gcsfuse', '#!/bin/sh\nexit 1\n')
+  assert _tpu_vm('--retries=0', '--bucket=b', *_TPU_ARGUMENTS).returncode == 1
+  assert not _calls(base)
+
+
 def test_tpu_queued_resources(cloud):
   base = cloud(None, None, None, 'WAITING_FOR_RESOURCES', None, 'SUSPENDED', None, None, 'READY')
   done = _tpu_vm('--queued', '--project=p', '--delete', *_TPU_ARGUMENTS)
@@ -635,6 +687,25 @@ def test_jobset_pods_know_their_place(name, platforms):
   assert {'containerPort': 8476} in container['ports']
 
 
+@pytest.mark.parametrize('name', JOBSETS)
+def test_jobset_reads_and_writes_in_the_bucket(name):
+  _, job, container = _jobset(name)
+  pod = job['template']
+  assert pod['metadata']['annotations'] == {'gke-gcsfuse/volumes': 'true'}
+  [volume] = [volume for volume in pod['spec']['volumes'] if volume['name'] == 'bucket']
+  assert volume['csi']['driver'] == 'gcsfuse.csi.storage.gke.io'
+  places = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
+  assert set(places) == {volume['name'] for volume in pod['spec']['volumes']}
+  for flag in ('--workdir=', '--config.data.dir='):
+    [path] = [a.removeprefix(flag) for a in container['args'] if a.startswith(flag)]
+    assert path.startswith(places['bucket'] + '/')
+  # Files in the bucket belong to the user that the container runs as: without more, to root.
+  [user] = re.findall(r'--uid (\d+)', (LAUNCH / 'Dockerfile').read_text())
+  if container.get('securityContext') != {'runAsUser': 0}:
+    options = volume['csi']['volumeAttributes']['mountOptions'].split(',')
+    assert {f'uid={user}', f'gid={user}'} <= set(options)
+
+
 def test_jobset_takes_the_whole_slice():
   _, job, container = _jobset('gke_jobset.yaml')
   x, y = job['template']['spec']['nodeSelector']['cloud.google.com/gke-tpu-topology'].split('x')
@@ -725,7 +796,7 @@ def test_skypilot_runs_a_process_a_node(base, statuses, expected):
   _program(base / '.venv' / 'bin' / 'python', _PYTHON)
   variables = {
     **{k: v or '' for k, v in task['envs'].items()},
-    'WORKDIR': 'gs://b/two words',
+    'WORKDIR': '/bucket/two words',
     'ARGS': '--config.seed=1 --config.steps=2',
     'SKYPILOT_NODE_IPS': '10.0.0.7\n10.0.0.8\n10.0.0.9',
     'SKYPILOT_NODE_RANK': '1',
@@ -738,7 +809,7 @@ def test_skypilot_runs_a_process_a_node(base, statuses, expected):
   for call in calls:
     assert call['argv'] == [
       *('-m', 'senet_jax.main', f'--config={task["envs"]["CONFIG"]}'),
-      *('--workdir=gs://b/two words', '--config.seed=1', '--config.steps=2'),
+      *('--workdir=/bucket/two words', '--config.seed=1', '--config.steps=2'),
     ]
     assert _jax_env(call) == {
       'JAX_COORDINATOR_ADDRESS': '10.0.0.7:8476',
@@ -753,10 +824,18 @@ def test_skypilot_recovers_what_was_saved_only():
   recovery = task['resources']['job_recovery']
   assert recovery['recover_on_exit_codes'] == [75] and recovery['max_restarts_on_errors'] == 0
   assert task['resources']['use_spot'] is True
-  assert task['envs']['WORKDIR'] is None  # SkyPilot insists on it
+  assert task['envs']['WORKDIR'] is None and task['envs']['BUCKET'] is None  # SkyPilot insists
+  # The next machines find what these have written.
+  [mount] = task['file_mounts'].values()
+  assert mount == {'source': '${BUCKET}', 'mode': 'MOUNT'}
 
 
 # All of them
+
+
+def test_no_launcher_names_a_path_that_main_refuses():
+  for path in LAUNCH.iterdir():
+    assert not re.search(r'(dir|WORKDIR)=\w+://', path.read_text()), path.name
 
 
 def test_dockerfile_takes_what_is_there():

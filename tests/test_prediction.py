@@ -75,6 +75,41 @@ def digit_files(test_split, tmp_path_factory):
   return paths
 
 
+# --- damaged workdirs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('file', 'content', 'message'),
+  [
+    ('config.json', b'\xff', r'config\.json is not JSON'),
+    ('config.json', b'[' * 100_000, r'config\.json is not JSON'),
+    ('config.json', b'[]', 'not a configuration of this version: list, not fields'),
+    ('config.json', b'{"x": {"y": 1}}', r'not a configuration of this version, which has no x\.y'),
+    # It would take hours to look at.
+    ('config.json', b'{"model": {"depths": [999999999]}}', r'depths=\(999999999,\) must be whole'),
+    ('config.json', b'{"seed": null}', 'seed=None must have a value, such as the usual 0'),
+    ('classes.json', b'', r'classes\.json is not JSON'),
+    ('classes.json', b'{"num_classes": 10}', r'classes\.json does not hold the number of classes'),
+    ('classes.json', b'{"num_classes": 10, "names": [1]}', r'does not hold .* their names'),
+  ],
+)
+def test_damaged_files_of_a_workdir(workdir, tmp_path, file, content, message):
+  for name in ('config.json', 'classes.json'):
+    shutil.copy(workdir / name, tmp_path)
+  (tmp_path / file).write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    senet_jax.load(tmp_path)
+  (tmp_path / file).unlink()
+  (tmp_path / file).symlink_to(file)
+  with pytest.raises(UserError, match=f'{file} cannot be read'):
+    senet_jax.load(tmp_path)
+
+
+def test_checkpoint_of_endless_digits(workdir):
+  with pytest.raises(UserError, match=r'no checkpoint .* give best, latest or of'):
+    senet_jax.load(workdir, '9' * 5000)
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 

@@ -377,7 +377,12 @@ def truncate(path):
     ('train_labels.npy', lambda path: np.save(path, np.zeros(3, np.int64))),
     ('train_labels.npy', lambda path: np.save(path, np.array([{}] * 3), allow_pickle=True)),
     ('train_labels.npy', lambda path: path.unlink()),
+    ('train_labels.npy', lambda path: path.write_bytes(b'\x93NUMPY\1\0\4\0((((' + b' ' * 64)),
     ('arrays.json', lambda path: path.write_text('{')),
+    ('arrays.json', lambda path: path.write_text('[' * 100_000)),
+    ('arrays.json', lambda path: path.write_bytes(b'\xff\xff')),
+    ('arrays.json', lambda path: path.write_text('{"label_names": [], "splits": {"train": 1}}')),
+    ('arrays.json', lambda path: path.write_text('{"label_names": [1], "splits": {}}')),
   ],
 )
 def test_damaged_arrays(file, damage, tmp_path):

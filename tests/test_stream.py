@@ -235,6 +235,55 @@ def test_the_index_of_records_is_kept_and_renewed(packed, tmp_path):
   assert kept.stat().st_mtime_ns == made
 
 
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('offset', np.full(47, -1)),
+    ('length', np.full(47, 2**62)),
+    ('length', np.zeros(46, np.int64)),
+    ('shard', np.full(47, 7)),
+    ('shard', np.array([{}], object)),
+  ],
+)
+def test_an_index_that_says_other_things_is_made_anew(packed, tmp_path, name, value):
+  root = tmp_path / 'copy'
+  shutil.copytree(packed['tfrecord'], root)
+  config = stream_config({'data.name': 'pets', 'data.dir': str(root)})
+  records = sources.open_source(config, 'train').read(np.arange(47))
+  (kept,) = root.glob('**/train.index.npz')
+  index = dict(np.load(kept))
+  np.savez(kept, **{**index, name: value}, allow_pickle=True)
+  assert sources.open_source(config, 'train').read(np.arange(47)) == records
+  np.testing.assert_array_equal(np.load(kept)[name], index[name])
+
+
+def test_a_record_that_is_no_text_is_named(packed, tmp_path):
+  """TensorFlow quotes it in its message, which Python then cannot read."""
+  root = tmp_path / 'copy'
+  shutil.copytree(packed['tfrecord'], root)
+  config = stream_config({'data.name': 'pets', 'data.dir': str(root)})
+  source = sources.open_source(config, 'train')
+  (kept,) = root.glob('**/train.index.npz')
+  index, (file,) = np.load(kept), root.glob('**/*train.tfrecord*')
+  data, at = bytearray(file.read_bytes()), int(index['offset'][3])
+  data[at : at + int(index['length'][3])] = b'\xde' * int(index['length'][3])
+  file.write_bytes(data)
+  feed = feeds.training_feed(config, runtime.data_mesh())
+  for step in range(-(-source.num_examples // config.batch_size)):
+    feed.inputs(step, 1)
+  assert list(feed.damaged.values()) == [f'record 3 of {file}']
+
+
+@pytest.mark.parametrize('target', ['nothing', '000.jpg'])
+def test_links_to_nothing_are_named(target, tmp_path):
+  for i in range(2):
+    (tmp_path / 'train' / CLASSES[i]).mkdir(parents=True)
+    (tmp_path / 'train' / CLASSES[i] / '000.jpg').symlink_to(target)
+  config = stream_config({'data.name': 'image_folder', 'data.dir': str(tmp_path)})
+  with pytest.raises(UserError, match=r'cat/000\.jpg cannot be read: .*; remove it, or bring back'):
+    sources.open_source(config, 'train')
+
+
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 @pytest.mark.parametrize(
   'damage',

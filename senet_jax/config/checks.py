@@ -153,6 +153,9 @@ def check(config: ConfigDict) -> None:
     UserError: names the field, the value given and the values allowed.
   """
   fields = dict(flatten(config))
+  for field, usual in flatten(default()):
+    if fields[field] is None and usual is not None:
+      raise UserError(f'config.{field}=None must have a value, such as the usual {usual!r}.')
   for field, allowed in _CHOICES.items():
     one_of(f'config.{field}', fields[field], allowed)
   for field, (low, high) in _RANGES.items():

@@ -86,8 +86,8 @@ def _whole(path: pathlib.Path) -> Iterator[None]:
   """Turns what the libraries raise on a damaged file into a `UserError`."""
   try:
     yield
-  except MemoryError:
-    raise
+  except MemoryError as error:
+    raise UserError(f'{path} is damaged, or does not fit into memory: {error}') from error
   except pickle.UnpicklingError as error:
     raise UserError(
       f'{path} holds Python objects besides weights, or is damaged; it was not loaded, as such '

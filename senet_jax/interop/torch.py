@@ -91,10 +91,25 @@ def as_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _as_array(name: str, value: Any) -> np.ndarray:
   if hasattr(value, 'detach'):
-    value = value.detach().cpu().float()  # NumPy has no bfloat16
+    value = _from_tensor(name, value.detach())
   value = np.asarray(value)
   if not jnp.issubdtype(value.dtype, jnp.floating):
     raise errors.UserError(
       f'{name!r} in the state dict is {value.dtype}, not an array of floating-point numbers.'
     )
   return value.astype(np.float32, copy=False)
+
+
+def _from_tensor(name: str, tensor: Any) -> np.ndarray:
+  """The numbers in a torch tensor; fractions as float32, since NumPy has no bfloat16."""
+  try:
+    if tensor.nelement() * tensor.element_size() > tensor.untyped_storage().nbytes():
+      # In a file a few bytes can stand for terabytes.
+      raise errors.UserError(
+        f'{name!r} in the state dict shows the same numbers several times; give it contiguous().'
+      )
+    return tensor.cpu().float().numpy() if tensor.is_floating_point() else tensor.cpu().numpy()
+  except (RuntimeError, TypeError) as error:  # sparse, quantized, without data, ...
+    raise errors.UserError(
+      f'{name!r} in the state dict is no plain tensor of numbers: {str(error).splitlines()[0]}'
+    ) from error

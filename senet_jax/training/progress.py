@@ -99,7 +99,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
   """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
   records = []
   if path.exists():
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors='replace').splitlines():
       try:
         records.append(json.loads(line))
       except json.JSONDecodeError:
