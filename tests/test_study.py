@@ -31,20 +31,16 @@ def get_study():
     'A table', (
       Row('plain', '{config}', (*fields, '--config.model.name=resnet20_cifar')),
       Row('se', '{config}', (*fields, '--config.model.name=se_resnet20_cifar',
-                             '--config.model.se.ratio=4', {more})),
-    ), (0, 1), 'plain')
+                             '--config.model.se.ratio=4'), 'plain'),
+    ), (0, 1))
 """
 
 
 @pytest.fixture
 def study_file(tmp_path):
-  def write(more: str = '') -> str:
-    config = ROOT / 'tests' / 'default_config.py'
-    path = tmp_path / 'study.py'
-    path.write_text(FILE.format(fields=FIELDS, config=config, more=more))
-    return f'--study={path}'
-
-  return write
+  config, path = ROOT / 'tests' / 'default_config.py', tmp_path / 'study.py'
+  path.write_text(FILE.format(fields=FIELDS, config=config))
+  return f'--study={path}'
 
 
 @pytest.fixture
@@ -75,7 +71,7 @@ RUNS = [('resnet20', 0), ('resnet20', 1), ('se', 0), ('se', 1)]
 def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, capsys):
   found, ran = errors
   found |= dict(zip(RUNS, (5.0, 6.0, None, 4.0), strict=True))
-  argv = [study_file(), f'--workdir={tmp_path}/runs', f'--output={tmp_path}/out/t.json']
+  argv = [study_file, f'--workdir={tmp_path}/runs', f'--output={tmp_path}/out/t.json']
   assert tool.main(argv) == cli.PREEMPTED
   assert ran == RUNS[:3] and not (tmp_path / 'out').exists()
   found['se', 0] = 4.5
@@ -100,7 +96,7 @@ def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsy
   found |= dict(
     zip(RUNS, (UserError('no such data'), RuntimeError('broken'), 4.0, 5.0), strict=True)
   )
-  argv = [study_file(), f'--workdir={tmp_path}/runs']
+  argv = [study_file, f'--workdir={tmp_path}/runs']
   assert tool.main(argv) == 1 and ran == RUNS
   shown = capsys.readouterr()
   assert '| `plain` | not run; failed: no such data |' in shown.out
@@ -115,7 +111,7 @@ def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsy
 def test_shards_are_the_study(study_file, errors, tmp_path):
   found, ran = errors
   found |= dict.fromkeys(RUNS, 1.0)
-  argv = [study_file(), f'--workdir={tmp_path}/runs']
+  argv = [study_file, f'--workdir={tmp_path}/runs']
   for shard in ('1/3', '2/3', '3/3'):
     assert tool.main([*argv, f'--shard={shard}']) == 0
   assert sorted(ran) == sorted(RUNS) and ran != RUNS
@@ -123,7 +119,7 @@ def test_shards_are_the_study(study_file, errors, tmp_path):
 
 
 def test_real_runs(study_file, tmp_path, capsys):
-  assert tool.main([study_file(), f'--workdir={tmp_path}/runs']) == 0
+  assert tool.main([study_file, f'--workdir={tmp_path}/runs']) == 0
   shown = capsys.readouterr().out
   for row in ('plain', 'se'):
     runs = [json.loads((tmp_path / f'runs/{row}/seed{k}/summary.json').read_text()) for k in (0, 1)]
@@ -141,7 +137,7 @@ def test_comparison_with_the_baseline():
     for name, values in (('base', base.tolist()), ('se', se.tolist()))
   ]
   del rows[0]['errors'][4]  # one seed is missing
-  tool.compare(rows, 'base')
+  tool.compare(rows, {'base': None, 'se': 'base'})
   expected = stats.ttest_rel(se[:4], base[:4])
   assert rows[1]['p'] == pytest.approx(expected.pvalue)
   assert rows[1]['to_baseline'] == pytest.approx(np.mean(se[:4] - base[:4]))
@@ -163,14 +159,15 @@ def test_every_study(path, size, monkeypatch):
     expected = row.name == 'no_stage5'  # the paper has no figure
     assert (tool.report.published_error(ROOT, of) is None) == expected
   assert len(commands) == len(study.rows)  # no two rows are the same run
-  assert (size == 'small') == bool(study.note) and len(study.seeds) >= 2
+  assert ('Small' in study.note) == (size == 'small') and len(study.seeds) >= 2
+  assert any(row.baseline for row in study.rows)
 
 
 @pytest.mark.parametrize(
   ('study', 'message'),
   [
     (Study('', (Row('a', 'x'), Row('a', 'y'))), 'two rows have one name'),
-    (Study('', (Row('a', 'x'),), baseline='b'), "baseline='b' is no row: a"),
+    (Study('', (Row('a', 'x', baseline='b'),)), "baseline='b' is no row: a"),
     (Study('', (Row('a', 'nothing.py'),)), 'there is no file nothing.py'),
   ],
 )
@@ -181,7 +178,7 @@ def test_mistakes_in_a_study(study, message):
 
 def test_mistakes_in_the_command(study_file, tmp_path):
   with pytest.raises(UserError, match='must be I/N'):
-    tool.main([study_file(), f'--workdir={tmp_path}', '--shard=3/2'])
+    tool.main([study_file, f'--workdir={tmp_path}', '--shard=3/2'])
   with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
     flags.load_study(f'{STUDIES[0]}:tiny')
   with pytest.raises(UserError, match='get_study'):

@@ -9,7 +9,7 @@ CIFAR-10 at 16x16 pixels, about a minute a run on two CPU cores.
 
 from senet_jax.config import study
 
-NAMES = ('sigmoid', 'tanh', 'relu')
+ROWS = study.variants('ablation_excitation', ('sigmoid', 'tanh', 'relu'))
 SMALL = {
   'sigmoid': (),
   'tanh': ('excitation=tanh',),
@@ -18,6 +18,4 @@ SMALL = {
 
 
 def get_study(size=''):
-  return study.ablation(
-    size, 'Table 12: excitation', 'ablation_excitation', NAMES, SMALL, 'sigmoid'
-  )
+  return study.study(size, 'Table 12: excitation', ROWS, 'sigmoid', SMALL)

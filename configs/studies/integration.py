@@ -9,7 +9,7 @@ CIFAR-10 at 16x16 pixels, about a minute a run on two CPU cores.
 
 from senet_jax.config import study
 
-NAMES = ('se', 'pre', 'post', 'identity', 'conv3x3')
+ROWS = study.variants('ablation_integration', ('se', 'pre', 'post', 'identity', 'conv3x3'))
 SMALL = {
   'se': (),
   'pre': ('position=pre',),
@@ -19,6 +19,4 @@ SMALL = {
 
 
 def get_study(size=''):
-  return study.ablation(
-    size, 'Tables 14 and 15: place of SE in a unit', 'ablation_integration', NAMES, SMALL, 'se'
-  )
+  return study.study(size, 'Tables 14 and 15: place of SE in a unit', ROWS, 'se', SMALL)

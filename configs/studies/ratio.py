@@ -10,7 +10,7 @@ The narrowest blocks of ResNet-20 have 16 channels, so that `r32` is not among t
 
 from senet_jax.config import study
 
-NAMES = ('r2', 'r4', 'r8', 'r16', 'r32', 'original')
+ROWS = study.variants('ablation_ratio', ('r2', 'r4', 'r8', 'r16', 'r32', 'original'))
 SMALL = {
   'r2': ('ratio=2',),
   'r4': ('ratio=4',),
@@ -21,6 +21,4 @@ SMALL = {
 
 
 def get_study(size=''):
-  return study.ablation(
-    size, 'Table 10: reduction ratio', 'ablation_ratio', NAMES, SMALL, 'original'
-  )
+  return study.study(size, 'Table 10: reduction ratio', ROWS, 'original', SMALL)

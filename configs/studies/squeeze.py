@@ -9,7 +9,7 @@ CIFAR-10 at 16x16 pixels, about a minute a run on two CPU cores.
 
 from senet_jax.config import study
 
-NAMES = ('avg', 'max', 'none', 'original')
+ROWS = study.variants('ablation_squeeze', ('avg', 'max', 'none', 'original'))
 SMALL = {
   'avg': (),
   'max': ('squeeze=max',),
@@ -19,6 +19,4 @@ SMALL = {
 
 
 def get_study(size=''):
-  return study.ablation(
-    size, 'Tables 11 and 16: squeeze', 'ablation_squeeze', NAMES, SMALL, 'original'
-  )
+  return study.study(size, 'Tables 11 and 16: squeeze', ROWS, 'original', SMALL)

@@ -10,7 +10,9 @@ ResNet-20 has no stage 5, and its stage 4 is the last.
 
 from senet_jax.config import study
 
-NAMES = ('stage2', 'stage3', 'stage4', 'all', 'no_stage5', 'original')
+ROWS = study.variants(
+  'ablation_stages', ('stage2', 'stage3', 'stage4', 'all', 'no_stage5', 'original')
+)
 SMALL = {
   'stage2': ('stages=(2,)',),
   'stage3': ('stages=(3,)',),
@@ -21,6 +23,4 @@ SMALL = {
 
 
 def get_study(size=''):
-  return study.ablation(
-    size, 'Table 13: stages with SE', 'ablation_stages', NAMES, SMALL, 'original'
-  )
+  return study.study(size, 'Table 13: stages with SE', ROWS, 'original', SMALL)

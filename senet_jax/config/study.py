@@ -1,7 +1,7 @@
 """Studies: the runs that make a table of a publication."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from senet_jax.errors import one_of
 
@@ -14,12 +14,14 @@ class Row:
     name: in the table, and of the directory of its runs.
     config: as of `senet_jax.main --config=…`.
     overrides: of fields, `--config.field=value`.
+    baseline: the row that it is compared with, seed by seed.
     published: the configuration whose header has the published error; None: `config`.
   """
 
   name: str
   config: str
   overrides: tuple[str, ...] = ()
+  baseline: str | None = None
   published: str | None = None
 
 
@@ -31,17 +33,16 @@ class Study:
     title: what it shows.
     rows: from top to bottom.
     seeds: of the runs of each row.
-    baseline: the row that the others are compared with, seed by seed.
     note: what a reader must know of its numbers.
   """
 
   title: str
   rows: tuple[Row, ...]
   seeds: tuple[int, ...] = (0, 1, 2)
-  baseline: str | None = None
   note: str = ''
 
 
+HELD_OUT = 'Ours is of the held-out images, the published of the test images.'
 # About a minute of training on two CPU cores.
 _SMALL = (
   '--config.data.train_split=train[:10%]',
@@ -55,39 +56,63 @@ _SMALL = (
 )
 _SMALL_NOTE = (
   'Small: ResNet-20 on a tenth of CIFAR-10 at 16x16 pixels, 12 epochs, error on 5,000 test images; '
-  'the published column is of the network and data of the paper.'
+  'the published column is of the published network and data.'
 )
 
 
-def ablation(
+def variants(file: str, names: Iterable[str]) -> dict[str, str]:
+  """The rows of `configs/FILE.py`, each a variant of that name."""
+  return {name: f'configs/{file}.py:{name}' for name in names}
+
+
+def pairs(networks: Iterable[str]) -> dict[str, str]:
+  """Configurations called `DATA_NETWORK`, each followed by that with SE, `DATA_se_NETWORK`."""
+  rows = {}
+  for name in networks:
+    data, network = name.split('_', 1)
+    for row in (name, f'{data}_se_{network}'):
+      rows[row] = f'configs/{row}.py'
+  return rows
+
+
+def study(
   size: str,
   title: str,
-  file: str,
-  names: Sequence[str],
+  rows: Mapping[str, str],
+  baselines: str | Mapping[str, str],
   small: Mapping[str, Sequence[str] | None],
-  baseline: str,
+  note: str = '',
 ) -> Study:
-  """An ablation at full scale, or `small`, which a CPU finishes.
+  """A table at full scale, or `small`, which a CPU finishes.
 
   Args:
     size: `full` or `small`; empty is full.
     title: of the table.
-    file: `configs/FILE.py`, which has the rows as variants.
-    names: of the rows.
-    small: of those that a small network has too, the options of its SE blocks, such as `ratio=8`;
-      None: no SE.
-    baseline: the row to compare with.
+    rows: configuration of each row.
+    baselines: the row that all are compared with, or that of each that is.
+    small: of the rows that a small network has too, the options of its SE blocks, such as
+      `ratio=8`; None: no SE.
+    note: on the numbers at full scale.
 
   Raises:
     UserError: there is no such size.
   """
   one_of('--study=FILE.py:SIZE with SIZE', size or 'full', ('full', 'small'))
-  path = f'configs/{file}.py'
+  if isinstance(baselines, str):
+    baselines = {name: baselines for name in rows if name != baselines}
   if size != 'small':
-    return Study(title, tuple(Row(n, f'{path}:{n}') for n in names), baseline=baseline)
-  rows = []
+    made = (Row(name, config, (), baselines.get(name)) for name, config in rows.items())
+    return Study(title, tuple(made), note=note)
+  made = []
   for name, options in small.items():
     network = 'r20' if options is None else 'se_r20'
     changes = (f'--config.model.se.{option}' for option in options or ())
-    rows.append(Row(name, f'configs/cifar10_{network}.py', (*_SMALL, *changes), f'{path}:{name}'))
-  return Study(f'{title} (small)', tuple(rows), (0, 1), baseline, _SMALL_NOTE)
+    config, overrides = f'configs/cifar10_{network}.py', (*_SMALL, *changes)
+    made.append(Row(name, config, overrides, baselines.get(name), rows[name]))
+  return Study(f'{title} (small)', tuple(made), (0, 1), _SMALL_NOTE)
+
+
+def twins(rows: Iterable[str]) -> dict[str, str]:
+  """The baseline of each row with SE: the same name without `se_`."""
+  names = list(rows)
+  return {n: n.replace('se_', '', 1) for n in names if n.replace('se_', '', 1) in set(names) - {n}}

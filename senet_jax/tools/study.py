@@ -12,6 +12,7 @@ failed or is missing, 75 after SIGTERM.
 """
 
 import csv
+import dataclasses
 import datetime
 import io
 import json
@@ -36,16 +37,18 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   parser.add_argument('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
   parser.add_argument('--table', action='store_true', help='only print the table')
+  parser.add_argument('--note', default='', help='below the table: what a reader should know')
   parser.add_output()
   args = parser.parse_args(argv)
   study = flags.load_study(args.study)
+  study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   _check(study, args.study)
   if not args.table:
     mine = [(row, seed) for row in study.rows for seed in study.seeds][_shard(args.shard)]
     if not _run_all(mine, args.workdir):
       return cli.PREEMPTED
   rows = [_results(row, study.seeds, args.workdir) for row in study.rows]
-  compare(rows, study.baseline)
+  compare(rows, {row.name: row.baseline for row in study.rows})
   text = markdown(study, rows)
   print(text, end='')
   if args.output:
@@ -60,9 +63,9 @@ def _check(study: Study, path: str) -> None:
   names = [row.name for row in study.rows]
   if len(set(names)) < len(names):
     raise UserError(f'--study={path}: two rows have one name: {", ".join(names)}.')
-  if study.baseline not in (None, *names):
-    raise UserError(f'--study={path}: baseline={study.baseline!r} is no row: {", ".join(names)}.')
   for row in study.rows:
+    if row.baseline not in (None, *names):
+      raise UserError(f'--study={path}: baseline={row.baseline!r} is no row: {", ".join(names)}.')
     config_lib.check(flags.load(row.config, list(row.overrides)))
 
 
@@ -141,11 +144,13 @@ def _results(row: Row, seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, 
   summaries = {seed: s for seed, workdir in workdirs.items() if (s := _summary(workdir))}
   failures = {seed: _failure(workdir) for seed, workdir in workdirs.items()}
   config = flags.load(row.config, list(row.overrides))
+  # Where a run ends when it gets no better, its best checkpoint is what was published, too.
+  chosen = 'best' if config.early_stopping.patience else 'final'
   cost = complexity(setup.build_model(config), setup.input_size(config))
   return {
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
-    'errors': {seed: s['final']['top1_error'] for seed, s in summaries.items()},
+    'errors': {seed: s[chosen]['top1_error'] for seed, s in summaries.items()},
     'failures': {s: path.read_text() for s, path in failures.items() if path.exists()},
     'published': report.published_error(pathlib.Path(), f'--config={row.published or row.config}'),
     'comparable': row.published is None,
@@ -156,22 +161,24 @@ def _results(row: Row, seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, 
   }
 
 
-def compare(rows: list[dict[str, Any]], baseline: str | None) -> None:
-  """Adds `mean`, `std`, `difference` to what was published, and how a row is to the baseline.
+def compare(rows: list[dict[str, Any]], baselines: dict[str, str | None]) -> None:
+  """Adds `mean`, `std`, `difference` to what was published, and how a row is to its baseline.
 
   `to_baseline` is the mean difference over the seeds that both have, in points, and `p` that of a
   paired t-test, two-sided, None below two seeds or if all differences are equal.
   """
   from scipy import stats
 
-  base = next((row['errors'] for row in rows if row['row'] == baseline), {})
+  by_name = {row['row']: row['errors'] for row in rows}
   for row in rows:
     errors = list(row['errors'].values())
     row['mean'] = statistics.mean(errors) if errors else None
     row['std'] = statistics.stdev(errors) if len(errors) > 1 else None
     both = errors and row['comparable'] and row['published'] is not None
     row['difference'] = row['mean'] - row['published'] if both else None
-    seeds = [s for s in row['errors'] if s in base] if row['row'] != baseline else []
+    base = by_name.get(baselines[row['row']], {})
+    row['baseline'] = baselines[row['row']]
+    seeds = [s for s in row['errors'] if s in base]
     pairs = [row['errors'][s] - base[s] for s in seeds]
     row['to_baseline'] = statistics.mean(pairs) if pairs else None
     row['p'] = None
@@ -184,9 +191,11 @@ def markdown(study: Study, rows: list[dict[str, Any]]) -> str:
   lines = [_COLUMNS, ['---'] * len(_COLUMNS), *map(_cells, rows)]
   table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
   seeds = ', '.join(map(str, study.seeds))
+  baselines = dict.fromkeys(f'`{row.baseline}`' for row in study.rows if row.baseline)
   compared = (
-    f' "To the baseline": points to `{study.baseline}`, mean over the seeds, p of a paired t-test.'
-    if study.baseline
+    f' "To the baseline": points to {", ".join(baselines)}, mean over the seeds, p of a paired '
+    't-test.'
+    if baselines
     else ''
   )
   return f'**{study.title}**\n\n{table}\n\nSeeds {seeds}.{compared} {study.note}'.rstrip() + '\n'
@@ -226,7 +235,7 @@ def _write(
 
   path.parent.mkdir(parents=True, exist_ok=True)
   head = summary.record_head(study.title, 'study', argv)
-  files.write_json(path, {**head, 'note': study.note, 'baseline': study.baseline, 'rows': rows})
+  files.write_json(path, {**head, 'note': study.note, 'rows': rows})
   files.write_text(path.with_suffix('.md'), text)
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
