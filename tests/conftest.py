@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import tarfile
 import tempfile
 
@@ -17,6 +18,9 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 
 import pytest  # noqa: E402
+
+# A job in the background of a script ignores it, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure():

@@ -96,7 +96,9 @@ _COLLECTIVE = re.compile(
 )
 
 
-@pytest.mark.parametrize('name', ['se_resnet50', 'se_resnext50_32x4d'])
+@pytest.mark.parametrize(
+  'name', ['se_resnet50', pytest.param('se_resnext50_32x4d', marks=pytest.mark.slow)]
+)
 def test_compiled_step_has_one_collective(name):
   model, optimizer = create_model(name), optax.sgd(0.1, 0.9)
   state = jax.eval_shape(lambda: state_of(model, optimizer, size=32))

@@ -18,6 +18,7 @@ STUDIES = sorted((ROOT / 'configs' / 'studies').glob('*.py'))
 FIELDS = (
   '--config.data.name=digits',
   '--config.model.width=8',
+  '--config.model.depths=(1,1,1)',
   '--config.steps=3',
   '--config.batch_size=64',
   '--config.log.tensorboard=False',
