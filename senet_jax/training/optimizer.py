@@ -65,25 +65,34 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
   outside `trust_mask`.
   """
   o = config.optimizer
-  decay = optax.add_decayed_weights(o.weight_decay, kernel_mask(o.decay_mask))
-  rate = optax.scale_by_learning_rate(schedule)
+  decayed, trusted = kernel_mask(o.decay_mask), kernel_mask(o.trust_mask) or True
+  decay = optax.add_decayed_weights(o.weight_decay, decayed)
   if o.name == 'sgd':
     parts = [decay, optax.sgd(schedule, o.momentum or None, o.nesterov)]
   elif o.name == 'adam':
     parts = [decay, optax.adam(schedule, o.momentum, o.beta2, nesterov=o.nesterov)]
   elif o.name == 'lars':
-    parts = [decay, _trusted(o, o.trust), rate, optax.trace(o.momentum, o.nesterov)]
-  else:
-    parts = [optax.scale_by_adam(o.momentum, o.beta2, eps=1e-6), decay, _trusted(o, 1.0), rate]
+    parts = [
+      optax.lars(
+        schedule,
+        o.weight_decay,
+        decayed,
+        trust_coefficient=o.trust,
+        trust_ratio_mask=trusted,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+      )
+    ]
+  else:  # optax.lamb scales all arrays
+    parts = [
+      optax.scale_by_adam(o.momentum, o.beta2, eps=1e-6),
+      decay,
+      optax.masked(optax.scale_by_trust_ratio(), trusted),
+      optax.scale_by_learning_rate(schedule),
+    ]
   if o.clip_norm:
     parts.insert(0, optax.clip_by_global_norm(o.clip_norm))
   return optax.chain(*parts)
-
-
-def _trusted(optimizer: ConfigDict, coefficient: float) -> optax.GradientTransformation:
-  scale = optax.scale_by_trust_ratio(trust_coefficient=coefficient)
-  mask = kernel_mask(optimizer.trust_mask)
-  return optax.masked(scale, mask) if mask else scale
 
 
 def kernel_mask(name: str) -> Callable | None:
