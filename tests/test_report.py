@@ -105,8 +105,38 @@ def test_curves_of_several_runs(project):
   picture = project / 'both.png'
   report.main([f'--curves={picture}', str(project / 'run0'), str(project / 'run1')])
   assert picture.read_bytes().startswith(b'\x89PNG')
+  assert not (project / 'both.json').exists()
   with pytest.raises(UserError, match=r'has no metrics\.jsonl'):
     report.main([f'--curves={picture}', str(project)])
+  with pytest.raises(UserError, match='needs at least one WORKDIR'):
+    report.main([f'--curves={picture}'])
+  (project / 'run1' / 'config.json').unlink()
+  with pytest.raises(UserError, match=r'run1 holds no run: there is no config\.json'):
+    report.main([f'--curves={picture}', str(project / 'run0'), str(project / 'run1')])
+
+
+def test_points_of_curves_are_kept(project):
+  runs = [str(project / f'run{seed}') for seed in (0, 1)]
+  report.main([f'--curves={project / "both.png"}', '--command=x', '--note=a note', *runs])
+  row = json.loads((project / 'both.json').read_text())
+  assert (row['command'], row['note'], row['git_commit']) == ('x', 'a note', 'abc')
+  assert [run['seed'] for run in row['runs']] == [0, 1]
+  assert row['runs'][1] == {
+    'model': 'se_resnet110_cifar',
+    'seed': 1,
+    'points': [{'kind': 'eval', 'epoch': 164.0, 'loss': 1.0, 'top1_error': 6.0}],
+  }
+
+
+def test_one_evaluation_is_seen():
+  """A line of one point is nothing."""
+  records = [{'kind': k, 'epoch': 12.0, 'top1_error': 50.0} for k in ('train', 'eval')]
+  figure = curves.comparison([('resnet50', records), ('se_resnet50', records)], 'title')
+  dots = [line for line in figure.axes[0].get_lines() if 'evaluation' in line.get_label()]
+  assert [line.get_marker() for line in dots] == ['o', 'o']
+  assert dots[0].get_markerfacecolor() != dots[1].get_markerfacecolor()
+  figure = curves.comparison([('resnet50', records * 50)], 'title')
+  assert [line.get_marker() for line in figure.axes[0].get_lines()] == ['None', '']
 
 
 def test_se_and_its_baseline_have_one_colour():

@@ -2,14 +2,16 @@
 
   python -m senet_jax.tools.report --record=NAME --command='...' WORKDIR [WORKDIR ...]
   python -m senet_jax.tools.report --curves=FILE.png WORKDIR WORKDIR [WORKDIR ...]
+  python -m senet_jax.tools.report --blocks=DIR
   python -m senet_jax.tools.report
 
 The first form writes results/NAME.json and results/NAME.png from finished runs of one experiment,
 one a seed. The second draws the errors of several runs in one picture, SE beside its baseline as in
-Figure 4. The third rewrites what is between `<!-- results -->` and `<!-- /results -->`:
-in README.md the experiments that were run, in configs/README.md one row a configuration, and the
-tables of the studies in results/studies. The published error beside ours is that of the header of
-the configuration that the command names.
+Figure 4; with --command it writes the points to FILE.json too. The third draws the blocks of
+Figures 2, 3 and 5 from what the modules compute. The last rewrites what is between
+`<!-- results -->` and `<!-- /results -->`: in README.md the experiments that were run, in
+configs/README.md one row a configuration, and the tables of the studies in results/studies. The
+published error beside ours is that of the header of the configuration that the command names.
 """
 
 import ast
@@ -35,14 +37,28 @@ def main(argv: list[str]) -> None:
   """Runs the command with the arguments `argv`."""
   parser = cli.Parser('tools.report', __doc__)
   parser.add_argument('workdirs', nargs='*', type=pathlib.Path, metavar='WORKDIR')
-  parser.add_argument('--record', metavar='NAME', help='of the results file to write')
-  parser.add_argument('--curves', type=pathlib.Path, help='picture of several runs')
+  form = parser.add_mutually_exclusive_group()
+  form.add_argument('--record', metavar='NAME', help='of the results file to write')
+  form.add_argument(
+    '--curves', type=pathlib.Path, metavar='FILE.png', help='picture of several runs to write'
+  )
+  form.add_argument(
+    '--blocks', type=pathlib.Path, metavar='DIR', help='for the drawings of the blocks'
+  )
   parser.add_argument('--command', help='that made the runs, to be kept with the result')
   parser.add_argument('--note', default='', help='what a reader of the number should know')
   parser.add_argument('--root', type=pathlib.Path, default=pathlib.Path(), help='of the project')
   args = parser.parse_args(argv)
+  if args.workdirs and not (args.record or args.curves):
+    parser.error('a WORKDIR needs --record or --curves')
   if args.curves:
-    _draw(args.curves, args.workdirs)
+    _draw(args.curves, args.workdirs, args.command, args.note)
+    return
+  if args.blocks:
+    from senet_jax.analysis import block_drawings
+
+    for path in block_drawings.write(args.blocks):
+      print(f'wrote {path}')
     return
   results = args.root / 'results'
   if args.record:
@@ -54,21 +70,42 @@ def main(argv: list[str]) -> None:
     print(f'wrote {page}')
 
 
-def _draw(path: pathlib.Path, workdirs: list[pathlib.Path]) -> None:
-  from senet_jax import config as config_lib
+def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None, note: str) -> None:
   from senet_jax.training import curves
   from senet_jax.training.progress import read_records
+  from senet_jax.training.saved import read_config
 
   if not workdirs:
     raise UserError('--curves needs at least one WORKDIR.')
-  runs = []
+  configs, records = [], []
   for workdir in workdirs:
     if not (workdir / 'metrics.jsonl').exists():
       raise UserError(f'{workdir} has no metrics.jsonl; give the workdir of a run.')
-    config = config_lib.from_dict(json.loads((workdir / 'config.json').read_text()))
-    runs.append((config.model.name, read_records(workdir / 'metrics.jsonl')))
+    configs.append(read_config(workdir))
+    records.append(read_records(workdir / 'metrics.jsonl'))
+  title = configs[0].data.name + (f': {note}' if note else '')
+  named = [(c.model.name, points) for c, points in zip(configs, records, strict=True)]
   with files.whole(path) as new:
-    curves.comparison(runs, config.data.name).savefig(new, dpi=110, format='png')
+    curves.comparison(named, title).savefig(new, dpi=110, format='png')
+  if command:
+    keys = ('kind', 'epoch', 'loss', 'top1_error')
+    runs = [
+      {'model': c.model.name, 'seed': c.seed, 'points': [{k: r[k] for k in keys} for r in points]}
+      for c, points in zip(configs, records, strict=True)
+    ]
+    row = _origin(command, note, _read_summary(workdirs[0])) | {'runs': runs}
+    files.write_json(path.with_suffix('.json'), row)
+
+
+def _origin(command: str, note: str, summary: dict[str, Any]) -> dict[str, Any]:
+  """Where a result comes from: the command, and the machine and versions of its first run."""
+  return {
+    'command': command,
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    'note': note,
+    **{key: summary[key] for key in ('git_commit', 'device', 'versions')},
+    'cpu_cores': os.cpu_count(),
+  }
 
 
 def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note: str) -> None:
@@ -102,19 +139,13 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
   # What is held out of the training images is not what the published figures are of.
   held_out = configs[0].data.eval_split.startswith('train')
   row = {
-    'command': command,
-    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    **_origin(command, note, first),
     'model': info.name,
     'dataset': configs[0].data.name,
     'params': first['params'],
     'published_top1_error': None if held_out else published_error(path.parents[1], command),
     'top1_error': _statistics(errors),
     'images_per_second': _statistics([s['images_per_second'] for s in summaries]),
-    'note': note,
-    'git_commit': first['git_commit'],
-    'device': first['device'],
-    'cpu_cores': os.cpu_count(),
-    'versions': first['versions'],
     'runs': [
       {'seed': c.seed, **{k: s[k] for k in _OF_A_RUN}}
       for c, s in zip(configs, summaries, strict=True)

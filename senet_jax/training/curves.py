@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 # Colour-blind safe (Okabe and Ito).
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 _TRAIN, _EVAL = _COLOURS[:2]
+# More of them than this would hide their line.
+_DOTS = 30
 
 
 def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
@@ -35,13 +37,14 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
     axes.set(xlabel='epoch', ylabel=label, yscale=scale)
     axes.grid(alpha=0.3, which='both')
     axes.legend(frameon=False)
-  figure.savefig(path, dpi=110)
+  figure.savefig(path, dpi=110, format='png')
 
 
 def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Figure':
   """Top-1 error of several runs over epochs, as in Figure 4 of the paper.
 
-  Networks without SE are dashed, those with it solid and of the same colour; training is thin.
+  Networks without SE are dashed, those with it solid and of the same colour. Training is thin;
+  evaluations have dots where they are few, as a line of a single one is nothing.
 
   Args:
     runs: names of the networks, and their `metrics.jsonl`.
@@ -57,9 +60,14 @@ def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Fig
   for name, records in runs:
     colour = _COLOURS[networks.index(name.removeprefix('se_')) % len(_COLOURS)]
     style = '-' if name.startswith('se_') else '--'
-    for kind, width, what in (('train', 0.8, 'training'), ('eval', 2.0, 'evaluation')):
-      points = _points(records, kind, 'top1_error')
-      axes.plot(*points, style, color=colour, linewidth=width, label=f'{name}, {what}')
+    training, evaluation = (_points(records, kind, 'top1_error') for kind in ('train', 'eval'))
+    axes.plot(*training, style, color=colour, linewidth=0.9, label=f'{name}, training')
+    dots = {
+      'marker': 'o' if len(evaluation[0]) <= _DOTS else '',
+      'markersize': 4.5,
+      'markerfacecolor': colour if style == '-' else 'white',
+    }
+    axes.plot(*evaluation, style, color=colour, linewidth=2.0, label=f'{name}, evaluation', **dots)
   axes.set(xlabel='epoch', ylabel='top-1 error (%)', title=title)
   axes.grid(alpha=0.3)
   axes.legend(frameon=False)
