@@ -2,18 +2,18 @@
 
   python -m senet_jax.main --config=configs/student_tiny.py:resnet18 --workdir=runs/resnet18
 
-The data, after the images of val/ are moved to val/<class>/, as its val_annotations.txt has them:
+The data, from DIR with tiny-imagenet-200.zip, or with --source=download:
 
-  python -m senet_jax.tools.prepare_data --dataset=tiny_imagenet --image_folder=tiny-imagenet-200
+  python -m senet_jax.tools.prepare_data --dataset=tiny_imagenet --source=DIR
 
-The figures are of the official validation images (there without the grey ones), with the weights
-that the held-out images chose:
+The figures are of the official validation images without the grey ones, which come last, with the
+weights that the held-out images chose:
 
-  python -m senet_jax.tools.evaluate --workdir=runs/resnet18 --split=val
+  python -m senet_jax.tools.evaluate --workdir=runs/resnet18 --split='validation[:9832]'
 
 Its notebooks have a top-3 error of 44.26 % for `resnet34_da`.
 
-Hardware: made for one GPU, where it was not run; at most 44,532 steps of 128 images.
+Hardware: made for one GPU, where it was not run; at most 43,678 steps of 128 images.
 Expected wall time: under 2.5 h on the Tesla T4 of the report; here not known.
 Published: test error by variant (student report, figure 28):
   resnet18        71.69 % (top-3 56.24 %, top-5 48.20 %)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
+from senet_jax import buckets
 from senet_jax.errors import USER_ERROR, Stalled, UserError
 
 # How arguments begin that change a field of the configuration.
@@ -64,6 +65,14 @@ class Parser(argparse.ArgumentParser):
     )
 
 
+def path_or_bucket(text: str) -> buckets.Path:
+  """The type of an argument that may be `gs://…`."""
+  try:
+    return buckets.to_path(text)
+  except UserError as error:  # argparse would keep its message to itself
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   """Runs a command on `sys.argv` and exits with its status.
 
@@ -94,7 +103,7 @@ def _quiet_background() -> None:
   Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
   before that, with hundreds of lines when a disk is full.
   """
-  for library in ('absl', 'asyncio'):
+  for library in ('absl', 'asyncio', 'gcsfs'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = sys.unraisablehook = lambda _: None
   handler = logging.StreamHandler()

@@ -7,9 +7,12 @@ import os
 import pathlib
 import platform
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from senet_jax import buckets
 from senet_jax.errors import UserError
 
 
@@ -18,7 +21,14 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Gives a path for a new file or directory, which takes the place of `path` after the block.
 
   If the block fails nothing is left of it. Makes the directory that `path` is in if it is missing.
+  In a bucket, where only a file can be new at once, `path` is that of a file.
   """
+  if buckets.in_bucket(path):
+    with tempfile.TemporaryDirectory() as scratch:
+      local = pathlib.Path(scratch, os.path.basename(path))
+      yield local
+      buckets.to_path(path).write_bytes(local.read_bytes())
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + '.partial')
@@ -37,6 +47,10 @@ def locked(directory: str | os.PathLike) -> Iterator[None]:
   Raises:
     UserError: another process has it.
   """
+  if buckets.in_bucket(directory):
+    with buckets.leased(buckets.to_path(directory)):
+      yield
+    return
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   path = directory / '.lock'
@@ -75,3 +89,50 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     ValueError: a number is not finite, which JSON cannot say.
   """
   write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + '\n')
+
+
+class Lines:
+  """A text file that grows line by line.
+
+  In a bucket, where files do not grow, it is written anew by `flush`, and by `append` if it was not
+  for a minute.
+  """
+
+  _EVERY_S = 60
+
+  def __init__(self, path: buckets.Path):
+    """Opens the file, which is made if missing.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    self.path = path
+    self._kept: list[str] | None = None
+    if buckets.in_bucket(path):
+      self._kept = path.read_text().splitlines() if path.exists() else []
+      self._written, self._time = len(self._kept), time.monotonic()
+    else:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.touch()
+
+  def append(self, line: str) -> None:
+    """Adds a line."""
+    if self._kept is None:
+      with self.path.open('a') as file:
+        file.write(line + '\n')
+      return
+    self._kept.append(line)
+    if time.monotonic() > self._time + self._EVERY_S:
+      self.flush()
+
+  def replace(self, lines: list[str]) -> None:
+    """Replaces all of them."""
+    write_text(self.path, ''.join(line + '\n' for line in lines))
+    if self._kept is not None:
+      self._kept, self._written = list(lines), len(lines)
+
+  def flush(self) -> None:
+    """Brings to the bucket what is not there yet."""
+    if self._kept is not None and self._written != len(self._kept):
+      self.replace(self._kept)
+      self._time = time.monotonic()

@@ -38,7 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   """
   parser = cli.Parser('main', '')
   parser.add_argument('--config', required=True)
-  parser.add_argument('--workdir', type=pathlib.Path)
+  parser.add_argument('--workdir', type=cli.path_or_bucket)
   parser.add_argument('--print_config', action='store_true')
   parser.add_argument('--coordinator')
   parser.add_argument('--num_processes', type=int)

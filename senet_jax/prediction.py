@@ -130,12 +130,13 @@ class Predictor:
 
   def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
     """An image as the device takes it, uint8 `[H, W, C]`."""
-    height, width, channels = self.preprocessing.shape
+    plain = self.preprocessing
+    height, width, channels = plain.shape
     try:
       rgb = _rgb(image)
     except UnreadableImage as error:
       return error
-    crop = photos.central_crop(rgb, self.preprocessing.resize, (height, width))
+    crop = photos.central_crop(rgb, plain.resize, (height, width), plain.keep_aspect)
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop

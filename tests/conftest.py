@@ -11,6 +11,11 @@ import tempfile
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+# Compilation is most of the work here: XLA optimises as always, but LLVM does not.
+os.environ['XLA_FLAGS'] = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true '
+  + os.environ.get('XLA_FLAGS', '')
+)
 _OWN_CACHE = None
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _OWN_CACHE = tempfile.mkdtemp(prefix='senet_jax_tests_')

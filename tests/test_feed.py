@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from PIL import Image, ImageEnhance
+from scipy import ndimage
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.data import augment, datasets, preprocessing
+from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
@@ -61,6 +64,23 @@ def test_examples_depend_on_the_step_alone():
     part = examples_of(config, devices, range(start, 30), chunk)
     for expected, found in zip(whole, part, strict=True):
       np.testing.assert_array_equal(found, expected[start:])
+
+
+def test_class_aware_sampling():
+  """The classes are balanced in each traversal, on any devices and from any step."""
+  config = digits_config(**{'data.train_split': 'train[:500]', 'data.sampling': 'class_aware'})
+  labels = datasets.load('digits', 'train[:500]')[1]
+  order = ClassOrder(labels, config.seed)
+  whole = examples_of(config, 8, range(20))
+  expected = order.examples(np.arange(20 * config.batch_size))
+  for found, wanted in zip(whole, reversed(expected), strict=True):
+    np.testing.assert_array_equal(found.ravel(), wanted)
+  for traversal in labels[whole[0].reshape(-1, 10)]:
+    assert sorted(traversal) == list(range(10))
+  for devices, start, chunk in ((1, 13, 1), (2, 7, 5)):
+    part = examples_of(config, devices, range(start, 20), chunk)
+    for wanted, found in zip(whole, part, strict=True):
+      np.testing.assert_array_equal(found, wanted[start:])
 
 
 def test_batches_are_the_same_on_any_number_of_devices():
@@ -117,6 +137,75 @@ def test_augmentation_is_flip_then_crop_then_cutout(pad, cutout):
     for value in values if not (pad and cutout) else ():
       share = (draws[:, column] == value).mean()
       assert share == pytest.approx(1 / len(values), abs=0.03), (column, value)
+
+
+def drawn(images, n, **options):
+  """`augment` of one image `[H, W, C]` with `n` keys."""
+  options = {'pad': 0, 'flip': False, 'cutout': 0, **options}
+  keys = jax.random.split(jax.random.key(1), n)
+  run = jax.jit(functools.partial(augment.augment, **options))
+  return np.asarray(
+    run(keys, jnp.broadcast_to(jnp.asarray(images, jnp.float32), (n, *images.shape)))
+  )
+
+
+def test_edges_filled_with_the_nearest_pixels():
+  """Against scipy; the same shifts as with zeros."""
+  image = np.random.default_rng(2).normal(size=(6, 7, 3)).astype(np.float32)
+  shifts = list(itertools.product(range(-2, 3), repeat=2))
+  possible = [ndimage.shift(image, (*s, 0), order=1, mode='nearest') for s in shifts]
+  with_zeros = [ndimage.shift(image, (*s, 0), order=1, mode='constant') for s in shifts]
+  found, zeros = (drawn(image, 300, pad=2, fill=fill) for fill in ('nearest', 'zeros'))
+  which = [int(np.argmin([np.abs(x - p).max() for p in possible])) for x in found]
+  np.testing.assert_allclose(found, [possible[i] for i in which], atol=1e-6)
+  np.testing.assert_allclose(zeros, [with_zeros[i] for i in which], atol=1e-6)
+  assert set(which) == set(range(25))
+
+
+@pytest.mark.parametrize('shift', [(0, 0), (2, -3)])
+@pytest.mark.parametrize('degrees', [0.0, 2.0, -1.3, 30.0])
+def test_moving_and_turning_against_scipy(shift, degrees):
+  image = np.random.default_rng(3).uniform(0, 255, (12, 15, 3))
+  run = jax.jit(augment.move_and_turn, static_argnums=3)
+  found = run(jnp.asarray(image, jnp.float32), jnp.asarray(shift), degrees, 'nearest')
+  if shift == (0, 0):
+    expected = ndimage.rotate(image, degrees, reshape=False, order=1, mode='nearest')
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+  # Both in one step, so that edges are filled once.
+  cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+  matrix, middle = np.array([[cos, sin], [-sin, cos]]), np.array([5.5, 7.0])
+  offset = middle + matrix @ (np.array(shift) - middle)
+  for channel in range(3):
+    for fill, mode in (('nearest', 'nearest'), ('zeros', 'grid-constant')):
+      found = run(jnp.asarray(image, jnp.float32), jnp.asarray(shift), degrees, fill)
+      expected = ndimage.affine_transform(image[..., channel], matrix, offset, order=1, mode=mode)
+      np.testing.assert_allclose(found[..., channel], expected, atol=1e-2)
+
+
+def test_angles_are_uniform_and_independent_of_shifts():
+  """A picture that is linear in its coordinates shows angle and shift."""
+  rows, columns = np.mgrid[:31, :31] - 15.0
+  found = drawn(np.stack([rows, columns, rows * 0], -1), 1500, pad=3, rotation=2.0)
+  middle = found[:, 14:17, 14:17]
+  angle = np.degrees(np.arctan((middle[:, 1, 2, 0] - middle[:, 1, 0, 0]) / 2))
+  shift = np.round(middle[:, 1, 1, :2]).astype(int)
+  np.testing.assert_allclose(
+    np.quantile(angle, [0, 0.25, 0.5, 0.75, 1]), [-2, -1, 0, 1, 2], atol=0.15
+  )
+  assert {tuple(s) for s in shift} == set(itertools.product(range(-3, 4), repeat=2))
+  assert np.abs(np.corrcoef(np.column_stack([angle, shift]).T) - np.eye(3)).max() < 0.1
+  # With a crop, the shifts are those without a rotation.
+  plain = drawn(np.stack([rows, columns, rows * 0], -1), 1500, pad=3)
+  np.testing.assert_array_equal(plain[:, 15, 15, :2], shift)
+
+
+def test_rotation_of_a_run():
+  """On the devices for images in memory; a stream turns them on the host."""
+  config = digits_config(**{'data.rotation': 2.0, 'data.pad_fill': 'nearest'})
+  changes = preprocessing.TrainingTransform.create(config).augment.keywords
+  assert (changes['rotation'], changes['fill']) == (2.0, 'nearest')
+  config.data.feed = 'stream'
+  assert preprocessing.TrainingTransform.create(config).augment.keywords['rotation'] == 0
 
 
 def test_no_augmentation_is_the_identity():
@@ -210,6 +299,8 @@ def test_fake_data_looks_like_the_data(name):
   # A network can tell the classes apart.
   dark, bright = images[labels == 0].mean(), images[labels == labels.max()].mean()
   assert bright - dark > 40
+  # A part that begins behind the few that are made up is all of them.
+  assert len(datasets.fake('tiny_imagenet', 'train[5000:98179]', (64, 64, 3))[1]) == 2048
 
 
 def test_labels_are_checked():
@@ -283,7 +374,7 @@ def test_color_jitter_against_float64(picture):
   orders, amounts = [], []
   for key, result in zip(jax.random.split(jax.random.key(3), n), found, strict=True):
     # The amounts as the implementation draws them; what is made of them is checked here.
-    jitter_key = jax.random.split(jax.random.fold_in(key, 1), 3)[0]
+    jitter_key = jax.random.split(jax.random.fold_in(key, 5), 3)[0]
     drawn = jax.random.uniform(
       jax.random.split(jitter_key)[1], (3,), minval=-strength, maxval=strength
     )
@@ -299,6 +390,18 @@ def test_color_jitter_against_float64(picture):
     orders.append(best)
   assert len(set(orders)) == 6
   assert np.min(amounts) > 0.6 and np.max(amounts) < 1.4
+
+
+def test_brightness_jitter_against_pillow(picture):
+  """One factor an image, uniform; values above 255 are cut off."""
+  whole = np.round(picture).astype(np.uint8)
+  found = recolored(whole, 1000, brightness_jitter=0.2)
+  darkest = np.unravel_index(np.where(whole > 100, whole, 255).argmin(), whole.shape)
+  factors = found[(slice(None), *darkest)] / whole[darkest]
+  np.testing.assert_allclose(np.quantile(factors, [0, 0.5, 1]), [0.8, 1.0, 1.2], atol=0.02)
+  for factor, image in zip(factors[:20], found, strict=False):
+    expected = ImageEnhance.Brightness(Image.fromarray(whole)).enhance(factor)
+    assert np.abs(image - np.asarray(expected, float)).max() <= 1
 
 
 def test_colors_are_for_colored_images():

@@ -252,9 +252,21 @@ def test_second_run_on_a_workdir(tmp_path):
     pass
 
 
-def test_workdir_in_a_bucket():
-  with pytest.raises(UserError, match='gs://bucket/run is not in a file system'):
-    loop._shared_workdir('gs://bucket/run')
+def test_what_each_process_gives_comes_to_all():
+  code = (
+    'import sys; from senet_jax import runtime\n'
+    'runtime.connect(sys.argv[1], 3, int(sys.argv[2]))\n'
+    'for i in range(2): print(runtime.gather(f"{i}", {"of": int(sys.argv[2]) + 10 * i}))\n'
+    'runtime.barrier("end")\n'
+  )
+  command = [sys.executable, '-c', code, f'127.0.0.1:{free_port()}']
+  processes = [
+    subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True)
+    for number in range(3)
+  ]
+  expected = "[{'of': 0}, {'of': 1}, {'of': 2}]\n[{'of': 10}, {'of': 11}, {'of': 12}]\n"
+  assert [process.communicate(timeout=120)[0] for process in processes] == 3 * [expected]
+  assert runtime.gather('alone', 'x') == ['x']
 
 
 def test_relative_workdir_of_several_processes(monkeypatch):

@@ -279,6 +279,14 @@ def test_central_crop_is_resizing_and_then_cropping(side):
   assert np.isin(difference, (0, 1, 255)).all() and (difference != 0).mean() < 1e-2
 
 
+def test_central_crop_of_an_image_resized_to_a_square():
+  rng = np.random.default_rng(0)
+  image = Image.fromarray(rng.integers(0, 256, (275, 400, 3), dtype=np.uint8))
+  whole = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR))
+  difference = photos.central_crop(image, 256, 224, keep_aspect=False) - whole[16:240, 16:240]
+  assert np.isin(difference, (0, 1, 255)).all() and (difference != 0).mean() < 1e-2
+
+
 def test_central_crop_of_a_strip():
   crop = photos.central_crop(Image.new('RGB', (1, 50_000), 'red'), 256, 224)
   assert (crop == (255, 0, 0)).all() and crop.shape == (224, 224, 3)

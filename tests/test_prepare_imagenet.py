@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from senet_jax.data import prepare
-from senet_jax.data.builders import imagenet
+from senet_jax.data.builders import imagenet, official as official_files
 from senet_jax.errors import UserError
 from senet_jax.tools import prepare_data
 
@@ -295,9 +295,9 @@ def test_truncated_anywhere():
   end = 512 * (1 + 2 + 1 + 1 + 1)
   for size in range(0, end + 512, 64):
     with pytest.raises(UserError, match=r'some\.tar is truncated or damaged'):
-      list(imagenet._members(io.BytesIO(whole[:size]), 'some.tar'))
-  assert dict(imagenet._members(io.BytesIO(whole[: end + 512]), 'some.tar')) == files
+      list(official_files.members(io.BytesIO(whole[:size]), 'some.tar'))
+  assert dict(official_files.members(io.BytesIO(whole[: end + 512]), 'some.tar')) == files
   damaged = bytearray(whole)
   damaged[512 * 3] ^= 1  # in the header of b
   with pytest.raises(UserError, match='truncated or damaged'):
-    list(imagenet._members(io.BytesIO(damaged), 'some.tar'))
+    list(official_files.members(io.BytesIO(damaged), 'some.tar'))

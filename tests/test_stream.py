@@ -1,6 +1,7 @@
 """The streaming feed: which examples it gives, what becomes of their pixels, what it refuses."""
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -15,12 +16,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 from PIL import Image
+from scipy import ndimage
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.data import decoding, feeds, prepare, sources
 from senet_jax.data.builders import digits
+from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.stream_feed import Order, StreamFeed
 from senet_jax.errors import UserError
+from senet_jax.evaluation import competition
 from senet_jax.tools import evaluate
 from senet_jax.training.loop import train
 
@@ -133,6 +137,83 @@ def test_orders_differ_and_start_anywhere():
   # No trace of the order on disk: neighbours are far apart, as in any permutation.
   assert np.abs(np.diff(epochs[0])).mean() == pytest.approx(1000 / 3, rel=0.1)
   assert abs(np.corrcoef(epochs[0], np.arange(1000))[0, 1]) < 0.1
+
+
+def plain_class_order(labels, seed):
+  """Shen et al.'s two kinds of lists, one example after another; each with its class's round."""
+  classes = sorted(set(labels))
+  lists, rounds = {c: [] for c in classes}, dict.fromkeys(classes, -1)
+  for traversal in itertools.count():
+    for number in np.random.default_rng([seed, 0, traversal]).permutation(len(classes)):
+      c = classes[number]
+      if not lists[c]:
+        rounds[c] += 1
+        members = [i for i, label in enumerate(labels) if label == c]
+        generator = np.random.default_rng([seed, 1, number, rounds[c]])
+        lists[c] = [members[i] for i in generator.permutation(len(members))]
+      yield lists[c].pop(0), rounds[c]
+
+
+# Unbalanced, and one class of six has no example.
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), (40, 17, 0, 5, 1, 38)))
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 8])
+def test_class_aware_sampling_against_plain_python(hosts):
+  n, batch, steps = len(LABELS), 24, 13
+  parts = [
+    reads(Order(n, batch, 5, host, hosts, ClassOrder(LABELS, 5)), range(steps))
+    for host in range(hosts)
+  ]
+  position, rounds, index = np.concatenate(parts, axis=2).reshape(3, -1)
+  first = np.argsort(position)
+  found = list(zip(index[first], rounds[first], strict=True))
+  assert found == list(itertools.islice(plain_class_order(LABELS, 5), batch * steps))
+
+
+def test_class_aware_sampling_shows_all_classes_equally_often():
+  order = Order(len(LABELS), 10, 1, by_class=ClassOrder(LABELS, 1))
+  _, rounds, index = reads(order, range(50)).reshape(3, -1)
+  seen = LABELS[index]
+  for traversal in seen.reshape(-1, 5):  # of the five classes that there are
+    assert sorted(traversal) == [0, 1, 3, 4, 5]
+  # Within a class each example comes once before any comes again.
+  for label in (0, 1, 3, 4, 5):
+    shown = np.bincount(index, minlength=len(LABELS))[label == LABELS]
+    assert shown.max() - shown.min() <= 1
+  # So an example with its round is there once: its changes are never the same again.
+  assert len(set(zip(index, rounds, strict=True))) == len(index)
+  # It starts anywhere, with any history.
+  later = Order(len(LABELS), 10, 1, by_class=ClassOrder(LABELS, 1))
+  np.testing.assert_array_equal(reads(later, range(40, 50))[2].ravel(), index[400:])
+  other = Order(len(LABELS), 10, 2, by_class=ClassOrder(LABELS, 2))
+  assert (reads(other, range(50))[2].ravel() != index).mean() > 0.5
+
+
+def test_class_aware_batches(place):
+  config = stream_config(place, data__sampling='class_aware', batch_size=9)
+  labels = np.concatenate([b['labels'] for b in host_batches(config, 0, 20)])
+  for traversal in labels.reshape(-1, 3):
+    assert sorted(traversal) == [0, 1, 2]
+  whole = host_batches(config, 0, 6)
+  jax.tree.map(np.testing.assert_array_equal, host_batches(config, 4, 2), whole[4:])
+
+
+def test_labels_of_a_data_set_are_read_once(place, monkeypatch):
+  config = stream_config(place)
+  expected = [sources.open_source(config, split).labels() for split in ('train', 'train[5:20]')]
+  np.testing.assert_array_equal(expected[1], expected[0][5:20])
+  source = sources.open_source(config, 'train')
+  parsed = [
+    source.parse(record, index)[1].numpy()
+    for index, record in enumerate(source.read(np.arange(source.num_examples)))
+  ]
+  np.testing.assert_array_equal(expected[0], parsed)
+  if place['data.name'] == 'image_folder':
+    return
+  again = sources.open_source(config, 'train')
+  monkeypatch.setattr(sources, '_LABELS', None)  # reading would fail
+  np.testing.assert_array_equal(again.labels(), expected[0])
 
 
 # --- what is read --------------------------------------------------------------------------------
@@ -426,6 +507,20 @@ def test_rotation():
   assert -10.1 < min(angles) < -7 and 7 < max(angles) < 10.1
 
 
+def test_rotation_fills_corners_with_the_nearest_pixels():
+  tf = runtime.import_tensorflow()
+  image = photo(7, 33, 33)
+  for seed in range(3):
+    found = decoding.training_image(
+      encoded(image, 'PNG'), tf.constant([seed, 0]), size=33, area=(), aspect=(1, 1),
+      rotation=40.0, fill='nearest',
+    )  # fmt: skip
+    draw = tf.random.stateless_uniform([41], tf.constant([seed, 0]))[0]
+    degrees = (2 * float(draw) - 1) * 40
+    turned = ndimage.rotate(image.astype(float), degrees, reshape=False, order=1, mode='nearest')
+    np.testing.assert_allclose(found, turned, atol=1.1)
+
+
 def test_flips_are_half_of_all(photos):
   config = stream_config({'data.name': 'image_folder', 'data.dir': str(photos)}, batch_size=40)
   config.data.crop_area, config.data.image_size = (), 8
@@ -471,6 +566,24 @@ def test_evaluation_is_what_pillow_makes_of_it(place, photos):
       best = int(np.argmin(distances))
       assert distances[best] <= 2 and left.pop(best)[0] == label
     assert not left
+
+
+def test_evaluation_of_images_resized_to_squares(photos):
+  """As of Places365: the feed of an evaluation and that of `tools.evaluate`."""
+  place = {'data.name': 'image_folder', 'data.dir': str(photos)}
+  config = stream_config(place, data__image_size=28, data__resize=32, batch_size=22)
+  config.data.resize_keep_aspect = False
+  mesh = runtime.data_mesh(1)
+  transform = competition.choose_crops([config])
+  assert 'square' in transform.crops.describe()
+  plain = feeds.evaluation_feed(config, 'val', mesh)
+  crops, _ = competition.open_feed(config, 'val', mesh, transform)
+  found = [jax.device_get(feed.inputs(0))['images'] for feed in (plain, crops)]
+  for i, path in enumerate(sorted(photos.glob('val/*/*'))):
+    image = Image.open(path).convert('RGB').resize((32, 32), 2)
+    expected = np.asarray(image, float)[2:30, 2:30]
+    assert np.abs(found[0][i] - expected).max() <= 2
+    np.testing.assert_array_equal(found[1][i, 0], found[0][i])
 
 
 def test_evaluation_of_real_photos(imagenet_sample):
@@ -646,7 +759,11 @@ def test_missing_data(fields, message):
     ({'data.feed': 'stream', 'data.crop_area': (0.5, 0.1)}, 'the smaller one first'),
     ({'data.feed': 'stream', 'data.crop_area': (0.5, 1.5)}, 'at most 1'),
     ({'data.mean': (1.0, 2.0)}, 'must be empty or three numbers'),
+    ({'data.resize_keep_aspect': False}, "no effect with config.data.feed='device'"),
     ({'data.feed': 'files'}, "'files' is unknown"),
+    ({'data.sampling': 'balanced'}, r"'balanced' is unknown.* class_aware"),
+    ({'data.pad_fill': 'reflect'}, r"'reflect' is unknown.* nearest"),
+    ({'schedule.metric': 'error'}, r"'error' is unknown.* top1_error"),
   ],
 )
 def test_fields_that_do_not_fit(fields, message):
@@ -686,6 +803,19 @@ def test_ten_steps_and_ten_more_are_twenty(packed, photos, tmp_path, capsys):
   assert len(set(digests[:4])) == 1  # both formats, whole and in two parts
   assert digests[4] == digests[5]
   assert capsys.readouterr().out.count('resumed from step 10') == 3
+
+
+def test_class_aware_sampling_goes_on_where_it_stopped(packed, tmp_path):
+  place = {'data.name': 'pets', 'data.dir': str(packed['tfrecord'])}
+  digests = []
+  for steps in ((8,), (3, 8)):
+    workdir = tmp_path / str(len(steps))
+    for count in steps:
+      assert train(run_config(place, steps=count, data__sampling='class_aware'), workdir)
+    digests.append(json.loads((workdir / 'summary.json').read_text())['params_sha256'])
+  assert digests[0] == digests[1]
+  with pytest.raises(UserError, match=r'data\.sampling'):
+    train(run_config(place, steps=9), workdir)
 
 
 def test_evaluation_on_other_classes(photos, tmp_path):

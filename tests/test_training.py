@@ -442,6 +442,20 @@ def test_plateau_and_early_stopping(tmp_path, monkeypatch):
   assert summary(tmp_path)['steps'] == 48
 
 
+@pytest.mark.parametrize(('metric', 'rate'), [('loss', 0.05), ('top1_error', 0.005)])
+def test_the_plateau_is_of_the_metric(metric, rate, tmp_path, monkeypatch):
+  falling = (
+    {'loss': 1 / step, 'top1_error': 50.0, 'top3_error': 0.0, 'top5_error': 0.0}
+    for step in range(1, 9)
+  )
+  monkeypatch.setattr('senet_jax.training.loop.evaluate', lambda *args: next(falling))
+  plateau = {'name': 'plateau', 'patience': 1, 'metric': metric}
+  config = small(steps=24, **{f'schedule__{key}': value for key, value in plateau.items()})
+  assert train(config, tmp_path)
+  last = [r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'train'][-1]
+  assert last['learning_rate'] == pytest.approx(rate)
+
+
 def test_frozen_statistics_at_the_end(tmp_path):
   assert train(small(bn__freeze_last_epochs=1.25), tmp_path)
   mesh = runtime.data_mesh()

@@ -9,6 +9,7 @@ Reading them needs neither TensorFlow nor tfds. They lie beside the tfds files, 
 """
 
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -19,16 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from senet_jax import errors, files
+from senet_jax import buckets, errors, files
+from senet_jax.buckets import Path
 
 FOLDER = 'arrays'
 _INDEX = 'arrays.json'
 _DTYPES = {'images': np.dtype(np.uint8), 'labels': np.dtype(np.int32)}
 
 
-def default_data_dir() -> pathlib.Path:
+def default_data_dir() -> Path:
   """The directory of all datasets that tfds uses too: `$TFDS_DATA_DIR` or ~/tensorflow_datasets."""
-  return pathlib.Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+  return buckets.to_path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
 def write_arrays(
@@ -72,7 +74,7 @@ def write_arrays(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def find_arrays(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
+def find_arrays(name: str, data_dir: str | os.PathLike) -> Path | None:
   """Finds the newest version of a dataset that has arrays.
 
   Args:
@@ -82,7 +84,7 @@ def find_arrays(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
   Returns:
     its directory, `<data_dir>/<name>/<version>`; None if there is none.
   """
-  indices = (pathlib.Path(data_dir).expanduser() / name).glob(f'*/{FOLDER}/{_INDEX}')
+  indices = (buckets.to_path(data_dir) / name).glob(f'*/{FOLDER}/{_INDEX}')
   versions = [i.parents[1] for i in indices if re.fullmatch(r'\d+\.\d+\.\d+', i.parents[1].name)]
   return max(versions, key=lambda v: [int(n) for n in v.name.split('.')], default=None)
 
@@ -98,7 +100,7 @@ def read_arrays(
     split: such as `train`.
 
   Returns:
-    images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`.
+    images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`; from a bucket they are loaded.
 
   Raises:
     UserError: there are no arrays or no such split, or a file is damaged.
@@ -115,7 +117,7 @@ def read_arrays(
 
 def read_version(version_dir: str | os.PathLike, split: str) -> tuple[np.ndarray, np.ndarray]:
   """As `read_arrays`, of the version whose directory is given."""
-  version_dir = pathlib.Path(version_dir)
+  version_dir = buckets.to_path(version_dir)
   splits = read_index(version_dir)['splits']
   errors.one_of('split', split, splits)
   count, image_shape = splits[split]['num_examples'], splits[split]['image_shape']
@@ -130,7 +132,7 @@ def read_index(version_dir: str | os.PathLike) -> dict[str, Any]:
   Raises:
     UserError: it is missing or damaged.
   """
-  path = pathlib.Path(version_dir) / FOLDER / _INDEX
+  path = buckets.to_path(version_dir) / FOLDER / _INDEX
   try:
     index = json.loads(path.read_bytes())
   except (OSError, ValueError, RecursionError) as error:
@@ -167,10 +169,13 @@ def check_arrays(version_dir: str | os.PathLike) -> None:
         raise _damaged(path, f'its SHA-256 is not that of {_INDEX}')
 
 
-def _load(version_dir: pathlib.Path, split: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def _load(version_dir: Path, split: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
   path = version_dir / FOLDER / f'{split}_{kind}.npy'
   try:
-    array = np.load(path, mmap_mode='r', allow_pickle=False)
+    if buckets.in_bucket(path):
+      array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    else:
+      array = np.load(path, mmap_mode='r', allow_pickle=False)
   except Exception as error:  # NumPy raises many kinds on a damaged header
     raise _damaged(path, str(error)) from error
   if array.shape != shape or array.dtype != _DTYPES[kind]:
@@ -179,7 +184,7 @@ def _load(version_dir: pathlib.Path, split: str, kind: str, shape: tuple[int, ..
   return array
 
 
-def _damaged(path: pathlib.Path, why: str) -> errors.UserError:
+def _damaged(path: Path, why: str) -> errors.UserError:
   return errors.UserError(
     f'{path} is missing or damaged ({why}); run senet_jax.tools.prepare_data again.'
   )

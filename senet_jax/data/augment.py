@@ -25,8 +25,17 @@ def to_input(images: jax.Array, mean, std, image_size: int | None = None) -> jax
   return jnp.broadcast_to(x, (*x.shape[:3], 3)) if channels == 1 else x
 
 
-def augment(keys: jax.Array, images: jax.Array, *, pad: int, flip: bool, cutout: int) -> jax.Array:
-  """Random flip, crop and cutout, in this order, of normalised images.
+def augment(
+  keys: jax.Array,
+  images: jax.Array,
+  *,
+  pad: int,
+  flip: bool,
+  cutout: int,
+  fill: str = 'zeros',
+  rotation: float = 0.0,
+) -> jax.Array:
+  """Random flip, crop, rotation and cutout, in this order, of normalised images.
 
   The order and the zeros are those of the CIFAR training code that the paper builds on
   (fb.resnet.torch, Cutout): padding and cutout put in zeros after normalisation.
@@ -34,25 +43,36 @@ def augment(keys: jax.Array, images: jax.Array, *, pad: int, flip: bool, cutout:
   Args:
     keys: `[N]` typed keys, one an image; an image's result depends on nothing else.
     images: `[N, H, W, C]` float32.
-    pad: zero pixels around an image before the crop of its own size; 0: no crop.
+    pad: pixels around an image before the crop of its own size; 0: no crop.
     flip: mirror with probability 1/2.
     cutout: side in pixels of the zero square, centred on any pixel, so that it may stick out;
       0: none.
+    fill: what is around an image: `zeros`, or the `nearest` of its pixels.
+    rotation: largest angle in degrees.
 
   Returns:
     `[N, H, W, C]` float32.
   """
-  return jax.vmap(lambda key, image: _augment(key, image, pad, flip, cutout))(keys, images)
+  options = {'pad': pad, 'flip': flip, 'cutout': cutout, 'fill': fill, 'rotation': rotation}
+  return jax.vmap(functools.partial(_augment, **options))(keys, images)
 
 
-def _augment(key: jax.Array, image: jax.Array, pad: int, flip: bool, cutout: int) -> jax.Array:
+def _augment(
+  key: jax.Array, image: jax.Array, pad: int, flip: bool, cutout: int, fill: str, rotation: float
+) -> jax.Array:
   flip_key, crop_key, cutout_key = jax.random.split(key, 3)
   if flip:
     image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-  if pad:
-    padded = jnp.pad(image, [(pad, pad), (pad, pad), (0, 0)])
-    y, x = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
-    image = jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
+  corner = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
+  if rotation:
+    # `split` above gives the keys of 0 to 2, too.
+    turn_key = jax.random.fold_in(key, 3)
+    degrees = jax.random.uniform(turn_key, minval=-rotation, maxval=rotation)
+    image = move_and_turn(image, corner - pad, degrees, fill)
+  elif pad:
+    mode = 'edge' if fill == 'nearest' else 'constant'
+    padded = jnp.pad(image, [(pad, pad), (pad, pad), (0, 0)], mode)
+    image = jax.lax.dynamic_slice(padded, (*corner, 0), image.shape)
   if cutout:
     height, width, _ = image.shape
     center = jax.random.randint(cutout_key, (2,), 0, jnp.array([height, width]))
@@ -63,6 +83,28 @@ def _augment(key: jax.Array, image: jax.Array, pad: int, flip: bool, cutout: int
     )
     image = jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
   return image
+
+
+def move_and_turn(image: jax.Array, shift: jax.Array, degrees: jax.Array, fill: str) -> jax.Array:
+  """Moves an image up and to the left and turns it about the middle, bilinear, in one step.
+
+  Args:
+    image: `[H, W, C]` float32.
+    shift: `[2]`, pixels up and to the left.
+    degrees: scalar; the content turns anticlockwise.
+    fill: as of `augment`.
+  """
+  middle = [(side - 1) / 2 for side in image.shape[:2]]
+  y, x = (jnp.arange(n) - m for n, m in zip(image.shape[:2], middle, strict=True))
+  y, x = (y + shift[0])[:, None], (x + shift[1])[None]
+  cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
+  # Where the pixels of the result are in the image.
+  places = [cos * y + sin * x + middle[0], cos * x - sin * y + middle[1]]
+  mode = 'nearest' if fill == 'nearest' else 'constant'
+  take = functools.partial(
+    jax.scipy.ndimage.map_coordinates, coordinates=places, order=1, mode=mode
+  )
+  return jax.vmap(take, in_axes=-1, out_axes=-1)(image)
 
 
 # Principal axes of the RGB values of ImageNet on the 0-1 scale and the standard deviations along
@@ -84,10 +126,12 @@ def recolor(
   pixel_jitter: float,
   color_jitter: float,
   lighting: float,
+  brightness_jitter: float = 0.0,
 ) -> jax.Array:
-  """Random changes of colour, in this order: colour jitter, lighting, pixel jitter.
+  """Random changes of colour: brightness jitter, colour jitter, lighting, pixel jitter.
 
-  The first two are those of fb.resnet.torch. Values may leave the 0-255 scale; nothing is clipped.
+  They come in this order. Colour jitter and lighting are those of fb.resnet.torch. Values may leave
+  the 0-255 scale; only brightness jitter cuts off what is above, as Pillow does.
 
   Args:
     keys: `[N]` typed keys, one an image.
@@ -97,19 +141,35 @@ def recolor(
     color_jitter: brightness, contrast and saturation, in random order, each multiplied by 1 plus a
       value uniform up to this, either way.
     lighting: standard deviation of the multiples of the principal axes that are added.
+    brightness_jitter: values are multiplied by 1 plus one uniform up to this, either way.
 
   Returns:
     `[N, H, W, 3]` float32.
   """
   change = functools.partial(
-    _recolor, pixel_jitter=pixel_jitter, color_jitter=color_jitter, lighting=lighting
+    _recolor,
+    pixel_jitter=pixel_jitter,
+    color_jitter=color_jitter,
+    lighting=lighting,
+    brightness_jitter=brightness_jitter,
   )
   return jax.vmap(change)(keys, images)
 
 
-def _recolor(key, image, pixel_jitter: float, color_jitter: float, lighting: float) -> jax.Array:
-  # A stream of its own: `_augment` draws from the same key.
-  jitter_key, lighting_key, pixel_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+def _recolor(
+  key: jax.Array,
+  image: jax.Array,
+  pixel_jitter: float,
+  color_jitter: float,
+  lighting: float,
+  brightness_jitter: float,
+) -> jax.Array:
+  # `_augment` draws from the same key, with the numbers 0 to 3.
+  jitter_key, lighting_key, pixel_key = jax.random.split(jax.random.fold_in(key, 5), 3)
+  if brightness_jitter:
+    brightness_key = jax.random.fold_in(key, 4)
+    amount = jax.random.uniform(brightness_key, minval=-brightness_jitter, maxval=brightness_jitter)
+    image = jnp.minimum((1 + amount) * image, 255)
   if color_jitter:
     image = _jitter_colors(jitter_key, image, color_jitter)
   if lighting:

@@ -26,11 +26,13 @@ class Crops:
     scales: shorter sides, in pixels, that an image is resized to; the crops are taken of each.
     ten: the four corners and the middle, and the mirror image of each (Krizhevsky et al. 2012);
       else the middle alone.
+    keep_aspect: if not, photos are first resized to squares of these sides.
   """
 
   size: int
   scales: tuple[int, ...]
   ten: bool = False
+  keep_aspect: bool = True
 
   def __len__(self) -> int:
     """Crops of an image."""
@@ -44,12 +46,18 @@ class Crops:
   def describe(self) -> str:
     """Size and scales in words."""
     scales = ', '.join(map(str, self.scales))
-    return f'{self.size} x {self.size} of images of {scales}'
+    return (
+      f'{self.size} x {self.size} of images of {scales}{"" if self.keep_aspect else ", square"}'
+    )
 
   def of_photo(self, encoded: 'tf.Tensor') -> 'tf.Tensor':
     """The crops of a JPEG or PNG (scalar string) without mirror images, uint8 `photo_shape`."""
     return decoding.evaluation_crops(
-      encoded, size=self.size, scales=self.scales, places=self._places
+      encoded,
+      size=self.size,
+      scales=self.scales,
+      places=self._places,
+      keep_aspect=self.keep_aspect,
     )
 
   def inputs(self, images: jax.Array, transform: Transform) -> jax.Array:

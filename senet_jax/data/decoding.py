@@ -22,6 +22,7 @@ def training_image(
   area: tuple[float, float] | tuple[()],
   aspect: tuple[float, float],
   rotation: float,
+  fill: str = 'reflect',
 ) -> 'tf.Tensor':
   """A random crop of a photo, resized and turned at random.
 
@@ -35,7 +36,8 @@ def training_image(
     size: side of the result.
     area: bounds of the crop's share of the image; empty: the largest square, in the middle.
     aspect: bounds of its width over height.
-    rotation: largest angle in degrees; what comes in at the corners is a reflection.
+    rotation: largest angle in degrees.
+    fill: what comes in at the corners then: `reflect`, or `nearest` pixels.
 
   Returns:
     uint8 `[size, size, 3]`.
@@ -71,7 +73,7 @@ def training_image(
   )
   image = tf.ensure_shape(image, (size, size, 3))
   if rotation:
-    image = _rotate(image, (2 * draws[0] - 1) * rotation)
+    image = _rotate(image, (2 * draws[0] - 1) * rotation, fill.upper())
   return to_uint8(image)
 
 
@@ -127,18 +129,21 @@ def largest_square(shape: 'tf.Tensor') -> 'tf.Tensor':
   return tf.stack([y, x, side, side])
 
 
-def evaluation_image(encoded: 'tf.Tensor', *, size: int, resize: int) -> 'tf.Tensor':
+def evaluation_image(
+  encoded: 'tf.Tensor', *, size: int, resize: int, keep_aspect: bool = True
+) -> 'tf.Tensor':
   """The middle of a photo whose shorter side is first resized to `resize`; as Pillow does it.
 
   Args:
     encoded: scalar string, a JPEG or PNG.
     size: side of the result.
     resize: at least `size`.
+    keep_aspect: if not, both sides are resized to `resize`.
 
   Returns:
     uint8 `[size, size, 3]`.
   """
-  return _crop_resized(_decode(encoded), size, resize, (1, 1))
+  return _crop_resized(_decode(encoded), size, resize, (1, 1), keep_aspect)
 
 
 def evaluation_crops(
@@ -147,6 +152,7 @@ def evaluation_crops(
   size: int,
   scales: Sequence[int],
   places: Sequence[tuple[int, int]],
+  keep_aspect: bool = True,
 ) -> 'tf.Tensor':
   """Crops of a photo that is resized to one or several scales; each as of `evaluation_image`.
 
@@ -156,22 +162,26 @@ def evaluation_crops(
     scales: shorter sides of the resized photo, each at least `size`.
     places: of the crops of each scale, down and across: 0 at the beginning, 1 in the middle, 2 at
       the end.
+    keep_aspect: as of `evaluation_image`.
 
   Returns:
     uint8 `[len(scales) * len(places), size, size, 3]`, scale by scale.
   """
   tf = runtime.import_tensorflow()
   image = _decode(encoded)
-  return tf.stack([_crop_resized(image, size, scale, at) for scale in scales for at in places])
+  return tf.stack(
+    [_crop_resized(image, size, scale, at, keep_aspect) for scale in scales for at in places]
+  )
 
 
 def _crop_resized(
-  image: 'tf.Tensor', size: int, resize: int, place: tuple[int, int]
+  image: 'tf.Tensor', size: int, resize: int, place: tuple[int, int], keep_aspect: bool
 ) -> 'tf.Tensor':
   """Computes only what the crop shows, or a strip of pixels could become an image of gigabytes."""
   tf = runtime.import_tensorflow()
   shape = tf.shape(image)[:2]
-  resized = tf.round(shape * resize / tf.reduce_min(shape))  # float64, as Python would
+  shorter = tf.reduce_min(shape) if keep_aspect else shape
+  resized = tf.round(shape * resize / shorter)  # float64, as Python would
   offset = (tf.cast(resized, tf.int32) - size) * place // 2
   # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
   crop = tf.raw_ops.ScaleAndTranslate(
@@ -201,8 +211,8 @@ def _decode_other(encoded: 'tf.Tensor') -> 'tf.Tensor':
   return image
 
 
-def _rotate(image: 'tf.Tensor', degrees: 'tf.Tensor') -> 'tf.Tensor':
-  """Turns a float32 `[S, S, 3]` image about its middle, bilinear, reflecting at its edges."""
+def _rotate(image: 'tf.Tensor', degrees: 'tf.Tensor', fill: str) -> 'tf.Tensor':
+  """Turns a float32 `[S, S, 3]` image about its middle, bilinear."""
   tf = runtime.import_tensorflow()
   angle = degrees * (3.141592653589793 / 180)
   cos, sin = tf.cos(angle), tf.sin(angle)
@@ -216,7 +226,7 @@ def _rotate(image: 'tf.Tensor', degrees: 'tf.Tensor') -> 'tf.Tensor':
     output_shape=image.shape[:2],
     fill_value=0.0,
     interpolation='BILINEAR',
-    fill_mode='REFLECT',
+    fill_mode=fill,
   )
   return tf.ensure_shape(turned[0], image.shape)
 

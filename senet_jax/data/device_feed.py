@@ -3,6 +3,7 @@
 Batch `s` holds the examples at positions `s * batch_size` and up of an endless sequence: epoch 0 in
 its random order, epoch 1 in its, and so on. A batch may thus straddle two epochs, each epoch shows
 each example once, and nothing but the step is needed to go on anywhere, on any number of devices.
+Under class-aware sampling the sequence is that of `ClassOrder`, and an epoch merely as long.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.data import datasets, preprocessing
+from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.errors import UserError
 
@@ -77,6 +79,7 @@ class DeviceFeed:
     seed: of the order.
     transform: from images to inputs.
     mesh: the devices.
+    by_class: the order of class-aware sampling; None: random.
   """
 
   split: Split
@@ -84,8 +87,9 @@ class DeviceFeed:
   seed: int
   transform: TrainingTransform
   mesh: Mesh
+  by_class: ClassOrder | None = None
   _epoch: int | None = None
-  _orders: jax.Array | None = None
+  _orders: dict[str, jax.Array] | None = None
   # Every device gets the same inputs and picks its own examples.
   input_spec = PartitionSpec()
 
@@ -98,7 +102,11 @@ class DeviceFeed:
     """
     runtime.per_device(config.batch_size, mesh.size)
     split = Split.load(config, config.data.train_split, mesh, at_least=config.batch_size)
-    return cls(split, config.batch_size, config.seed, TrainingTransform.create(config), mesh)
+    by_class = None
+    if config.data.sampling == 'class_aware':
+      by_class = ClassOrder(np.asarray(split.arrays['labels']), config.seed)
+    transform = TrainingTransform.create(config)
+    return cls(split, config.batch_size, config.seed, transform, mesh, by_class)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
     """What the program needs to run steps from `step` on, and how many it can run with that.
@@ -112,10 +120,18 @@ class DeviceFeed:
     steps = min(limit, (2 * n - offset) // self.batch_size)
     if epoch != self._epoch:
       # Placed once an epoch, or every dispatch would copy them to the other devices.
-      orders = _two_orders(self.seed, epoch, n)
+      orders = self._two_orders(epoch)
       self._epoch, self._orders = epoch, runtime.put_everywhere(orders, self.mesh)
     window = {'epoch': np.int32(epoch), 'step': np.int32(step), 'offset': np.int32(offset)}
-    return {**self.split.arrays, **window, 'order': self._orders}, steps
+    return {**self.split.arrays, **window, **self._orders}, steps
+
+  def _two_orders(self, epoch: int) -> dict[str, jax.Array | np.ndarray]:
+    """The examples of `epoch` and of the one after it, and of classes the epochs, `[2 n]` int32."""
+    n = self.split.num_examples
+    if not self.by_class:
+      return {'order': _two_orders(self.seed, epoch, n)}
+    found = self.by_class.examples(epoch * n + np.arange(2 * n))
+    return dict(zip(('epochs', 'order'), (x.astype(np.int32) for x in found), strict=True))
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
     """This device's share of the batch of `step`; runs inside the compiled program.
@@ -132,9 +148,14 @@ class DeviceFeed:
     return {'images': images, 'labels': inputs['labels'][index]}
 
   def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`."""
+    """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`.
+
+    Under class-aware sampling the epoch is that of the example's class.
+    """
     first = inputs['offset'] + (step - inputs['step']) * self.batch_size
     position = first + runtime.local_places(self.batch_size)
+    if self.by_class:
+      return inputs['order'][position], inputs['epochs'][position]
     epoch = inputs['epoch'] + (position >= self.split.num_examples)
     return inputs['order'][position], epoch
 

@@ -97,7 +97,12 @@ def plain_bytes(data: bytes) -> bytes:
   return buffer.getvalue()
 
 
-def central_crop(image: Image.Image, resize: int | None, size: int | tuple[int, int]) -> np.ndarray:
+def central_crop(
+  image: Image.Image,
+  resize: int | None,
+  size: int | tuple[int, int],
+  keep_aspect: bool = True,
+) -> np.ndarray:
   """The middle of a resized image, as an evaluation sees it.
 
   Args:
@@ -105,6 +110,7 @@ def central_crop(image: Image.Image, resize: int | None, size: int | tuple[int, 
     resize: the shorter side before the crop, in pixels (bilinear over the support of the
       reduction); None: the larger side of the crop.
     size: side of the square crop, or its height and width.
+    keep_aspect: if not, both sides are resized to `resize`.
 
   Returns:
     uint8 `[height, width, 3]`.
@@ -115,7 +121,7 @@ def central_crop(image: Image.Image, resize: int | None, size: int | tuple[int, 
   height, width = (size, size) if isinstance(size, int) else size
   resize = resize or max(height, width)
   shorter = min(image.size)
-  resized = tuple(round(side * resize / shorter) for side in image.size)
+  resized = tuple(round(side * resize / (shorter if keep_aspect else side)) for side in image.size)
   if resized[0] < width or resized[1] < height:
     raise ValueError(f'resize={resize} is smaller than the crop of {height} x {width}')
   left, top = (resized[0] - width) // 2, (resized[1] - height) // 2

@@ -16,9 +16,9 @@ import numpy as np
 
 from senet_jax import errors, runtime
 from senet_jax.data import arrays
-from senet_jax.data.builders import cifar, digits, imagenet, packed
+from senet_jax.data.builders import cifar, digits, imagenet, packed, places365, tiny_imagenet
 
-DATASETS = ('digits', *cifar.LAYOUTS, imagenet.NAME)
+DATASETS = ('digits', *cifar.LAYOUTS, tiny_imagenet.NAME, imagenet.NAME, places365.NAME)
 DOWNLOAD = 'download'
 FILE_FORMATS = ('tfrecord', 'array_record')
 # `config.data.name` of a folder that is read as it is.
@@ -61,11 +61,11 @@ def prepare(
   Args:
     name: one of `DATASETS`; for an image folder, a name of one's own.
     data_dir: the directory of all datasets.
-    source: for CIFAR, the directory with its files, or `download`, which leaves that to tfds; for
-      ImageNet, the directory with its archives.
+    source: for CIFAR and Tiny ImageNet, the directory with its files, or `download`, which leaves
+      that to tfds; for ImageNet and Places365-Challenge, the directory with its archives.
     overwrite: prepare it anew; if that fails, what was there stays.
     file_format: one of `FILE_FORMATS`.
-    partial: take archives of ImageNet with some of the images, too.
+    partial: take files of any but CIFAR with some of the images, too.
     image_folder: a folder of photos to pack, see `image_folder.scan`.
     val_fraction: share of each class that is held out, see `image_folder.scan`.
 
@@ -172,6 +172,24 @@ def _imagenet(name, data_dir, scratch, source, partial):
   return imagenet.local_builder(source, data_dir, partial)
 
 
+def _places365(name, data_dir, scratch, source, partial):
+  if source in (None, DOWNLOAD):
+    raise errors.UserError(places365.HOW_TO_GET)
+  return places365.local_builder(source, data_dir, partial)
+
+
+def _tiny_imagenet(name, data_dir, scratch, source, partial):
+  if source is None:
+    raise errors.UserError(tiny_imagenet.HOW_TO_GET)
+  if source == DOWNLOAD:
+    import tensorflow_datasets as tfds
+
+    with _downloading(tiny_imagenet.HOW_TO_GET):
+      manager = tfds.download.DownloadManager(download_dir=scratch)
+      source = manager.download(tiny_imagenet.URL)
+  return tiny_imagenet.local_builder(source, data_dir, partial)
+
+
 def _packed(name, data_dir, scratch, image_folder, val_fraction):
   return packed.packed_builder(name, image_folder, val_fraction, data_dir)
 
@@ -179,7 +197,9 @@ def _packed(name, data_dir, scratch, image_folder, val_fraction):
 _RECIPES = {
   'digits': _Recipe(_digits, version='1.0.0'),
   **{name: _Recipe(_cifar, ('source',)) for name in cifar.LAYOUTS},
+  tiny_imagenet.NAME: _Recipe(_tiny_imagenet, ('source', 'partial'), tiny_imagenet.VERSION),
   imagenet.NAME: _Recipe(_imagenet, ('source', 'partial'), arrays=False),
+  places365.NAME: _Recipe(_places365, ('source', 'partial'), places365.VERSION, arrays=False),
 }
 _PACKED = _Recipe(_packed, ('image_folder', 'val_fraction'), packed.VERSION, arrays=False)
 
@@ -213,16 +233,21 @@ def _build(
 def _download(name: str, data_dir: pathlib.Path, file_format: str) -> None:
   import tensorflow_datasets as tfds
 
-  try:
+  with _downloading(_how_to_get(name, data_dir)):
     tfds.builder_cls(name)(data_dir=data_dir).download_and_prepare(file_format=file_format)
+
+
+@contextlib.contextmanager
+def _downloading(otherwise: str) -> Iterator[None]:
+  """Says what to do otherwise if a download of tfds fails."""
+  try:
+    yield
   except ImportError as error:
     raise errors.UserError(f'tfds cannot download: {error}; pip install {error.name}') from error
   except OSError as error:
     if error.errno is not None:  # the disk, not the network
       raise
-    raise errors.UserError(
-      f'tfds cannot download: {error}. {_how_to_get(name, data_dir)}'
-    ) from error
+    raise errors.UserError(f'tfds cannot download: {error}. {otherwise}') from error
 
 
 def _how_to_get(name: str, data_dir: pathlib.Path) -> str:

@@ -19,6 +19,7 @@ class Transform:
   Attributes:
     shape: `(H, W, C)` of the images as they come to the device, uint8.
     resize: of a photo, the shorter side before the centre crop to `shape`, in pixels.
+    keep_aspect: if not, `resize` is that of both sides.
     image_size: side of the network's input.
     mean: per channel, 0-255 scale, subtracted.
     std: per channel, 0-255 scale, divided by.
@@ -31,6 +32,7 @@ class Transform:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   bgr: bool = False
+  keep_aspect: bool = True
 
   def to_input(self, images: jax.Array) -> jax.Array:
     """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
@@ -68,6 +70,7 @@ def evaluation_transform(config: ConfigDict) -> Transform:
     mean=tuple(data.mean) or expected.mean or info.mean,
     std=tuple(data.std) or expected.std or info.std,
     bgr=expected.channels == 'bgr',
+    keep_aspect=data.resize_keep_aspect,
   )
 
 
@@ -98,11 +101,19 @@ class TrainingTransform:
       UserError: grey images are to be recoloured.
     """
     plain, data = evaluation_transform(config), config.data
-    colors = {name: data[name] for name in ('pixel_jitter', 'color_jitter', 'lighting')}
+    names = ('brightness_jitter', 'pixel_jitter', 'color_jitter', 'lighting')
+    colors = {name: data[name] for name in names}
     if any(colors.values()) and plain.shape[2] != 3:
       raise UserError(f'{data.name} is grey; set {", ".join(colors)} of config.data to 0.')
     recolor = functools.partial(augment.recolor, **colors) if any(colors.values()) else None
-    changes = functools.partial(augment.augment, pad=data.pad, flip=data.flip, cutout=data.cutout)
+    changes = functools.partial(
+      augment.augment,
+      pad=data.pad,
+      flip=data.flip,
+      cutout=data.cutout,
+      fill=data.pad_fill,
+      rotation=0.0 if data.feed == 'stream' else data.rotation,  # where the host turns them
+    )
     return cls(plain, config.seed, recolor, changes)
 
   def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:

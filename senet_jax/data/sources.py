@@ -4,7 +4,10 @@ Both formats of tfds give any example directly: ArrayRecord has an index, and fo
 made, by following the lengths in front of the records, and kept beside the files.
 """
 
+import contextlib
 import dataclasses
+import io
+import logging
 import os
 import pathlib
 import struct
@@ -13,12 +16,14 @@ import uuid
 import zlib
 from collections.abc import Callable
 from concurrent import futures
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from senet_jax import runtime
+from senet_jax import buckets, runtime
+from senet_jax.buckets import Path
 from senet_jax.data import arrays, datasets, image_folder, photos
 from senet_jax.errors import UserError
 
@@ -28,8 +33,14 @@ if TYPE_CHECKING:
 IMAGE_FOLDER = 'image_folder'
 # A record of a TFRecord file: length, its CRC, the data, its CRC.
 _BEFORE, _AFTER = 12, 4
+# Bytes that are asked of a bucket at once.
+_PIECE = 2**24
 # That look at the files of a data set at the same time.
 _THREADS = 16
+# Records that one of them reads at once for their labels.
+_LABELS = 256
+
+_log = logging.getLogger('senet_jax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Source:
     parse: a record (scalar string) and its index (scalar int64) to the encoded image (scalar
       string) and its label (scalar int64); runs in a TensorFlow graph.
     name: tells a user which example an index is.
+    labels: of all examples, `[N]` int64; of a data set of tfds they are read once and kept. It
+      raises a `UserError` where one cannot be read.
   """
 
   where: str
@@ -55,6 +68,7 @@ class Source:
   read: Callable[[np.ndarray], list[bytes]]
   parse: Callable[['tf.Tensor', 'tf.Tensor'], tuple['tf.Tensor', 'tf.Tensor']]
   name: Callable[[int], str]
+  labels: Callable[[], np.ndarray]
 
   @property
   def num_classes(self) -> int:
@@ -72,9 +86,12 @@ def open_source(config: ConfigDict, split: str) -> Source:
   Raises:
     UserError: the data is not there, or not what it should be.
   """
-  if '://' in (config.data.dir or ''):
-    raise UserError(f'config.data.dir={config.data.dir} is not local; copy the data, or mount it.')
   if config.data.name == IMAGE_FOLDER:
+    if buckets.in_bucket(config.data.dir or ''):
+      raise UserError(
+        f'config.data.dir={config.data.dir}: a folder of photos must be local; pack it (tools.'
+        'prepare_data --image_folder), copy the packed one to the bucket, and name it.'
+      )
     source = _open_folder(config.data, split)
   else:
     source = _open_tfds(config.data, split)
@@ -133,6 +150,7 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     read=lambda indices: [read_one(i) for i in indices],
     parse=parse,
     name=lambda index: str(paths[index]),
+    labels=lambda: labels,
   )
 
 
@@ -153,8 +171,9 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   import tensorflow_datasets as tfds
 
   runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
-  data_dir = pathlib.Path(data.dir or arrays.default_data_dir()).expanduser()
-  builder = _builder(data.name, data_dir)
+  data_dir = buckets.to_path(data.dir or arrays.default_data_dir())
+  with buckets.access(data_dir) if buckets.in_bucket(data_dir) else contextlib.nullcontext():
+    builder = _builder(data.name, data_dir)
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)
   image_key, label_key = _image_and_label(info)
@@ -162,10 +181,15 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
   if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    if buckets.in_bucket(data_dir):
+      raise UserError(
+        f'{data.name} in {data_dir} is in ArrayRecord files, which their library reads from a disk '
+        'alone; use TFRecord files there, or mount the bucket.'
+      )
     read = _array_records(info.splits[base].file_instructions)
   else:
-    index = _tfrecord_index(files, lengths, pathlib.Path(builder.data_dir) / f'{base}.index.npz')
-    read = _tfrecords(files, *index)
+    index = _tfrecord_index(files, lengths, buckets.to_path(builder.data_dir) / f'{base}.index.npz')
+    read = (_distant_records if buckets.in_bucket(data_dir) else _tfrecords)(files, *index)
   first = np.cumsum([0, *lengths])
 
   def name(index: int) -> str:
@@ -182,19 +206,26 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     example = tf.io.parse_single_example(record, features)
     return example[image_key], example[label_key]
 
+  def labels() -> np.ndarray:
+    cache = buckets.to_path(builder.data_dir) / f'{base}.{checksum:08x}.labels.npz'
+    where = f'{data.name}, split {split}'
+    return _read_labels(where, lambda i: read(chosen[i]), parse, len(chosen), cache)
+
   identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
+  checksum = zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode())
   return Source(
     where=f'{data.name}, split {split}',
     num_examples=len(chosen),
     class_names=tuple(info.features[label_key].names),
-    checksum=zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode()),
+    checksum=checksum,
     read=lambda indices: read(chosen[indices]),
     parse=parse,
     name=name,
+    labels=labels,
   )
 
 
-def _builder(name: str, data_dir: pathlib.Path):
+def _builder(name: str, data_dir: Path):
   import tensorflow_datasets as tfds
 
   try:
@@ -270,8 +301,23 @@ def _tfrecords(
   return read
 
 
+def _distant_records(
+  files: list[str], file_of: np.ndarray, offset: np.ndarray, length: np.ndarray
+) -> Callable[[np.ndarray], list[bytes]]:
+  """As `_tfrecords`, of a bucket: the records of a call are asked for at the same time."""
+  system = buckets.file_system(files[0])
+
+  def read(indices: np.ndarray) -> list[bytes]:
+    paths = [files[file_of[i]] for i in indices]
+    starts = offset[indices].tolist()
+    ends = (offset + length)[indices].tolist()
+    return system.cat_ranges(paths, starts, ends, on_error='raise')
+
+  return read
+
+
 def _tfrecord_index(
-  files: list[str], lengths: list[int], cache: pathlib.Path
+  files: list[str], lengths: list[int], cache: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """File, offset and length in bytes of every record, each `[N]` int64.
 
@@ -281,13 +327,14 @@ def _tfrecord_index(
     UserError: a file is missing, or has not as many whole records as it should.
   """
   try:
-    sizes = np.array([os.stat(path).st_size for path in files])
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+      sizes = np.array([stat.length for stat in pool.map(lambda f: epath.Path(f).stat(), files)])
   except FileNotFoundError as error:
-    raise _damaged(error.filename, 'it is missing') from error
+    raise _damaged(error.filename or str(error), 'it is missing') from error
   except OSError as error:
-    raise _damaged(error.filename, error.strerror) from error
+    raise _damaged(error.filename or files[0], error.strerror or str(error)) from error
   try:
-    with np.load(cache, allow_pickle=False) as file:
+    with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
       kept = dict(file)
     if np.array_equal(kept['sizes'], sizes) and _is_index(kept, sizes, sum(lengths)):
       return kept['shard'], kept['offset'], kept['length']
@@ -317,10 +364,11 @@ def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> boo
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
   """Offsets and lengths of the records of a TFRecord file."""
   offsets, lengths = [], []
-  with open(path, 'rb') as file:
+  with _open(path) as file:
     at = 0
     while at < size:
-      head = os.pread(file.fileno(), _BEFORE, at)
+      file.seek(at)
+      head = file.read(_BEFORE)
       length = struct.unpack('<Q', head[:8])[0] if len(head) == _BEFORE else size
       offsets.append(at + _BEFORE)
       lengths.append(length)
@@ -331,11 +379,58 @@ def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np
   return np.array(offsets, np.int64), np.array(lengths, np.int64)
 
 
-def _try_to_keep(cache: pathlib.Path, **index: np.ndarray) -> None:
+def _open(path: str) -> BinaryIO:
+  """A file of which little is needed; from a bucket all of it comes, in large pieces."""
+  if buckets.in_bucket(path):
+    return buckets.file_system(path).open(path, block_size=_PIECE)
+  return open(path, 'rb', buffering=0)
+
+
+def _read_labels(
+  where: str, read: Callable, parse: Callable, count: int, cache: Path
+) -> np.ndarray:
+  """Reads all records for their labels, `[count]` int64, which are kept in `cache`."""
+  try:
+    with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
+      labels = file['labels']
+    if labels.shape == (count,) and labels.dtype == np.int64:
+      return labels
+  except Exception:  # as of an index
+    pass
+  _log.info('reading the labels of all %d examples of %s, once', count, where)
+  tf = runtime.import_tensorflow()
+
+  @tf.function(autograph=False)
+  def parse_all(records: 'tf.Tensor', indices: 'tf.Tensor') -> 'tf.Tensor':
+    signature = tf.int64
+    return tf.map_fn(lambda x: parse(*x)[1], (records, indices), fn_output_signature=signature)
+
+  def block(first: int) -> np.ndarray:
+    indices = np.arange(first, min(first + _LABELS, count))
+    try:
+      return parse_all(tf.constant(read(indices)), tf.constant(indices)).numpy()
+    except (tf.errors.OpError, OSError, RuntimeError) as error:
+      raise UserError(
+        f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '
+        "set again, or set config.data.sampling='uniform'."
+      ) from error
+
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    labels = np.concatenate(list(pool.map(block, range(0, count, _LABELS))))
+  _try_to_keep(cache, labels=labels)
+  return labels
+
+
+def _try_to_keep(cache: Path, **index: np.ndarray) -> None:
+  content = io.BytesIO()
+  np.savez(content, **index)
+  if buckets.in_bucket(cache):
+    with contextlib.suppress(Exception):  # of many kinds, where it cannot be written
+      cache.write_bytes(content.getvalue())
+    return
   partial = cache.with_name(f'{cache.name}.{uuid.uuid4().hex}.partial')
   try:
-    with partial.open('wb') as file:
-      np.savez(file, **index)
+    partial.write_bytes(content.getvalue())
     partial.replace(cache)
   except OSError:  # data may lie where it cannot be written
     partial.unlink(missing_ok=True)

@@ -23,7 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import decoding, preprocessing, sources
+from senet_jax.data import datasets, decoding, preprocessing, sources
+from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.sources import Source
@@ -51,6 +52,7 @@ class Order:
       last one again to fill the last batch.
     host: number of this host.
     hosts: how many there are.
+    by_class: the order of class-aware sampling instead; epochs are then those of each class.
   """
 
   num_examples: int
@@ -58,6 +60,7 @@ class Order:
   seed: int | None
   host: int = 0
   hosts: int = 1
+  by_class: ClassOrder | None = None
 
   @property
   def local_size(self) -> int:
@@ -70,6 +73,8 @@ class Order:
     position = step * self.batch_size + place
     if self.seed is None:
       return position, np.zeros_like(position), np.minimum(position, self.num_examples - 1)
+    if self.by_class:
+      return position, *self.by_class.examples(position)
     epoch, offset = np.divmod(position, self.num_examples)
     tf = runtime.import_tensorflow()
     # Not tf.random.experimental.index_shuffle, which spoils a batch of seeds (seen in 2.21).
@@ -343,6 +348,7 @@ class StreamFeed(_Streamed):
       area=tuple(data.crop_area),
       aspect=tuple(data.crop_aspect),
       rotation=data.rotation,
+      fill='nearest' if data.pad_fill == 'nearest' else 'reflect',
     )
     source = sources.open_source(config, data.train_split)
     stream = _stream(config, source, decode, transform.plain.shape, config.batch_size, config.seed)
@@ -401,7 +407,12 @@ class StreamEvalFeed(_Streamed):
       del seed
       if crops:
         return crops.of_photo(encoded)
-      return decoding.evaluation_image(encoded, size=transform.shape[0], resize=transform.resize)
+      return decoding.evaluation_image(
+        encoded,
+        size=transform.shape[0],
+        resize=transform.resize,
+        keep_aspect=transform.keep_aspect,
+      )
 
     shape = crops.photo_shape if crops else transform.shape
     stream = _stream(config, source, decode, shape, batch_size, seed=None)
@@ -437,12 +448,18 @@ def _stream(
   seed: int | None,
 ) -> Stream:
   hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
+  num_classes = config.model.num_classes or source.num_classes
+  by_class = None
+  if seed is not None and config.data.sampling == 'class_aware':
+    labels = source.labels()
+    datasets.check_labels(labels, num_classes, source.where)
+    by_class = ClassOrder(labels, seed)
   return Stream(
     source,
-    Order(source.num_examples, batch_size, seed, **hosts),
+    Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class),
     decode,
     shape,
-    config.model.num_classes or source.num_classes,
+    num_classes,
     config.data.max_damaged,
     config.data.read_timeout,
   )

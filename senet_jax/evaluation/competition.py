@@ -46,7 +46,8 @@ def choose_crops(
     transform = evaluation_transform(config)
     usual = transform.resize if streams(config) else transform.image_size
     transforms.append(transform)
-    chosen.append(Crops(transform.image_size, tuple(scales) or (usual,), ten))
+    scales_of = tuple(scales) or (usual,)
+    chosen.append(Crops(transform.image_size, scales_of, ten, transform.keep_aspect))
   crops = chosen[0]
   for transform, other in zip(transforms, chosen, strict=True):
     if (other, transform.shape) != (crops, transforms[0].shape):

@@ -20,6 +20,7 @@ from senet_jax.runtime.hosts import (
   barrier,
   connect,
   describe_process,
+  gather,
   is_first,
   together,
 )
@@ -44,6 +45,7 @@ __all__ = [
   'describe_devices',
   'describe_process',
   'fill_devices',
+  'gather',
   'import_tensorflow',
   'is_first',
   'local_places',

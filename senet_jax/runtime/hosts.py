@@ -207,6 +207,21 @@ def agree(name: str, facts: dict[str, Any]) -> None:
   barrier(f'agreed/{name}')
 
 
+def gather(name: str, value: Any) -> list[Any]:
+  """What each process gives, in the order of their numbers; waits until all have.
+
+  Args:
+    name: of this exchange; each serves once.
+    value: of this process, as JSON has it.
+  """
+  client, directory = _job.client, f'senet_jax/gather/{name}/'
+  if not client:
+    return [value]
+  client.key_value_set(f'{directory}{_job.process_id:06}', json.dumps(value))
+  barrier(f'gathered/{name}')
+  return [json.loads(text) for _, text in sorted(client.key_value_dir_get(directory))]
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
   """Within the block an error of one process ends the others, too, with its message.

@@ -97,7 +97,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add(
     '--workdir',
     required=True,
-    type=pathlib.Path,
+    type=cli.path_or_bucket,
     action='append',
     help='of the run; once for each network of an ensemble',
   )

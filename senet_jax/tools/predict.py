@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
   """Runs the command with the arguments `argv`; returns the exit status."""
   parser = cli.Parser('tools.predict', __doc__)
   parser.add_argument('photos', nargs='+', help='files, folders and patterns in quotes')
-  parser.add_argument('--workdir', required=True, type=pathlib.Path, help='of the run')
+  parser.add_argument('--workdir', required=True, type=cli.path_or_bucket, help='of the run')
   parser.add_argument('--checkpoint', default='best', help='best (default), latest, or a step')
   parser.add_argument('--top_k', type=int, default=5, help='classes to name; default: 5')
   parser.add_argument('--batch_size', type=int, default=32, help='photos at once; default: 32')

@@ -3,15 +3,25 @@
   python -m senet_jax.tools.prepare_data --dataset=digits
   python -m senet_jax.tools.prepare_data --dataset=cifar10 --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=cifar100 --source=download
+  python -m senet_jax.tools.prepare_data --dataset=tiny_imagenet --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=imagenet2012 --source=DIR
+  python -m senet_jax.tools.prepare_data --dataset=places365_challenge --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=my_photos --image_folder=ROOT
 
 CIFAR: DIR holds its published files: the archive of the Python or the binary version, or what is in
 it. Every file is compared with its official MD5.
 
+Tiny ImageNet: DIR holds tiny-imagenet-200.zip, which is compared with its MD5, or the folder that
+is in it; or --source=download. Colour images come first, in a random order, and grey ones last:
+train[:98179] and validation[:9832] are those in colour, of 100,000 and 10,000.
+
 ImageNet: DIR holds ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, and may hold
 ILSVRC2012_img_test.tar, from https://image-net.org/download-images. Their sizes and the numbers of
 images are compared with the official ones; the data set takes as much disk space as they do.
+
+Places365-Challenge, 8 million images of 256x256: DIR holds train_256_places365challenge.tar,
+val_256.tar and filelist_places365-challenge.tar, from http://places2.csail.mit.edu/download.html.
+They are compared with their MD5s and read as they are.
 
 A folder of photos becomes the data set of the name that is given. ROOT holds train/<class>/*.jpg
 and val/<class>/*.jpg, or only train/<class>/*.jpg or <class>/*.jpg, of which --val_fraction holds
@@ -28,7 +38,10 @@ import numpy as np
 
 from senet_jax import cli
 from senet_jax.data import arrays
-from senet_jax.data.builders import imagenet
+from senet_jax.data.builders import imagenet, places365, tiny_imagenet
+
+# Data sets of which a part may be taken, and which know how many images there are.
+_COUNTED = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
 
 
 def main(argv: list[str]) -> None:
@@ -37,10 +50,12 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--dataset',
     required=True,
-    help='digits, cifar10, cifar100 or imagenet2012; with --image_folder, a name of your own',
+    help='digits, cifar10, cifar100, tiny_imagenet, imagenet2012 or places365_challenge; with '
+    '--image_folder, a name of your own',
   )
   parser.add_argument(
-    '--source', help='directory or archive of CIFAR, or `download`; directory of ImageNet'
+    '--source',
+    help='directory or archive of CIFAR or Tiny ImageNet, or `download`; directory of the others',
   )
   parser.add_argument('--image_folder', metavar='ROOT', help='folder of photos to pack')
   parser.add_argument(
@@ -50,7 +65,9 @@ def main(argv: list[str]) -> None:
     help='share of each class of the photos to hold out as `val`; default: 0',
   )
   parser.add_argument(
-    '--partial', action='store_true', help='take ImageNet archives with some of the images, too'
+    '--partial',
+    action='store_true',
+    help='take files with some of the images, too; not of CIFAR',
   )
   parser.add_argument(
     '--file_format',
@@ -80,27 +97,31 @@ def main(argv: list[str]) -> None:
   )
   print(version_dir)
   if (version_dir / arrays.FOLDER).is_dir():
-    _print_arrays(version_dir)
+    _print_arrays(version_dir, args.dataset)
   else:
     _print_info(prepare.read_info(version_dir), args.dataset)
 
 
 def _print_info(info: dict[str, Any], name: str) -> None:
-  official = imagenet.COUNTS if name == imagenet.NAME else {}
   for split, count in info['splits'].items():
-    all_of_them = official.get(split, count)
-    beside = f' of {all_of_them:,} official ones' if count != all_of_them else ''
-    print(f'{split}: {count:,} examples{beside}')
+    print(*filter(None, (f'{split}: {count:,} examples', _beside(name, split, count))))
   print(f'{info["num_classes"]} classes, {info["file_format"]} files')
 
 
-def _print_arrays(version_dir: pathlib.Path) -> None:
+def _print_arrays(version_dir: pathlib.Path, name: str) -> None:
   for split, entry in arrays.read_index(version_dir)['splits'].items():
-    shape = 'x'.join(map(str, entry['image_shape']))
-    print(f'{split}: {entry["num_examples"]} examples of {shape}')
+    shape, count = 'x'.join(map(str, entry['image_shape'])), entry['num_examples']
+    found = f'{split}: {count} examples of {shape}', _beside(name, split, count)
+    print(*filter(None, found), sep=', ')
   mean, std = channel_statistics(arrays.read_version(version_dir, 'train')[0])
   print('train mean:', *(f'{value:.4f}' for value in mean))
   print('train std: ', *(f'{value:.4f}' for value in std))
+
+
+def _beside(name: str, split: str, count: int) -> str:
+  """How many there are officially, if that is another number."""
+  all_of_them = _COUNTED[name].COUNTS.get(split, count) if name in _COUNTED else count
+  return f'of {all_of_them:,} official ones' if count != all_of_them else ''
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import json
 import math
-import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from senet_jax import config as config_lib
+from senet_jax import buckets, config as config_lib
+from senet_jax.buckets import Path
 from senet_jax.errors import UserError
 from senet_jax.runtime import checksum, is_first
 from senet_jax.training.state import TrainState
@@ -46,9 +46,11 @@ class Checkpoints:
   items, `state` and `host`, and the checksum of the former is in the latter.
   """
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 2, *, read_only: bool = False):
+  def __init__(self, workdir: Path, keep: int = 2, *, read_only: bool = False):
     """Opens the checkpoints of `workdir` (absolute), of which the `keep` newest are kept."""
     self._directory = workdir / _DIRECTORY
+    # Orbax marks a checkpoint in a bucket as whole, and deletes without moving.
+    moves = not read_only and not buckets.in_bucket(workdir)
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(
         [
@@ -64,7 +66,7 @@ class Checkpoints:
       best_fn=lambda metrics: metrics['top1_error'],
       best_mode='min',
       save_decision_policy=policies.FixedIntervalPolicy(1),
-      todelete_subdir=None if read_only else _DELETED,
+      todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,
       create=not read_only,
       read_only=read_only,
@@ -74,7 +76,7 @@ class Checkpoints:
   def _open(self) -> ocp.CheckpointManager:
     # The manager reads the metrics of all checkpoints and does not survive damaged ones.
     steps = ocp.path.step.standard_name_format().find_all(self._directory)
-    broken = [pathlib.Path(step.path) for step in steps if _broken(step)]
+    broken = [self._directory / step.path.name for step in steps if _broken(step)]
     if broken and self._options.read_only:
       raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
     for path in broken:
@@ -211,13 +213,14 @@ class Checkpoints:
     self._manager = self._open()
 
   def _empty_deleted(self) -> None:
-    if is_first() and not self._options.read_only:
+    if is_first() and self._options.todelete_subdir:
       shutil.rmtree(self._directory / _DELETED, ignore_errors=True)
 
-  def _move_away(self, path: pathlib.Path) -> None:
+  def _move_away(self, path: Path) -> None:
     target = self._directory.parent / _DAMAGED
     target.mkdir(exist_ok=True)
-    path.rename(target / f'{path.name}.{len(list(target.iterdir()))}')
+    place = target / f'{path.name}.{len(list(target.iterdir())) if target.exists() else 0}'
+    buckets.move(path, place)
 
 
 def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
@@ -225,7 +228,7 @@ def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainS
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
-def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: pathlib.Path) -> None:
+def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: Path) -> None:
   """Refuses to resume a run as another one.
 
   Args:
@@ -246,7 +249,7 @@ def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: pathli
 
 
 def _broken(step: ocp.path.step.Metadata) -> bool:
-  path = pathlib.Path(step.path)
+  path = step.path
   metrics = path / 'metrics' / 'metrics'
   try:
     _ = step.commit_timestamp  # makes Orbax read what it keeps of a step
@@ -258,7 +261,7 @@ def _broken(step: ocp.path.step.Metadata) -> bool:
 
 
 @contextlib.contextmanager
-def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
+def _disk_errors(directory: Path) -> Iterator[None]:
   """Turns what the storage libraries raise on a full or unwritable disk into a `UserError`."""
   try:
     yield

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib
+from senet_jax import buckets, config as config_lib
 from senet_jax.errors import UserError
 from senet_jax.training import saved, setup
 
@@ -24,7 +23,7 @@ _FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model
          'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
 
 
-def check_source(config: ConfigDict, workdir: pathlib.Path) -> None:
+def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
   """Checks, before anything is written, what a new run in `workdir` is to start from.
 
   Raises:
@@ -33,7 +32,7 @@ def check_source(config: ConfigDict, workdir: pathlib.Path) -> None:
   if not config.init_from:
     return
   source = _source_dir(config)
-  if source.resolve() == workdir.resolve():
+  if _same(source, workdir):
     raise UserError(
       f'config.init_from={config.init_from} is the --workdir itself; give another --workdir to '
       'start a new run from there, or leave config.init_from out to resume.'
@@ -80,6 +79,12 @@ def initial_variables(
   )
 
 
+def _same(a: buckets.Path, b: buckets.Path) -> bool:
+  if buckets.in_bucket(a) or buckets.in_bucket(b):
+    return a == b
+  return a.resolve() == b.resolve()
+
+
 @contextlib.contextmanager
 def _about_source() -> Iterator[None]:
   try:
@@ -88,8 +93,8 @@ def _about_source() -> Iterator[None]:
     raise UserError(f'config.init_from: {error}') from error
 
 
-def _source_dir(config: ConfigDict) -> pathlib.Path:
-  return pathlib.Path(config.init_from).expanduser().absolute()
+def _source_dir(config: ConfigDict) -> buckets.Path:
+  return buckets.to_path(config.init_from)
 
 
 def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:

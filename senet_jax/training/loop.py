@@ -4,8 +4,6 @@ import bisect
 import contextlib
 import json
 import math
-import pathlib
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +13,8 @@ import numpy as np
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, files, runtime
+from senet_jax import buckets, config as config_lib, files, runtime
+from senet_jax.buckets import Path
 from senet_jax.data import feeds as data_feeds
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
@@ -30,7 +29,7 @@ from senet_jax.training.summary import git_commit, summarize, versions
 _STEPS_PER_DISPATCH = 50
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
+def train(config: ConfigDict, workdir: str | Path) -> bool:
   """Trains the network of `config` in `workdir`, from its newest checkpoint if it has one.
 
   Args:
@@ -70,19 +69,23 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   return finished
 
 
-def _shared_workdir(workdir: str | pathlib.Path) -> pathlib.Path:
+def _shared_workdir(workdir: str | Path) -> Path:
   """The workdir as an absolute path.
 
   Raises:
-    UserError: it is in no file system, or relative, which several hosts may take for several
-      directories.
+    UserError: it is where no checkpoint can be, or relative, which several hosts may take for
+      several directories.
   """
-  path = pathlib.Path(workdir).expanduser()
-  if re.match(r'\w+:/', str(workdir)):
-    raise UserError(
-      f'--workdir={workdir} is not in a file system, as it must be; mount the bucket (with Cloud '
-      'Storage FUSE or Mountpoint for S3) and give the directory.'
-    )
+  path = buckets.to_path(workdir)
+  if buckets.in_bucket(path):
+    if not str(path).startswith('gs://'):
+      raise UserError(
+        f'--workdir={workdir}: Orbax writes checkpoints to a file system or to gs://; mount the '
+        'bucket (with Mountpoint for S3) and give the directory.'
+      )
+    with buckets.access(path):
+      path.exists()
+    return path
   if jax.process_count() > 1 and not path.is_absolute():
     raise UserError(
       f'--workdir={workdir} is relative, which may be another directory on each host; give an '
@@ -132,7 +135,7 @@ class Run:
   def __init__(
     self,
     config: ConfigDict,
-    workdir: pathlib.Path,
+    workdir: Path,
     feeds: Feeds,
     reporter: Reporter,
     checkpoints: Checkpoints,
@@ -169,6 +172,7 @@ class Run:
     self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None  # of the steps since the last training record
     self._clock = Clock()
+    self._exchanges = 0  # with the other processes, of what cannot be read
     self._waited = 0.0  # for data, in seconds, since the last training record
     self._trace = _Trace(config.profile, workdir, reporter.say)
     self._started = time.monotonic() - self.host['wall_time_s']
@@ -189,6 +193,11 @@ class Run:
     if start is not None and start >= self.total:
       raise UserError(
         f'config.profile.start={start} is past the run of {self.total} steps; use less.'
+      )
+    if start is not None and buckets.in_bucket(self.workdir):
+      raise UserError(
+        f'config.profile.start={start}: a trace is written to a disk, and --workdir={self.workdir} '
+        'is in a bucket; make it in a short run elsewhere.'
       )
 
   # --- start ---------------------------------------------------------------------------------
@@ -419,7 +428,8 @@ class Run:
     if host['best'] is None or record['top1_error'] <= host['best']['top1_error']:
       host['best'] = record
     if self.plateau:
-      _, plateau = self.plateau.update({}, self.state.plateau, value=results['loss'])
+      metric = self.config.schedule.metric
+      _, plateau = self.plateau.update({}, self.state.plateau, value=results[metric])
       self.state = self.state.replace(plateau=runtime.put_everywhere(plateau, self.mesh))
     stopping = self._early_stopping().update(results[self.config.early_stopping.metric])
     host['early_stopping'] = {
@@ -443,10 +453,19 @@ class Run:
     )
 
   def _save(self, metrics: dict[str, float] | None) -> None:
-    unreadable = self.feeds.unreadable().items()
-    self.host['unreadable'] = {k: {str(i): n for i, n in v.items()} for k, v in unreadable}
+    self._share_unreadable()
     self._count_time()
     self.checkpoints.save(self.state, self.host, metrics)
+
+  def _share_unreadable(self) -> None:
+    """Brings what each process has found to all of them, and to the checkpoint."""
+    found = {k: {str(i): n for i, n in v.items()} for k, v in self.feeds.unreadable().items()}
+    self._exchanges += 1
+    for theirs in runtime.gather(f'unreadable/{self._exchanges}', found) if found else ():
+      for split, names in theirs.items():
+        self.feeds.unreadable()[split].update({int(i): name for i, name in names.items()})
+        found[split].update(names)
+    self.host['unreadable'] = found
 
   def _count_time(self) -> None:
     """Brings the totals of the run up to date, which a restart goes on from."""
@@ -468,7 +487,8 @@ class Run:
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split
     title = f'{config.model.name} on {config.data.name}: {split} error {final["top1_error"]:.2f} %'
-    curves.plot(read_records(self.reporter.path), self.workdir / 'curves.png', title)
+    with files.whole(self.workdir / 'curves.png') as path:
+      curves.plot(read_records(self.reporter.path), path, title)
     self.reporter.say(
       f'{split} error {final["top1_error"]:.2f} % after {final["epoch"]:g} epochs '
       f'(best {best["top1_error"]:.2f} % at epoch {best["epoch"]:g}), '
@@ -485,7 +505,7 @@ class _Trace:
     steps: the step before which it starts and the one after which it stops; empty for none.
   """
 
-  def __init__(self, profile: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]):
+  def __init__(self, profile: ConfigDict, workdir: Path, say: Callable[[str], None]):
     start = profile.start
     self.steps = () if start is None else (start, start + profile.steps)
     self._directory, self._say = workdir / 'profile', say

@@ -113,7 +113,7 @@ def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:
-  """What lowers the learning rate when the evaluation loss stays up; None for other schedules.
+  """What lowers the learning rate when an evaluation brings nothing; None for other schedules.
 
   Its state's `scale` multiplies the schedule. It is fed once an evaluation, not once a step.
   """

@@ -1,7 +1,6 @@
 """Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
 
 import json
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from senet_jax import files, runtime
+from senet_jax.buckets import Path
 
 _STATUS = (
   'epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error:.2f} %  {images_per_second:.0f} images/s'
@@ -23,7 +23,7 @@ class Reporter:
   `metrics.jsonl` has one object a line, `kind` `train` or `eval`. Errors are in percent.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool = True, silent: bool = False):
+  def __init__(self, workdir: Path, *, tensorboard: bool = True, silent: bool = False):
     """Opens the reports of a run in `workdir`, which is made if missing.
 
     Args:
@@ -37,9 +37,7 @@ class Reporter:
     self.path = workdir / 'metrics.jsonl'
     self._silent = silent
     self._console = Console(soft_wrap=True, highlight=False, quiet=silent)
-    if not silent:
-      workdir.mkdir(parents=True, exist_ok=True)
-      self.path.touch()
+    self._lines = None if silent else files.Lines(self.path)
     self._tensorboard = _TensorBoard(workdir, self.say) if tensorboard and not silent else None
     self._progress = Progress(
       TextColumn('step'),
@@ -59,6 +57,8 @@ class Reporter:
 
   def __exit__(self, *_) -> None:
     self._progress.stop()
+    if self._lines:
+      self._lines.flush()
     if self._tensorboard is not None:
       self._tensorboard.close()
 
@@ -80,26 +80,27 @@ class Reporter:
     if self._silent:
       return
     records = [r for r in read_records(self.path) if keep(r)]
-    files.write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records))
+    self._lines.replace([json.dumps(r) for r in records])
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes one record everywhere; it has `kind`, `step` and `epoch`."""
     if self._silent:
       return
-    with self.path.open('a') as file:
-      file.write(json.dumps(record) + '\n')
+    self._lines.append(json.dumps(record))
     self.say(_line(record))
     if record['kind'] == 'train':
       self._progress.update(self._task, status=_STATUS.format(**record))
+    else:
+      self._lines.flush()
     if self._tensorboard is not None:
       self._tensorboard.write(record)
 
 
-def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
   """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
   records = []
   if path.exists():
-    for line in path.read_text(errors='replace').splitlines():
+    for line in path.read_bytes().decode(errors='replace').splitlines():
       try:
         records.append(json.loads(line))
       except json.JSONDecodeError:
@@ -129,11 +130,11 @@ def _duration(seconds: float) -> str:
 class _TensorBoard:
   """Event files through clu; without TensorFlow, or when it fails, one line says so instead."""
 
-  def __init__(self, workdir: pathlib.Path, say):
+  def __init__(self, workdir: Path, say):
     self._say, self._writer = say, None
     self._try(self._open, workdir)
 
-  def _open(self, workdir: pathlib.Path) -> None:
+  def _open(self, workdir: Path) -> None:
     runtime.import_tensorflow()
     from clu.metric_writers import SummaryWriter
 

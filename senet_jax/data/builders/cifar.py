@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import io
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from senet_jax import errors
+from senet_jax.data.builders import official
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -148,9 +148,7 @@ def _locate(name: str, source: pathlib.Path, scratch: pathlib.Path) -> tuple[pat
     return best
   for archive in (source, *(source / file for file in layout.archives)):
     if archive.name in layout.archives and archive.is_file():
-      with archive.open('rb') as file:
-        md5 = hashlib.file_digest(file, 'md5').hexdigest()
-      _check_md5(archive, md5, layout.archives[archive.name])
+      official.check_md5(archive, layout.archives[archive.name])
       with tarfile.open(archive) as tar:
         tar.extractall(scratch, filter='data')
       return _locate(name, scratch, scratch)
@@ -168,21 +166,13 @@ def _records(layout: Layout, folder: pathlib.Path, stem: str, suffix: str) -> by
   expected = layout.files[stem][1 if suffix else 0]
   if not path.is_file():
     raise errors.UserError(f'{path} is missing (its MD5 is {expected}); add it and run again.')
+  official.check_md5(path, expected)
   data = path.read_bytes()
-  _check_md5(path, hashlib.md5(data).hexdigest(), expected)
   if suffix:
     return data
   batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
   labels = [np.asarray(batch[key], np.uint8) for key in layout.label_keys]
   return np.column_stack([*labels, batch[b'data']]).tobytes()
-
-
-def _check_md5(path: pathlib.Path, found: str, expected: str) -> None:
-  if found != expected:
-    raise errors.UserError(
-      f'{path} has MD5 {found}, the official file has {expected}: it is damaged or another file; '
-      'get it again.'
-    )
 
 
 class _Unpickler(pickle.Unpickler):

@@ -6,12 +6,10 @@ import os
 import pathlib
 import posixpath
 import re
-import shutil
-import tarfile
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from senet_jax import errors
+from senet_jax.data.builders import official
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -54,24 +52,18 @@ def local_builder(
 
 def _check(source: pathlib.Path, data_dir: pathlib.Path, partial: bool) -> None:
   needed = 0
-  for file, official in SIZES.items():
+  for file, expected in SIZES.items():
     path = source / file
     if not path.is_file():
       raise errors.UserError(f'{path} is missing: {HOW_TO_GET}')
     size = path.stat().st_size
-    if size != official and not partial:
+    if size != expected and not partial:
       raise errors.UserError(
-        f'{path} has {size:,} bytes, the official file {official:,}: it is truncated or another '
+        f'{path} has {size:,} bytes, the official file {expected:,}: it is truncated or another '
         'file; get it again, or use --partial for a trial with some of the images.'
       )
     needed += size
-  place = next(p for p in (data_dir, *data_dir.parents) if p.exists())
-  free = shutil.disk_usage(place).free
-  if free < needed:
-    raise errors.UserError(
-      f'{data_dir} has {free / 1e9:.1f} GB free, {NAME} needs {needed / 1e9:.1f} GB; free some '
-      'space or choose another --data_dir.'
-    )
+  official.check_room(data_dir, NAME, needed)
 
 
 @functools.cache
@@ -101,79 +93,37 @@ def _builder_class() -> type:
 
     def _train(self, path):
       classes = set(self.info.features['label'].names)
-      for file, content in _members(path.open('rb'), path):
+      for file, content in official.members(path.open('rb'), path):
         wnid, suffix = posixpath.splitext(posixpath.basename(file))
         if wnid not in classes or suffix != '.tar':
-          raise _other(path, file, 'one archive a class, such as n01440764.tar')
+          raise official.other(path, file, 'one archive a class, such as n01440764.tar')
         inner = f'{file} in {path}'
-        for file_name, image in _members(io.BytesIO(content), inner):
+        for file_name, image in official.members(io.BytesIO(content), inner):
           name = posixpath.basename(file_name)
           if not re.fullmatch(r'n\d{8}_\d+\.JPEG', name):
-            raise _other(inner, file_name, f'images such as {wnid}_10026.JPEG')
+            raise official.other(inner, file_name, f'images such as {wnid}_10026.JPEG')
           # The few that are not RGB JPEGs become such.
           yield _example(name, self._fix_image(name, io.BytesIO(image)), wnid)
 
     def _validation(self, path):
       labels = (self.pkg_dir_path / 'validation_labels.txt').read_text().split()
-      for file, image in _members(path.open('rb'), path):
+      for file, image in official.members(path.open('rb'), path):
         name = posixpath.basename(file)
         match = re.fullmatch(r'ILSVRC2012_val_(\d{8})\.JPEG', name)
         if not match or not 0 < int(match[1]) <= len(labels):
-          raise _other(path, file, 'images such as ILSVRC2012_val_00000001.JPEG')
+          raise official.other(path, file, 'images such as ILSVRC2012_val_00000001.JPEG')
         yield _example(name, io.BytesIO(image), labels[int(match[1]) - 1])
 
     def _test(self, path):
-      for file, image in _members(path.open('rb'), path):
+      for file, image in official.members(path.open('rb'), path):
         yield _example(file, io.BytesIO(image), -1)
 
     def _counted(self, split, examples):
-      count = 0
-      for example in examples:
-        count += 1
-        yield example
-      if not count or (count != COUNTS[split] and not self.partial):
-        raise errors.UserError(
-          f'the archive of {NAME} {split} in {self.source} has {count:,} images, the official one '
-          f'{COUNTS[split]:,}; get it again.'
-        )
+      what = f'the archive of {NAME} {split} in {self.source}'
+      return official.counted(examples, what, COUNTS[split], self.partial)
 
   return LocalImagenet
 
 
 def _example(name: str, image: BinaryIO, label: str | int) -> tuple[str, dict[str, Any]]:
   return name, {'file_name': name, 'image': image, 'label': label}
-
-
-def _members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """Name and content of each file in an archive.
-
-  Args:
-    file: the archive; closed at the end.
-    what: what it is called in messages.
-
-  Raises:
-    UserError: it is damaged, ends early, or has a file twice.
-  """
-  seen = set()
-  try:
-    with file, tarfile.open(fileobj=file, mode='r:') as tar:
-      for member in tar:
-        name = posixpath.normpath(member.name)
-        if not member.isfile() or posixpath.basename(name).startswith('.'):
-          continue
-        if name in seen:
-          raise tarfile.ReadError(f'{name} is in it twice')
-        seen.add(name)
-        yield name, tar.extractfile(member).read()
-      # tarfile takes a damaged header, or nothing, for the end; every archive has an empty block.
-      file.seek(tar.offset)
-      if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError('unexpected end')
-  except tarfile.TarError as error:
-    raise errors.UserError(f'{what} is truncated or damaged ({error}); get it again.') from error
-
-
-def _other(what: str | os.PathLike, found: str, expected: str) -> errors.UserError:
-  return errors.UserError(
-    f'{what} holds {found}, but the official archive {expected}: it is another file.'
-  )
