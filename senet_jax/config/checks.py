@@ -14,12 +14,15 @@ from senet_jax.errors import UserError, one_of
 _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
   'data.feed': ('device', 'stream'),
+  'data.sampling': ('uniform', 'class_aware'),
+  'data.pad_fill': ('zeros', 'nearest'),
   'optimizer.name': ('sgd', 'adam', 'lars', 'lamb'),
   'optimizer.decay_mask': ('all', 'kernels'),
   'optimizer.trust_mask': ('all', 'kernels'),
   'schedule.name': ('constant', 'step', 'multistep', 'cosine', 'plateau'),
   'schedule.unit': ('epochs', 'steps'),
   'schedule.warmup_shape': ('linear', 'constant'),
+  'schedule.metric': ('loss', 'top1_error', 'top5_error'),
   'early_stopping.metric': ('loss', 'top1_error', 'top5_error'),
 }
 
@@ -50,6 +53,7 @@ _RANGES = {
   'data.rotation': (0, 180),
   'data.pad': (0, None),
   'data.pixel_jitter': (0, 255),
+  'data.brightness_jitter': (0, 1),
   'data.color_jitter': (0, 1),
   'data.lighting': (0, None),
   'data.cutout': (0, None),
@@ -212,6 +216,10 @@ def _check_start(config: ConfigDict) -> None:
     )
 
 
+# Fields of `data` that have no effect on the device feed.
+_OF_STREAMS = ('crop_area', 'resize', 'resize_keep_aspect', 'val_fraction')
+
+
 def _check_data(config: ConfigDict) -> None:
   data = config.data
   for name, low, high in (('mean', -255, 510), ('std', _TINY, None)):
@@ -234,8 +242,8 @@ def _check_data(config: ConfigDict) -> None:
         'stream gives one batch at a time: leave it out.'
       )
     return
-  for name in ('crop_area', 'rotation', 'resize', 'val_fraction'):
-    if data[name]:
+  for name, usual in default().data.items():
+    if name in _OF_STREAMS and data[name] != usual:
       raise UserError(
         f"config.data.{name}={data[name]} has no effect with config.data.feed='device'; use "
         "config.data.feed='stream' or leave it out."

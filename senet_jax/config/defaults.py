@@ -79,6 +79,7 @@ def _model() -> ConfigDict:
   c.branch_relu = config_dict.placeholder(bool)  # a ReLU behind the last BN of a residual unit too
   c.depths = config_dict.placeholder(tuple)  # units of each stage
   c.width = config_dict.placeholder(int)  # channels of the stem
+  c.kept_channels = config_dict.placeholder(tuple)  # of branches in a pruned network; tools.prune
   c.activation = config_dict.placeholder(str)  # of MobileNet: relu, relu6
   c.aux = config_dict.placeholder(bool)  # an auxiliary head in training
   c.dropout = config_dict.placeholder(float)  # share of units dropped in front of the last layer
@@ -97,6 +98,7 @@ def _model() -> ConfigDict:
   c.se.excitation = 'sigmoid'  # sigmoid, tanh, relu
   c.se.position = 'standard'  # standard, pre, post, identity, conv3x3
   c.se.stages = 'all'  # or a list of stages: (2, 3)
+  c.se.without = ()  # blocks left out: ('SE_5_2', 'SE_5_3'); tools.prune sets it
   c.se.fused = 'auto'  # take the squeeze from BN's statistics: auto, True, False
   c.se.hidden_divisor = 1  # hidden units are rounded to a multiple of it
   return c
@@ -104,7 +106,8 @@ def _model() -> ConfigDict:
 
 def _data() -> ConfigDict:
   c = ConfigDict()
-  c.name = 'cifar10'  # digits, cifar10, cifar100; streamed: imagenet2012, image_folder, any of tfds
+  c.name = 'cifar10'  # digits, cifar10, cifar100, tiny_imagenet; streamed: imagenet2012,
+  # places365_challenge, image_folder, any of tfds
   c.dir = config_dict.placeholder(str)  # of tfds (None: $TFDS_DATA_DIR or ~/tensorflow_datasets)
   # or the root of the image folder
   c.fake = False  # random images of the data set's shape instead of the data set
@@ -112,18 +115,22 @@ def _data() -> ConfigDict:
   c.train_split = 'train'  # a split or a part of one: train[:90%]
   c.eval_split = 'test'
   c.val_fraction = 0.0  # of an image folder without val/: share of each class held out as `val`
+  c.sampling = 'uniform'  # each example once an epoch; class_aware: each class equally often
   c.max_damaged = 10  # unreadable images that a stream tolerates; they are named and counted
   c.read_timeout = 300.0  # seconds that a stream waits for an image before the run ends
   c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the usual one
   c.resize = config_dict.placeholder(int)  # shorter side before an evaluation's centre crop
+  c.resize_keep_aspect = True  # streams; or resize both sides to that, as for Places365
   c.mean = ()  # of RGB, 0-255, subtracted; empty: as the network or the data set has it
   c.std = ()  # of RGB, 0-255, divided by
   c.crop_area = ()  # streams: smallest and largest share of the image that a random crop keeps
   c.crop_aspect = (3 / 4, 4 / 3)  # streams: smallest and largest width over height of that crop
-  c.rotation = 0.0  # streams: largest angle of a random rotation, degrees
-  c.pad = 4  # zero pixels around an image before a random crop of its size
+  c.rotation = 0.0  # largest angle of a random rotation, degrees
+  c.pad = 4  # pixels around an image before a random crop of its size
+  c.pad_fill = 'zeros'  # those, and the corners of a rotation (streams: reflections); or nearest
   c.flip = True  # mirror half of the images
   c.pixel_jitter = 0.0  # largest random shift of each colour channel, on the 0-255 scale
+  c.brightness_jitter = 0.0  # largest random change of brightness alone, as a share
   c.color_jitter = 0.0  # largest random change of brightness, contrast and saturation, as a share
   c.lighting = 0.0  # standard deviation of AlexNet's random shift along the colours' main axes
   c.cutout = 0  # side of a square of zeros at a random place; 0: none
@@ -141,6 +148,7 @@ def _schedule() -> ConfigDict:
   c.every = 30.0  # between drops (step)
   c.boundaries = (30.0, 60.0, 90.0)  # of the drops (multistep)
   c.final = 0.0  # end of the cosine, as a share of the peak
-  c.patience = 5  # evaluations without a lower evaluation loss before a drop (plateau)
+  c.patience = 5  # evaluations without a lower value of the metric before a drop (plateau)
+  c.metric = 'loss'  # loss, top1_error or top5_error of the evaluation split (plateau)
   c.min_scale = 1e-4  # lowest share of the peak (plateau)
   return c

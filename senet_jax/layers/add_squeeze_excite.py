@@ -75,10 +75,10 @@ def add_squeeze_excite(
     )
   if not isinstance(se, SEConfig):
     raise UserError(f'se={se!r} must be a senet_jax.layers.SEConfig.')
-  if (se.position, se.stages) != (_PAPERS.position, _PAPERS.stages):
+  if any(getattr(se, name) != getattr(_PAPERS, name) for name in ('position', 'stages', 'without')):
     raise UserError(
-      'se.position and se.stages have no effect on add_squeeze_excite, whose `where` says where '
-      'blocks go; leave them out.'
+      'se.position, se.stages and se.without have no effect on add_squeeze_excite, whose `where` '
+      'says where blocks go; leave them out.'
     )
   patterns = (where,) if isinstance(where, str) else tuple(where)
   if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):

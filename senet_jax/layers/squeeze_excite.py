@@ -30,6 +30,8 @@ class SEConfig:
     position: where the block sits in a residual unit (section 6.5, figure 5): `standard`, `pre`,
       `post`, `identity`, or `conv3x3` (SE_3x3, after the 3x3 convolution of a bottleneck).
     stages: `all`, or a stage or several, numbered 2..5 as in the paper (section 6.4).
+    without: blocks that are left out, by the names of `excitations`: `('SE_5_2', 'SE_5_3')`; only
+      networks of `ResNet` can do without some.
     fused: take the squeeze from the statistics that BatchNorm takes, where SE directly follows it
       and squeezes by the average: `auto` and True do, on every platform; False writes BN and SE one
       after the other, as the textbooks do. It never changes the variables.
@@ -46,6 +48,7 @@ class SEConfig:
   excitation: str = 'sigmoid'
   position: str = 'standard'
   stages: str | tuple[int, ...] = 'all'
+  without: tuple[str, ...] = ()
   fused: str | bool = 'auto'
   hidden_divisor: int = 1
 
@@ -64,6 +67,12 @@ class SEConfig:
       for stage in stages:
         errors.one_of('model.se.stages', stage, range(2, 6), "Give some of these, or 'all'.")
       object.__setattr__(self, 'stages', stages)
+    if isinstance(self.without, str) or not all(isinstance(name, str) for name in self.without):
+      raise errors.UserError(
+        f"model.se.without={self.without!r} must be names of SE blocks, such as ('SE_5_2', "
+        "'SE_5_3'), or () for none."
+      )
+    object.__setattr__(self, 'without', tuple(self.without))
 
   @property
   def uses_image_means(self) -> bool:
@@ -74,6 +83,10 @@ class SEConfig:
     """Whether stage `stage` (2..5) has SE blocks."""
     return self.stages == 'all' or stage in self.stages
 
+  def in_block(self, stage: int, block: int) -> bool:
+    """Whether unit `block` (from 1) of stage `stage` has an SE block."""
+    return self.in_stage(stage) and block_name(stage, block) not in self.without
+
 
 class SqueezeExcite(nn.Module):
   """Squeeze-and-excitation: scales each channel by a gate computed from all of them.
@@ -83,10 +96,13 @@ class SqueezeExcite(nn.Module):
   as `intermediates/excitation`.
 
   Attributes:
-    se: the options; `position`, `stages` and `fused` are the caller's business.
+    se: the options; `position`, `stages`, `without` and `fused` are the caller's business.
+    full_width: channels that `se.ratio` divides; None: those of the input. A pruned unit keeps the
+      bottleneck that it had.
   """
 
   se: SEConfig = SEConfig()
+  full_width: int | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array | Normalized) -> jax.Array | Normalized:
@@ -110,11 +126,12 @@ class SqueezeExcite(nn.Module):
     NoSqueeze has `[N, …, C]`.
     """
     channels = squeezed.shape[-1]
-    hidden = channels // self.se.ratio
+    width = self.full_width or channels
+    hidden = width // self.se.ratio
     if not hidden:
       raise errors.UserError(
-        f'model.se.ratio={self.se.ratio} leaves no hidden unit for {channels} channels; '
-        f'it must be at most {channels}.'
+        f'model.se.ratio={self.se.ratio} leaves no hidden unit for {width} channels; '
+        f'it must be at most {width}.'
       )
     divisor = self.se.hidden_divisor
     hidden = max((hidden + divisor // 2) // divisor, 1) * divisor
@@ -157,6 +174,11 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
   return {
     names[path]: found[path] for path in sorted(found, key=lambda path: _natural(names[path]))
   }
+
+
+def block_name(stage: int, block: int) -> str:
+  """The paper's name of the SE block of unit `block` (from 1) of stage `stage`: SE_4_6."""
+  return f'SE_{stage}_{block}'
 
 
 def _paper_name(path: str) -> str:

@@ -169,6 +169,11 @@ def create_model(
     raise errors.UserError(f'se={se!r} must be a senet_jax.layers.SEConfig or None.')
   if se is None and entry.info.se and not name.startswith('se_'):
     raise errors.UserError(f'{name} has no twin without squeeze-and-excitation; leave se=None out.')
+  if se is not None and se.without and 'kept_channels' not in allowed:
+    raise errors.UserError(
+      f'model.se.without={se.without} has no effect on {name}: only residual networks of one path '
+      'can do without some of their SE blocks; leave it out.'
+    )
   bn = overrides.pop('bn', BatchNormConfig(epsilon=entry.info.bn_epsilon))
   if not isinstance(bn, BatchNormConfig):
     raise errors.UserError(f'bn={bn!r} must be a senet_jax.layers.BatchNormConfig.')

@@ -21,14 +21,15 @@ from senet_jax.layers import (
   BatchNormConfig,
   Normalized,
   SEConfig,
+  SqueezeExcite,
   classifier,
   computed,
   conv,
   max_pool,
 )
 from senet_jax.layers.pooling import ALIGNMENTS
-from senet_jax.layers.squeeze_excite import POSITIONS
-from senet_jax.models import common
+from senet_jax.layers.squeeze_excite import POSITIONS, block_name
+from senet_jax.models import common, pruned
 
 # Convolutions of each stem, as kernel size, stride and channels in units of the stem's width, and
 # whether a pooling follows.
@@ -84,6 +85,7 @@ class ResidualBlock(nn.Module):
     keras: convolutions as of `ResNet`.
     branch_relu: a ReLU behind the last BN of a post-activation branch too, in front of SE.
     zero_init_last_bn: start post-activation units as identities.
+    kept: output channels that the branch has, rising; None: all. The others are the shortcut's.
     se: squeeze-and-excitation, or None.
     bn: normalisation.
     dtype: of the computation.
@@ -101,6 +103,7 @@ class ResidualBlock(nn.Module):
   keras: bool = False
   branch_relu: bool = False
   zero_init_last_bn: bool = False
+  kept: tuple[int, ...] | None = None
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
@@ -113,21 +116,27 @@ class ResidualBlock(nn.Module):
     shortcut = computed(self._se('identity', self._shortcut(x, train)))
     branch = self._pre_branch if self.preact else self._post_branch
     y = self._se('standard', branch(self._se('pre', x), train))
+    if self.kept is not None:
+      y = pruned.spread(computed(y), self.kept, self.features)
     return self._se('post', computed(y, shortcut, relu=not self.preact))
 
   def _se(self, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
     """Gates `x` `[N, H, W, C]` if `position` is where this unit has its SE block."""
-    return common.gated(self.se, position, x)
+    if self.se is None or self.se.position != position:
+      return x
+    full_width = self.features if position == 'standard' else None
+    return SqueezeExcite(self.se, full_width, name='se')(x)
 
   def _convolutions(self) -> list[tuple[int, int, int, int]]:
     """Features, kernel size, stride and groups of each convolution of the branch."""
+    last = self.features if self.kept is None else len(self.kept)
     if self.bottleneck is None:
-      return [(self.features, 3, self.stride, 1), (self.features, 3, 1, 1)]
+      return [(self.features, 3, self.stride, 1), (last, 3, 1, 1)]
     first, second = (self.stride, 1) if self.stride_in == '1x1' else (1, self.stride)
     return [
       (self.bottleneck // 2 if self.halve_first else self.bottleneck, 1, first, 1),
       (self.bottleneck, 3, second, self.groups),
-      (self.features, 1, 1, 1),
+      (last, 1, 1, 1),
     ]
 
   def _post_branch(self, x: jax.Array, train: bool) -> jax.Array | Normalized:
@@ -212,6 +221,8 @@ class ResNet(nn.Module):
     zero_init_last_bn: start units as identities; post-activation only.
     scan_blocks: run the equal units of a stage in a loop, which XLA compiles much faster; for TPU
       and GPU. Variables are the same. On CPU convolutions in loops are 20-34 times slower.
+    kept_channels: for each pruned unit, the output channels that its branch has, as
+      `pruned.as_text` writes them.
     se: squeeze-and-excitation, or None.
     bn: normalisation.
     dtype: of the computation.
@@ -238,6 +249,7 @@ class ResNet(nn.Module):
   branch_relu: bool = False
   zero_init_last_bn: bool = False
   scan_blocks: bool = False
+  kept_channels: tuple[str, ...] = ()
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
@@ -272,6 +284,12 @@ class ResNet(nn.Module):
         )
     if self.se is not None:
       self._check_se(self.se)
+    self._kept()
+    if self.scan_blocks and (self.kept_channels or (self.se and self.se.without)):
+      raise errors.UserError(
+        'model.scan_blocks=True runs the units of a stage alike, which those of a pruned network '
+        'are not; leave it out.'
+      )
     super().__post_init__()
 
   def _check_se(self, se: SEConfig) -> None:
@@ -282,6 +300,25 @@ class ResNet(nn.Module):
         "model.se.position='conv3x3' needs 1x1-3x3-1x1 units and this network has units of two "
         '3x3 convolutions; use standard, pre, post or identity.'
       )
+    there = [name for stage in gated for name in self._names(stage)]
+    for name in se.without:
+      errors.one_of('model.se.without', name, there)
+
+  def _names(self, stage: int) -> list[str]:
+    """What the SE blocks of the units of `stage` are called."""
+    return [block_name(stage, block) for block in range(1, self.depths[stage - 2] + 1)]
+
+  def _features(self, stage: int) -> int:
+    """Output channels of the units of `stage`."""
+    return self.width * 2 ** (stage - 2) * (4 if self._has_bottlenecks(stage) else 1)
+
+  def _kept(self) -> dict[str, tuple[int, ...]]:
+    """The channels of `kept_channels`, by what the units' SE blocks are called."""
+    if not self.kept_channels:
+      return {}
+    stages = range(2, len(self.depths) + 2)
+    widths = {name: self._features(stage) for stage in stages for name in self._names(stage)}
+    return pruned.from_texts(self.kept_channels, widths)
 
   def _has_bottlenecks(self, stage: int) -> bool:
     return self.bottleneck[stage - 2] if isinstance(self.bottleneck, tuple) else self.bottleneck
@@ -352,7 +389,7 @@ class ResNet(nn.Module):
   def _block(self, stage: int, block: int) -> ResidualBlock:
     planes, bottleneck = self.width * 2 ** (stage - 2), self._has_bottlenecks(stage)
     return ResidualBlock(
-      features=planes * (4 if bottleneck else 1),
+      features=self._features(stage),
       # The width rule of ResNeXt; for one group of 64 it gives `planes`.
       bottleneck=planes * self.group_width // 64 * self.groups if bottleneck else None,
       stride=2 if block == 1 and stage > 2 else 1,
@@ -366,7 +403,8 @@ class ResNet(nn.Module):
       keras=self.keras,
       branch_relu=self.branch_relu,
       zero_init_last_bn=self.zero_init_last_bn,
-      se=common.se_of_stage(self.se, stage),
+      kept=self._kept().get(block_name(stage, block)),
+      se=self.se if self.se is not None and self.se.in_block(stage, block) else None,
       bn=self.bn,
       dtype=self.dtype,
       name=f'stage{stage}_block{block}',

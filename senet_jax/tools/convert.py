@@ -19,7 +19,7 @@ import pathlib
 import typing
 from typing import Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
 
 if typing.TYPE_CHECKING:
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     _write_workdir(weights, args.to)
   name = weights.config.model.name
   print(f'{name} of {weights.num_classes} classes, from {weights.origin}: written to {args.to}')
-  _print_use(weights.config, args.to)
+  print_use(weights.config, args.to)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -213,28 +213,16 @@ def _config(variant: 'Variant', imagenet: bool) -> 'ConfigDict':
 
 
 def _write_workdir(weights: _Weights, workdir: pathlib.Path) -> None:
-  """Writes what a run would leave that was stopped before its first step."""
-  from senet_jax import runtime
-  from senet_jax.training import saved, setup
-  from senet_jax.training.checkpoints import Checkpoints
-  from senet_jax.training.optimizer import make_optimizer, make_plateau
+  from senet_jax.training import saved
 
-  config = weights.config
-  state = setup.init_state(
-    config,
-    setup.build_model(config, weights.num_classes),
-    make_optimizer(config, lambda step: 0.0),
-    make_plateau(config),
-    runtime.data_mesh(1),
+  saved.write(
+    workdir,
+    weights.config,
     weights.variables,
+    weights.num_classes,
+    weights.class_names,
+    {'converted_from': weights.origin},
   )
-  # No run has this identity, so that none goes on from here; they start with init_from.
-  identity = {**config.to_dict(), 'dataset': {'converted_from': weights.origin}}
-  with files.whole(workdir.expanduser().absolute()) as partial:
-    files.write_json(partial / 'config.json', config.to_dict())
-    saved.write_classes(partial, weights.num_classes, weights.class_names)
-    with Checkpoints(partial) as checkpoints:
-      checkpoints.save(state, {'identity': identity}, metrics=None)
 
 
 def _write_ours(weights: _Weights, path: pathlib.Path) -> None:
@@ -275,7 +263,7 @@ def _write_theirs(weights: _Weights, variant_name: str, path: pathlib.Path) -> N
   storage.write_safetensors(path, arrays, {'format': 'pt', 'model': variant.name})
 
 
-def _print_use(config: 'ConfigDict', path: pathlib.Path) -> None:
+def print_use(config: 'ConfigDict', path: pathlib.Path) -> None:
   """Prints how to go on from a new workdir, or what a file does not say by itself."""
   from senet_jax.data.preprocessing import evaluation_transform
 

@@ -1,5 +1,6 @@
 """A trained network, read back from its workdir."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,7 +12,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, files, runtime
+from senet_jax import buckets, config as config_lib, files, runtime
+from senet_jax.buckets import Path
 from senet_jax.errors import UserError
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
@@ -39,12 +41,12 @@ class Saved:
   class_names: tuple[str, ...] | None
 
 
-def write_classes(workdir: pathlib.Path, num_classes: int, names: tuple[str, ...] | None) -> None:
+def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None) -> None:
   """Keeps what only the data tells: the number of outputs and the names of the classes."""
   files.write_json(workdir / _CLASSES, {'num_classes': num_classes, 'names': names})
 
 
-def read_classes(workdir: pathlib.Path) -> tuple[int | None, tuple[str, ...] | None]:
+def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
   """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
 
   Raises:
@@ -68,7 +70,7 @@ def read_classes(workdir: pathlib.Path) -> tuple[int | None, tuple[str, ...] | N
   )
 
 
-def _read_json(path: pathlib.Path) -> Any:
+def _read_json(path: Path) -> Any:
   """What a file of a workdir holds.
 
   Raises:
@@ -84,7 +86,7 @@ def _read_json(path: pathlib.Path) -> Any:
     raise UserError(f'{path} cannot be read: {error.strerror}.') from error
 
 
-def read_config(workdir: pathlib.Path) -> ConfigDict:
+def read_config(workdir: Path) -> ConfigDict:
   """The configuration of the run in `workdir`.
 
   Raises:
@@ -97,7 +99,42 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     raise UserError(f'{workdir} holds no run: there is no {path.name} in it.') from error
 
 
-def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
+def write(
+  workdir: str | pathlib.Path,
+  config: ConfigDict,
+  variables: dict[str, Any],
+  num_classes: int,
+  class_names: tuple[str, ...] | None,
+  origin: dict[str, str],
+) -> None:
+  """Writes what a run would leave that was stopped before its first step; whole or not at all.
+
+  Args:
+    workdir: a new directory.
+    config: of the network, and of runs like it.
+    variables: `params` and `batch_stats`.
+    num_classes: outputs of the last layer.
+    class_names: of label 0, 1, …; None if they are not known.
+    origin: how the weights came to be: `{'converted_from': …}`. No run has such an identity, so
+      that none goes on from here; they start with `config.init_from`.
+  """
+  state = setup.init_state(
+    config,
+    setup.build_model(config, num_classes),
+    make_optimizer(config, lambda step: 0.0),
+    make_plateau(config),
+    runtime.data_mesh(1),
+    variables,
+  )
+  identity = {**config.to_dict(), 'dataset': origin}
+  with files.whole(pathlib.Path(workdir).expanduser().absolute()) as partial:
+    files.write_json(partial / 'config.json', config.to_dict())
+    write_classes(partial, num_classes, class_names)
+    with Checkpoints(partial) as checkpoints:
+      checkpoints.save(state, {'identity': identity}, metrics=None)
+
+
+def load(workdir: str | Path, checkpoint: str, mesh: Mesh) -> Saved:
   """Reads a checkpoint of a run; changes nothing in its workdir.
 
   Args:
@@ -109,8 +146,11 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
   Raises:
     UserError: no run, no such checkpoint, or a damaged one.
   """
-  workdir = pathlib.Path(workdir).expanduser().absolute()
-  config = read_config(workdir)
+  workdir = buckets.to_path(workdir)
+  if not buckets.in_bucket(workdir):
+    workdir = workdir.absolute()
+  with buckets.access(workdir) if buckets.in_bucket(workdir) else contextlib.nullcontext():
+    config = read_config(workdir)
   num_classes, class_names = read_classes(workdir)
   model = setup.build_model(config, num_classes)
   plateau = make_plateau(config)
@@ -126,7 +166,7 @@ def load(workdir: str | pathlib.Path, checkpoint: str, mesh: Mesh) -> Saved:
   return Saved(config, model, state.eval_variables, step, class_names)
 
 
-def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: pathlib.Path) -> int:
+def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: Path) -> int:
   steps = checkpoints.steps()
   if checkpoint in ('best', 'latest'):
     step = checkpoints.best() if checkpoint == 'best' else None
