@@ -40,8 +40,14 @@ class FakeGcs:
     self._server.server_close()
 
   def environment(self) -> dict[str, str]:
-    """What makes gcsfs and TensorStore ask this server."""
-    return {'STORAGE_EMULATOR_HOST': self.url, 'TENSORSTORE_GCS_HTTP_URL': self.url}
+    """What makes gcsfs and TensorStore ask this server, and look for credentials nowhere."""
+    return {
+      'STORAGE_EMULATOR_HOST': self.url,
+      'TENSORSTORE_GCS_HTTP_URL': self.url,
+      'NO_GCE_CHECK': 'true',
+      'GCE_METADATA_ROOT': '127.0.0.1:9',
+      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',
+    }
 
   def put(self, key: tuple[str, str], content: bytes) -> dict:
     with self.lock:
@@ -96,6 +102,9 @@ class FakeGcs:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
   protocol_version = 'HTTP/1.1'
+  # Without them each answer takes 40 ms, waiting for the acknowledgement of its first half.
+  wbufsize = -1
+  disable_nagle_algorithm = True
   store: FakeGcs
 
   def handle(self) -> None:
@@ -188,6 +197,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._answer(200, {'done': True, 'resource': self.store.put((to_bucket, to_name), content)})
     elif match := re.fullmatch(r'/storage/v1/b/([^/]+)/o/(.+)/moveTo/o/(.+)', path):
       bucket, name, to_name = map(urllib.parse.unquote, match.groups())
+      if (bucket, name) not in self.store.objects:
+        self._error(404, name)
+        return
       content, _ = self.store.objects.pop((bucket, name))
       self._answer(200, self.store.put((bucket, to_name), content))
     elif path.startswith('/batch/'):

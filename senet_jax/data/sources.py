@@ -14,9 +14,9 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -364,11 +364,10 @@ def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> boo
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
   """Offsets and lengths of the records of a TFRecord file."""
   offsets, lengths = [], []
-  with _open(path) as file:
+  with _opened(path) as read:
     at = 0
     while at < size:
-      file.seek(at)
-      head = file.read(_BEFORE)
+      head = read(at)
       length = struct.unpack('<Q', head[:8])[0] if len(head) == _BEFORE else size
       offsets.append(at + _BEFORE)
       lengths.append(length)
@@ -379,11 +378,23 @@ def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np
   return np.array(offsets, np.int64), np.array(lengths, np.int64)
 
 
-def _open(path: str) -> BinaryIO:
-  """A file of which little is needed; from a bucket all of it comes, in large pieces."""
-  if buckets.in_bucket(path):
-    return buckets.file_system(path).open(path, block_size=_PIECE)
-  return open(path, 'rb', buffering=0)
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Callable[[int], bytes]]:
+  """Gives what reads the bytes in front of a record that begins at a place of the file."""
+  if not buckets.in_bucket(path):
+    with open(path, 'rb') as file:
+      yield lambda at: os.pread(file.fileno(), _BEFORE, at)
+    return
+  # Each request takes long, however little is wanted: all of the file comes, in large pieces.
+  system, start, piece = buckets.file_system(path), 0, b''
+
+  def read(at: int) -> bytes:
+    nonlocal start, piece
+    if not start <= at <= start + len(piece) - _BEFORE:
+      start, piece = at, system.cat_file(path, at, at + _PIECE)
+    return piece[at - start : at - start + _BEFORE]
+
+  yield read
 
 
 def _read_labels(
