@@ -1,6 +1,6 @@
 """Every registered network computes: forward, backward, both modes, and sane activations at first.
 
-The networks that take minutes to compile are marked slow; each family has one that is not.
+Most networks are marked slow; of a few each test runs always, and `test_models*.py` has the others.
 `pytest -m slow -s tests/test_every_model.py` runs the others and shows the table of activations.
 """
 
@@ -18,10 +18,15 @@ from senet_jax.models import create_model, list_models, model_info
 
 # Smallest sides that leave every part of a network something to look at.
 SIDES = {'inception': 107, 'inception_cifar': 107, 'inception_resnet': 107, 'vgg': 64}
-QUICK = ('se_resnet18', 'se_resnet20_cifar', 'se_mobilenet_v1', 'se_shufflenet_v1_g3')
-MODELS = [
-  pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in list_models()
-]
+
+
+def networks(*quick: str) -> list:
+  """All networks; those that are not `quick` are slow."""
+  return [
+    pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in list_models()
+  ]
+
+
 RNGS = {'dropout': jax.random.key(1), 'shake': jax.random.key(2)}
 
 
@@ -52,7 +57,7 @@ def built(name: str):
   return model, init(jax.random.key(0, impl='rbg')), images
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
 def test_forward_and_backward(name):
   model, variables, images = built(name)
 
@@ -93,7 +98,7 @@ def test_forward_and_backward(name):
     assert len(idle) < len(jax.tree.leaves(grads)) / 2, idle
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
 def test_activations_neither_vanish_nor_explode(name):
   """Standard deviations of the outputs of all convolutions, in training mode, at the start."""
   model, variables, images = built(name)
@@ -122,7 +127,7 @@ def test_activations_neither_vanish_nor_explode(name):
   assert np.median(found) > 0.05 and found.min() > 1e-3
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
 def test_bfloat16_is_near_float32(name):
   model, variables, images = built(name)
   run = jax.jit(lambda v, x, m: m.apply(v, x, train=False), static_argnums=2)
@@ -141,7 +146,7 @@ def photos(imagenette):
   return paths, np.array([folders.index(path.parent) for path in paths])
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', networks('se_resnet20_cifar', 'se_shufflenet_v1_g3'))
 def test_loss_falls_on_real_images(name, photos):
   paths, labels = photos
   side = side_of(name)
