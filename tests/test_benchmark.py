@@ -45,6 +45,12 @@ def tiny_networks(monkeypatch):
     monkeypatch.setitem(registry._MODELS, f'{prefix}tiny', small)
 
 
+@pytest.fixture(autouse=True)
+def no_garbage_collection(monkeypatch):
+  """It takes seconds among the objects of a whole session, and is asked for often."""
+  monkeypatch.setattr(timing.gc, 'collect', lambda: 0)
+
+
 @pytest.fixture
 def torch_and_timm():
   pytest.importorskip('torch')
