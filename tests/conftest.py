@@ -1,5 +1,6 @@
 """What all tests share: CPU only, eight devices, one compilation cache for a session."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -23,6 +24,9 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 
 import pytest  # noqa: E402
+
+# Tracing makes millions of objects, and Python looks through all of them again and again.
+gc.set_threshold(100_000, 20, 100)
 
 # A job in the background of a script ignores it, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
