@@ -49,6 +49,12 @@ def to_path(path: str | os.PathLike) -> Path:
   return epath.Path(path)
 
 
+def absolute(path: str | os.PathLike) -> Path:
+  """As `to_path`, with a path on a disk from the root on."""
+  path = to_path(path)
+  return path if in_bucket(path) else path.absolute()
+
+
 def file_system(path: str | os.PathLike) -> 'fsspec.AbstractFileSystem':
   """What reads and writes the bucket of `path`; credentials are those of its library.
 
@@ -83,13 +89,15 @@ def access(path: str | os.PathLike) -> Iterator[None]:
   """Makes one line of what the libraries raise when a bucket is missing, closed or out of reach.
 
   Raises:
-    UserError: instead of any error but a `UserError`.
+    UserError: instead of any other error, if `path` is in a bucket.
   """
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # of gcsfs, s3fs, aiohttp, google.auth, botocore ...
+    if not in_bucket(path):
+      raise
     reason = ' '.join(str(error).split())[:300] or type(error).__name__
     raise UserError(
       f'{path} cannot be reached: {reason}; check its name, the network and the credentials of '

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import signal
 import threading
 import time
 
@@ -12,8 +11,9 @@ import fsspec
 import jax
 import numpy as np
 import pytest
+from small_run import kill_at, small
 
-from senet_jax import buckets, cli, config as config_lib, files, runtime
+from senet_jax import buckets, cli, files, runtime
 from senet_jax.data import feeds, prepare
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate as evaluate_tool
@@ -23,31 +23,10 @@ from senet_jax.training.progress import read_records
 
 pytest.importorskip('gcsfs')
 
-# 8 steps an epoch, 12 in all.
-SMALL = {
-  'model.name': 'se_resnet20_cifar',
-  'model.width': 8,
-  'model.se.ratio': 4,
-  'data.name': 'digits',
-  'data.fake': True,
-  'data.train_split': 'train[:512]',
-  'data.eval_split': 'test[:128]',
-  'data.pad': 1,
-  'batch_size': 64,
-  'steps': 12,
-  'schedule.name': 'constant',
-  'optimizer.learning_rate': 0.05,
-  'checkpoint.every_steps': 0,
-  'checkpoint.keep': 2,
-  'log.every_steps': 4,
-  'log.tensorboard': False,
-}
 
-
-def small():
-  config = config_lib.default()
-  config.update_from_flattened_dict(SMALL)
-  return config
+def short():
+  """Of 12 steps, 8 an epoch, saved where it is evaluated."""
+  return small(steps=12, checkpoint__every_steps=0, checkpoint__keep=2)
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +48,7 @@ def no_pause(monkeypatch):
 def whole(tmp_path_factory):
   """The same run on a disk."""
   workdir = tmp_path_factory.mktemp('whole')
-  assert train(small(), workdir)
+  assert train(short(), workdir)
   return workdir
 
 
@@ -83,25 +62,11 @@ def names(store, directory: str) -> set[str]:
   return {name.removeprefix(f'{directory}/').split('/')[0] for name in below}
 
 
-def stop_at(monkeypatch, step: int) -> None:
-  """Preempts the run after `step`."""
-  from senet_jax.data.device_feed import DeviceFeed
-
-  inputs = DeviceFeed.inputs
-
-  def kill(self, at, limit):
-    if at >= step:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return inputs(self, at, limit)
-
-  monkeypatch.setattr(DeviceFeed, 'inputs', kill)
-
-
 def test_run_in_a_bucket_is_the_run_on_a_disk(store, whole, tmp_path, monkeypatch, capsys):
   with monkeypatch.context() as patch:
-    stop_at(patch, 9)
-    assert not train(small(), 'gs://bucket/run')
-  assert train(small(), 'gs://bucket/run')
+    kill_at(patch, 9)
+    assert not train(short(), 'gs://bucket/run')
+  assert train(short(), 'gs://bucket/run')
   assert 'resumed from step 10' in capsys.readouterr().out
   workdir = buckets.to_path('gs://bucket/run')
   there, here = summary(workdir), summary(whole)
@@ -128,13 +93,13 @@ def test_run_in_a_bucket_is_the_run_on_a_disk(store, whole, tmp_path, monkeypatc
 
 def test_damaged_checkpoint_in_a_bucket(store, whole, capsys, monkeypatch):
   with monkeypatch.context() as patch:
-    stop_at(patch, 9)
-    assert not train(small(), 'gs://bucket/damaged_run')
+    kill_at(patch, 9)
+    assert not train(short(), 'gs://bucket/damaged_run')
   steps = sorted(map(int, names(store, 'damaged_run/checkpoints')))
   prefix = f'damaged_run/checkpoints/{steps[-1]}/state/'
   for key in [key for key in store.objects if key[1].startswith(prefix)]:
     store.put(key, store.objects[key][0][:-7])
-  assert train(small(), 'gs://bucket/damaged_run')
+  assert train(short(), 'gs://bucket/damaged_run')
   assert f'checkpoint {steps[-1]} in gs://bucket' in capsys.readouterr().out
   assert names(store, 'damaged_run/damaged') == {f'{steps[-1]}.0'}
   sha256 = summary(buckets.to_path('gs://bucket/damaged_run'))['params_sha256']
@@ -203,7 +168,7 @@ def data_dir(store, tmp_path_factory) -> pathlib.Path:
 
 
 def batches(data_dir, count: int) -> list[dict[str, np.ndarray]]:
-  config = small()
+  config = short()
   config.data.update({'fake': False, 'name': 'digits', 'dir': str(data_dir), 'feed': 'stream'})
   config.data.update({'image_size': 8, 'crop_area': (0.5, 1.0)})
   feed = feeds.training_feed(config, runtime.data_mesh(1))
@@ -253,7 +218,7 @@ def test_workdirs_that_cannot_be(store, workdir, message):
   if workdir.startswith('s3'):
     pytest.importorskip('s3fs')
   with pytest.raises(UserError, match=message):
-    train(small(), workdir)
+    train(short(), workdir)
 
 
 def test_other_schemes_and_missing_libraries(monkeypatch):
@@ -273,7 +238,7 @@ def test_other_schemes_and_missing_libraries(monkeypatch):
 
 
 def test_folder_of_photos_must_be_local(store):
-  config = small()
+  config = short()
   config.data.update({'fake': False, 'name': 'image_folder', 'dir': 'gs://bucket/photos'})
   config.data.feed = 'stream'
   with pytest.raises(UserError, match='a folder of photos must be local; pack it'):

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from stored import read
 
 from senet_jax.data.builders import places365
 from senet_jax.errors import UserError
@@ -80,21 +81,6 @@ def run(source, data_dir, *args):
     ['--dataset=places365_challenge', f'--source={source}', f'--data_dir={data_dir}', *args]
   )
   return data_dir / 'places365_challenge' / '1.0.0'
-
-
-def read(version_dir, split):
-  """File name -> image as it is stored and label."""
-  import tensorflow_datasets as tfds
-
-  builder = tfds.builder_from_directory(version_dir)
-  decoders = {'image': tfds.decode.SkipDecoding()}
-  if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-    examples = list(builder.as_data_source(split, decoders=decoders))
-  else:
-    examples = list(builder.as_dataset(split, decoders=decoders).as_numpy_iterator())
-  found = {e['file_name'].decode(): (e['image'], int(e['label'])) for e in examples}
-  assert len(found) == len(examples)
-  return found, builder.info.features['label'].names
 
 
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])

@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import stored
 from PIL import Image
 
 from senet_jax.data import prepare
@@ -47,18 +48,8 @@ def run(source, data_dir, *args):
 
 def read(version_dir, split):
   """File name -> image as it is stored and wnid, in the order of the files."""
-  import tensorflow_datasets as tfds
-
-  builder = tfds.builder_from_directory(version_dir)
-  encoded = {'image': tfds.decode.SkipDecoding()}
-  if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-    examples = list(builder.as_data_source(split, decoders=encoded))
-  else:
-    examples = list(builder.as_dataset(split, decoders=encoded).as_numpy_iterator())
-  names = builder.info.features['label'].names
-  found = {e['file_name'].decode(): (e['image'], names[e['label']]) for e in examples}
-  assert len(found) == len(examples) == builder.info.splits[split].num_examples
-  return found
+  found, names = stored.read(version_dir, split)
+  return {file: (image, names[label]) for file, (image, label) in found.items()}
 
 
 # Nothing is decoded, so these need not be images.

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from small_run import SMALL, kill_at, small
 
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data.device_feed import DeviceFeed, EvalFeed
@@ -27,33 +28,6 @@ from senet_jax.training.progress import read_records
 from senet_jax.training.state import TrainState
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
-
-# One small program for all runs here: 8 steps an epoch, 20 steps in all.
-SMALL = {
-  'model.name': 'se_resnet20_cifar',
-  'model.width': 8,
-  'model.se.ratio': 4,
-  'data.name': 'digits',
-  'data.fake': True,
-  'data.train_split': 'train[:512]',
-  'data.eval_split': 'test[:128]',
-  'data.pad': 1,
-  'batch_size': 64,
-  'steps': 20,
-  'schedule.name': 'constant',
-  'optimizer.learning_rate': 0.05,
-  'checkpoint.every_steps': 5,
-  'checkpoint.keep': 10,
-  'log.every_steps': 4,
-  'log.tensorboard': False,
-}
-
-
-def small(**fields):
-  config = config_lib.default()
-  config.update_from_flattened_dict(SMALL)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
-  return config
 
 
 def arguments(workdir, **fields) -> list[str]:
@@ -74,18 +48,6 @@ def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
   assert train(small(), workdir)
   return workdir
-
-
-def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
-  """Sends a signal to this process when the run asks for the inputs of `step`."""
-  inputs = DeviceFeed.inputs
-
-  def killing(self, first, limit):
-    if first == step:
-      os.kill(os.getpid(), signal_number)
-    return inputs(self, first, limit)
-
-  monkeypatch.setattr(DeviceFeed, 'inputs', killing)
 
 
 def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path):

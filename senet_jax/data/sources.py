@@ -172,7 +172,7 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
 
   runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
   data_dir = buckets.to_path(data.dir or arrays.default_data_dir())
-  with buckets.access(data_dir) if buckets.in_bucket(data_dir) else contextlib.nullcontext():
+  with buckets.access(data_dir):
     builder = _builder(data.name, data_dir)
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)

@@ -29,9 +29,19 @@ def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
   return {table: top_errors(*top), **others}
 
 
-def gated(se: SEConfig | None, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
-  """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`."""
-  return SqueezeExcite(se, name='se')(x) if se is not None and se.position == position else x
+def gated(
+  se: SEConfig | None,
+  position: str,
+  x: jax.Array | Normalized,
+  full_width: int | None = None,
+) -> jax.Array | Normalized:
+  """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`.
+
+  `full_width` is that of `SqueezeExcite`.
+  """
+  if se is None or se.position != position:
+    return x
+  return SqueezeExcite(se, full_width, name='se')(x)
 
 
 def se_of_stage(se: SEConfig | None, stage: int) -> SEConfig | None:

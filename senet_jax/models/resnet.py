@@ -21,7 +21,6 @@ from senet_jax.layers import (
   BatchNormConfig,
   Normalized,
   SEConfig,
-  SqueezeExcite,
   classifier,
   computed,
   conv,
@@ -122,10 +121,8 @@ class ResidualBlock(nn.Module):
 
   def _se(self, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
     """Gates `x` `[N, H, W, C]` if `position` is where this unit has its SE block."""
-    if self.se is None or self.se.position != position:
-      return x
     full_width = self.features if position == 'standard' else None
-    return SqueezeExcite(self.se, full_width, name='se')(x)
+    return common.gated(self.se, position, x, full_width)
 
   def _convolutions(self) -> list[tuple[int, int, int, int]]:
     """Features, kernel size, stride and groups of each convolution of the branch."""

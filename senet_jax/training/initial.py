@@ -80,7 +80,7 @@ def initial_variables(
 
 
 def _same(a: buckets.Path, b: buckets.Path) -> bool:
-  if buckets.in_bucket(a) or buckets.in_bucket(b):
+  if buckets.in_bucket(a) or buckets.in_bucket(b):  # `resolve` would take gs: for a directory
     return a == b
   return a.resolve() == b.resolve()
 
@@ -94,7 +94,7 @@ def _about_source() -> Iterator[None]:
 
 
 def _source_dir(config: ConfigDict) -> buckets.Path:
-  return buckets.to_path(config.init_from)
+  return buckets.absolute(config.init_from)
 
 
 def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:

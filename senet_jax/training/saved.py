@@ -1,6 +1,5 @@
 """A trained network, read back from its workdir."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -146,10 +145,8 @@ def load(workdir: str | Path, checkpoint: str, mesh: Mesh) -> Saved:
   Raises:
     UserError: no run, no such checkpoint, or a damaged one.
   """
-  workdir = buckets.to_path(workdir)
-  if not buckets.in_bucket(workdir):
-    workdir = workdir.absolute()
-  with buckets.access(workdir) if buckets.in_bucket(workdir) else contextlib.nullcontext():
+  workdir = buckets.absolute(workdir)
+  with buckets.access(workdir):
     config = read_config(workdir)
   num_classes, class_names = read_classes(workdir)
   model = setup.build_model(config, num_classes)

@@ -166,8 +166,8 @@ def _records(layout: Layout, folder: pathlib.Path, stem: str, suffix: str) -> by
   expected = layout.files[stem][1 if suffix else 0]
   if not path.is_file():
     raise errors.UserError(f'{path} is missing (its MD5 is {expected}); add it and run again.')
-  official.check_md5(path, expected)
   data = path.read_bytes()
+  official.check_md5(path, expected, data)
   if suffix:
     return data
   batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()

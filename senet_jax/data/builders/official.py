@@ -1,6 +1,7 @@
 """What the builders from official files share: checksums, room on the disk, archives, counts."""
 
 import hashlib
+import io
 import os
 import pathlib
 import posixpath
@@ -14,13 +15,13 @@ from senet_jax import errors
 _T = TypeVar('_T')
 
 
-def check_md5(path: pathlib.Path, expected: str) -> None:
-  """Compares a file with the MD5 of the official one.
+def check_md5(path: pathlib.Path, expected: str, content: bytes | None = None) -> None:
+  """Compares a file, or its `content` if that was read already, with the MD5 of the official one.
 
   Raises:
     UserError: it is another file.
   """
-  with path.open('rb') as file:
+  with path.open('rb') if content is None else io.BytesIO(content) as file:
     found = hashlib.file_digest(file, 'md5').hexdigest()
   if found != expected:
     raise errors.UserError(
