@@ -1,13 +1,15 @@
 """What all commands share: parsing, exit statuses, and user errors as one line."""
 
 import argparse
+import ctypes
 import errno
 import logging
 import os
 import pathlib
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from senet_jax import buckets
@@ -15,6 +17,9 @@ from senet_jax.errors import USER_ERROR, Stalled, UserError
 
 # How arguments begin that change a field of the configuration.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
+
+# Set by a command for those that it starts: its process, with which they end.
+PARENT = 'SENET_JAX_PARENT'
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
@@ -65,6 +70,53 @@ class Parser(argparse.ArgumentParser):
     )
 
 
+def number(text: str) -> int:
+  """Parses an integer of at least 1, as the type of an argument."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} must be an integer of at least 1')
+  return int(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+  """Parses integers of at least 1, separated by commas."""
+  return tuple(map(number, words(text)))
+
+
+def positive(text: str) -> float:
+  """Parses a finite number greater than 0, such as a duration."""
+  try:
+    value = float(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number') from error
+  if not 0 < value < float('inf'):
+    raise argparse.ArgumentTypeError(f'{text!r} must be greater than 0')
+  return value
+
+
+def words(text: str) -> tuple[str, ...]:
+  """Parses words separated by commas, and drops repetitions."""
+  found = tuple(dict.fromkeys(filter(None, text.split(','))))
+  if not found:
+    raise argparse.ArgumentTypeError('nothing is given')
+  return found
+
+
+def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
+  """Prints rows under their column names.
+
+  Args:
+    columns: names, separated by spaces.
+    rows: a cell for each column.
+    left: align all columns to the left, as of words; otherwise only the first, as of numbers.
+  """
+  lines = [columns.split(), *rows]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  for first, *rest in lines:
+    cells = [cell.ljust(w) if left else cell.rjust(w)
+             for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
+    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
+
+
 def path_or_bucket(text: str) -> buckets.Path:
   """The type of an argument that may be `gs://…`."""
   try:
@@ -80,6 +132,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     command: takes the arguments; returns the exit status, None for 0.
   """
   _quiet_background()
+  _end_with_parent()
   try:
     status = command(sys.argv[1:])
   except UserError as error:
@@ -95,6 +148,13 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     status = _complain('interrupted.', 130)
   sys.stdout.flush()
   sys.exit(status)
+
+
+def _end_with_parent() -> None:
+  """Lets Linux send SIGTERM when the command that started this one is gone, however it ended."""
+  if sys.platform == 'linux' and os.environ.get(PARENT) == str(os.getppid()):
+    pr_set_pdeathsig = 1  # of <sys/prctl.h>
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _quiet_background() -> None:

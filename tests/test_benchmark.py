@@ -15,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 from senet_jax import cli, runtime
 from senet_jax.analysis import throughput, timing, torch_models
 from senet_jax.errors import UserError
+from senet_jax.measure import cases
+from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.tools import benchmark, latency
 from senet_jax.training import setup
@@ -72,6 +74,9 @@ class FakeMachine:
   def perf_counter(self) -> float:
     return self.now
 
+  def process_time(self) -> float:
+    return 3 * self.now  # three cores at work
+
   def workload(self, name: str, seconds: float) -> timing.Workload:
     def dispatch() -> None:
       self.log.append(name)
@@ -82,12 +87,16 @@ class FakeMachine:
 
 def test_in_turn_alternates_and_does_not_count_the_first_dispatch(monkeypatch):
   machine = FakeMachine()
-  monkeypatch.setattr(timing, 'time', types.SimpleNamespace(perf_counter=machine.perf_counter))
+  clock = types.SimpleNamespace(
+    perf_counter=machine.perf_counter, process_time=machine.process_time
+  )
+  monkeypatch.setattr(timing, 'time', clock)
   steps = {'a': machine.workload('a', 0.5), 'b': machine.workload('b', 2.0)}
   found = timing.in_turn(steps, 3, seconds=1.0)
   # Warm-up; then in each turn one that is not counted and two of `a`, one of `b` that are.
   assert ''.join(machine.log) == 'aabb' + 'aaabb' + 'bbaaa' + 'aaabb'
   assert found['a'].turns == [[0.5]] * 3 and found['b'].turns == [[2.0]] * 3
+  assert found['a'].cores == [3.0] * 3 and found['a'].waiting == [0.0] * 3
   assert (found['a'].warm_up_s, found['b'].warm_up_s) == (1.0, 4.0)
   each = timing.in_turn(steps, 2, seconds=1.0, each=True)
   assert each['a'].turns == [[0.5, 0.5]] * 2 and each['b'].turns == [[2.0]] * 2
@@ -97,7 +106,7 @@ def test_se_tax_and_ratios_are_of_one_turn():
   # The machine is twice as slow in the second turn, for both.
   se = timing.Timing(0.0, [[0.11], [0.24], [0.105]])
   plain = timing.Timing(0.0, [[0.1], [0.2], [0.1]])
-  tax = timing.se_tax(se, plain)
+  tax = timing.added_percent(se, plain)
   np.testing.assert_allclose(tax['values'], [10, 20, 5])
   assert tax['median'] == pytest.approx(10) and tax['n'] == 3
   assert tax['mean'] == pytest.approx(35 / 3)
@@ -210,11 +219,13 @@ ROW = {
   'network', 'model', 'se', 'options', 'framework', 'mode', 'batch_size', 'batch_per_device',
   'devices', 'image_size', 'dtype', 'bn_scope', 'steps_per_dispatch', 'images_per_second',
   'ms_per_step', 'compile_s', 'warm_up_dispatches', 'warm_up_s', 'gflops_per_image',
-  'tflops_per_second', 'program_mib',
+  'tflops_per_second', 'program_mib', 'mfu', 'bytes_per_step', 'bytes_counted_by',
+  'gb_per_second', 'of_copy_rate',
 }  # fmt: skip
 HEAD = {
   'what', 'command', 'date', 'device', 'cpu_cores', 'cpu', 'platform', 'flags',
   'compilation_cache', 'git_commit', 'versions', 'not_in_torch', 'rows', 'se_tax', 'against_torch',
+  'changes', 'over_textbook', 'copy',
   'out_of_memory', 'device_peak_mib',
 }  # fmt: skip
 
@@ -241,17 +252,24 @@ def test_benchmark_of_training(monkeypatch, capsys, tmp_path):
 
 def test_pairs_of_twins_alone():
   def case(label, framework='senet_jax', batch=2):
-    (network,) = benchmark.networks(label)
+    (network,) = networks(label)
     config = tiny_config()
     config.batch_size = batch
-    return benchmark.Case(network, framework, 'train', config)
+    return cases.Case(network, framework, 'train', config)
 
   se, textbook = case('se_resnet50'), case('se_resnet50:model.se.fused=False')
   plain, theirs = case('resnet50'), case('resnet50', 'torch')
-  others = [case('se_resnet50:bn.scope=global'), case('resnet18'), case('se_resnet50', batch=4)]
-  found = list(benchmark.pairs(dict.fromkeys([plain, se, textbook, theirs, *others])))
-  expected = {('se_tax', se, plain), ('se_tax', textbook, plain), ('against_torch', plain, theirs)}
-  assert set(found) == expected and len(found) == 3
+  elsewhere = case('se_resnet50:bn.scope=global')
+  flax, flax_se = case('textbook'), case('textbook_se')
+  others = [elsewhere, case('resnet18'), case('se_resnet50', batch=4), flax, flax_se]
+  found = list(cases.pairs(dict.fromkeys([plain, se, textbook, theirs, *others])))
+  expected = {
+    ('se_tax', se, plain), ('se_tax', textbook, plain), ('se_tax', flax_se, flax),
+    ('against_torch', plain, theirs), ('changes', textbook, se), ('changes', elsewhere, se),
+  }  # fmt: skip
+  ours = (plain, se, textbook, elsewhere, others[1])
+  expected |= {('over_textbook', network, flax) for network in ours}
+  assert set(found) == expected and len(found) == len(expected)
 
 
 def test_benchmark_against_torch(monkeypatch, capsys, tmp_path, torch_and_timm):
@@ -314,11 +332,11 @@ def test_find_batch(monkeypatch, capsys, tmp_path):
   path, asked = tmp_path / 'x.json', []
   real = throughput.prepare
 
-  def prepare(config, mode, mesh):
+  def prepare(config, mode, mesh, model):
     asked.append(config.batch_size)
     if config.batch_size > 2:
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
-    return real(config, mode, mesh)
+    return real(config, mode, mesh, model)
 
   monkeypatch.setattr(throughput, 'prepare', prepare)
   arguments = ('--models=tiny', '--batch=1', '--mode=inference', *QUICK)
@@ -365,10 +383,10 @@ def test_latency_measures_twins_and_draws(monkeypatch, capsys, tmp_path):
 
 
 MISTAKES = {
-  'nothing': ([], r'one of the arguments --models --input is required'),
+  'nothing': ([], r'one of the arguments --models --feed --input is required'),
   'both': (['--input', '--models=resnet18'], r'not allowed with'),
-  'config': (['--models=resnet18', '--config=x.py'], r'--config=FILE is what --input needs'),
-  'no_config': (['--input'], r'--config=FILE is what --input needs'),
+  'config': (['--models=resnet18', '--config=x.py'], r'--config=FILE is what --input and --feed'),
+  'no_config': (['--input'], r'--config=FILE is what --input and --feed need'),
   'model': (['--models=se_resnet51'], r"model\.name='se_resnet51' is unknown; did you mean"),
   'mode': (['--models=resnet18', '--mode=test'], r"--mode='test' is unknown.*train, inference"),
   'dtype': (['--models=resnet18', '--dtype=float8'], r"--dtype='float8' is unknown.*float32, bf"),

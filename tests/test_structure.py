@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / 'senet_jax'
 FLOORS = (
-  {'errors', 'buckets', 'files'},
-  {'config', 'layers', 'models', 'data', 'interop', 'runtime'},
-  {'training', 'evaluation', 'analysis', 'prediction'},
-  {'cli', 'flags', 'main', 'tools'},
+  {'errors', 'buckets', 'files', 'cli'},
+  {'config', 'flags', 'layers', 'models', 'data', 'interop', 'runtime'},
+  {'training', 'evaluation', 'analysis', 'measure', 'prediction'},
+  {'main', 'tools'},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -147,9 +147,7 @@ def _placed(tree, mesh: Mesh, spec: PartitionSpec):
 def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   """What a program costs on each device.
 
-  Bytes are XLA's own count where it has one (TPU, CPU) and there is no loop, whose body it would
-  count once; otherwise those of `hlo.Module`. They are what the program's kernels read and write, a
-  part of which caches may serve.
+  Bytes are those of `hlo.bytes_moved`.
 
   Args:
     program: as compiled.
@@ -160,17 +158,15 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
     What `tools.profile` prints and writes.
   """
   module = hlo.Module(program.compiled.as_text())
-  cost = program.compiled.cost_analysis() or {}
-  counted = None if module.loops else cost.get('bytes accessed')
-  bytes_moved = counted or module.bytes
+  bytes_moved, counted_by = hlo.bytes_moved(program.compiled, module)
   memory = program.compiled.memory_analysis()
   peak = memory.peak_memory_in_bytes
   found = {
     'devices': program.devices,
     'batch_per_device': program.batch_size // program.devices,
     'flops': program.flops,
-    'bytes': int(bytes_moved),
-    'bytes_counted_by': 'XLA' if counted else 'HLO text',
+    'bytes': bytes_moved,
+    'bytes_counted_by': counted_by,
     'intensity': program.flops / bytes_moved,
     'memory': {
       'peak': int(peak),

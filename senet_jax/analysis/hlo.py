@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 _BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'c64': 64, 'c128': 128}
 COLLECTIVES = (
@@ -202,6 +203,24 @@ class Module:
       if part is not None and _is_updated(parameter, inside):
         moved -= whole  # the result is the operand, of which only the update is written
     return moved
+
+
+def bytes_moved(compiled: Any, module: Module | None = None) -> tuple[int, str]:
+  """Returns the bytes that a compiled program reads and writes on each device, and who counts them.
+
+  XLA counts where it has a total (TPU, CPU) and no loop of known length, whose body it would count
+  once; elsewhere `Module` does, from the text. Other loops count as one round. A part of the bytes
+  may be served by caches.
+
+  Args:
+    compiled: a `jax.stages.Compiled`.
+    module: its text, where it has been read already.
+  """
+  counted = (compiled.cost_analysis() or {}).get('bytes accessed')
+  module = module or Module(compiled.as_text())
+  if counted and not module.loops:
+    return int(counted), 'XLA'
+  return module.bytes, 'HLO text'
 
 
 def _users(name: str, inside: dict[str, Instruction]) -> list[tuple[Instruction, str]]:

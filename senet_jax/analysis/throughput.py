@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
+from senet_jax.analysis import hlo
 from senet_jax.analysis.complexity import complexity
 from senet_jax.analysis.timing import Workload
 from senet_jax.models import list_models, model_info
@@ -62,7 +63,7 @@ def twin(model: str) -> str | None:
   return name if name != model and name in list_models() else None
 
 
-def prepare(config: ConfigDict, mode: str, mesh: Mesh) -> Workload:
+def prepare(config: ConfigDict, mode: str, mesh: Mesh, model: nn.Module | None = None) -> Workload:
   """Compiles the step of a configuration and puts what it needs on the devices.
 
   `train` is the very program of a run, `steps_per_dispatch` included, with one batch that stays in
@@ -72,6 +73,7 @@ def prepare(config: ConfigDict, mode: str, mesh: Mesh) -> Workload:
     config: of `configuration`.
     mode: `train` or `inference`.
     mesh: the devices.
+    model: another network than the configuration's.
 
   Raises:
     UserError: the configuration has a mistake.
@@ -79,7 +81,8 @@ def prepare(config: ConfigDict, mode: str, mesh: Mesh) -> Workload:
   """
   config_lib.check(config)
   setup.check_batch(config, mesh.size)
-  return (_training if mode == 'train' else _inference)(config, mesh)
+  model = model or setup.build_model(config)
+  return (_training if mode == 'train' else _inference)(config, model, mesh)
 
 
 class _FixedFeed:
@@ -92,8 +95,7 @@ class _FixedFeed:
     return jax.lax.optimization_barrier((inputs, step))[0]
 
 
-def _training(config: ConfigDict, mesh: Mesh) -> Workload:
-  model = setup.build_model(config)
+def _training(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Workload:
   schedule = optimizer_lib.make_schedule(config, total_steps=10**6, steps_per_epoch=1e4)
   optimizer = optimizer_lib.make_optimizer(config, schedule)
   steps = config.steps_per_dispatch or 1
@@ -101,7 +103,7 @@ def _training(config: ConfigDict, mesh: Mesh) -> Workload:
   variables = _variables(config, model, mesh)
   make_state = functools.partial(setup.init_state, config, model, optimizer, None, mesh, variables)
   arguments = (_abstract(make_state, mesh, sharded=False), _abstract_batch(config, mesh))
-  compiled, compile_s, mib = _compile(program, *arguments, np.int32(steps))
+  compiled, facts = compile_timed(program, *arguments, np.int32(steps))
   state, batch = make_state(), _batch(config, mesh)
 
   def dispatch() -> None:
@@ -112,13 +114,11 @@ def _training(config: ConfigDict, mesh: Mesh) -> Workload:
     images=steps * config.batch_size,
     dispatch=dispatch,
     wait=lambda: jax.block_until_ready(state),
-    compile_s=compile_s,
-    program_mib=mib,
+    **facts,
   )
 
 
-def _inference(config: ConfigDict, mesh: Mesh) -> Workload:
-  model = setup.build_model(config)
+def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Workload:
   steps = config.steps_per_dispatch or 1
 
   def one(total: jax.Array, variables: dict, images: jax.Array) -> jax.Array:
@@ -140,7 +140,7 @@ def _inference(config: ConfigDict, mesh: Mesh) -> Workload:
     variables,
     _abstract_batch(config, mesh)['images'],
   )
-  compiled, compile_s, mib = _compile(program, *arguments)
+  compiled, facts = compile_timed(program, *arguments)
   total, images = make_total(), _batch(config, mesh)['images']
 
   def dispatch() -> None:
@@ -151,13 +151,19 @@ def _inference(config: ConfigDict, mesh: Mesh) -> Workload:
     images=steps * config.batch_size,
     dispatch=dispatch,
     wait=lambda: jax.block_until_ready(total),
-    compile_s=compile_s,
-    program_mib=mib,
+    **facts,
   )
 
 
 def _variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict[str, Any]:
-  """Made-up variables: only to compile their proper initialisation takes longer than all else."""
+  return jax.device_put(made_up_variables(config, model), runtime.replicated(mesh))
+
+
+def made_up_variables(config: ConfigDict, model: nn.Module) -> dict[str, Any]:
+  """Returns `params` and `batch_stats` as NumPy arrays: random kernels, unit scales and variances.
+
+  Only to compile their proper initialisation takes longer than all else.
+  """
   shapes = setup.variable_shapes(config, model)
   rng = np.random.default_rng(config.seed)
 
@@ -167,7 +173,7 @@ def _variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict[str, An
       return scale * rng.standard_normal(leaf.shape, np.float32)
     return np.full(leaf.shape, path[-1].key in ('scale', 'var'), np.float32)
 
-  return jax.device_put(jax.tree.map_with_path(fill, shapes), runtime.replicated(mesh))
+  return jax.tree.map_with_path(fill, shapes)
 
 
 def _on(mesh: Mesh, make: Callable) -> Callable:
@@ -199,8 +205,8 @@ def _abstract(make: Callable, mesh: Mesh, *, sharded: bool) -> Any:
   return abstract_state(jax.eval_shape(make), NamedSharding(mesh, spec))
 
 
-def _compile(program: Callable, *arguments) -> tuple[jax.stages.Compiled, float, float | None]:
-  """The compiled program, the seconds that took, and the MiB that it needs on a device.
+def compile_timed(program: Callable, *arguments) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+  """Compiles a program; returns it with what a `Workload` says about that.
 
   Raises:
     MemoryError: on a CPU, whose system would end the process instead.
@@ -208,9 +214,11 @@ def _compile(program: Callable, *arguments) -> tuple[jax.stages.Compiled, float,
   start = time.perf_counter()
   compiled = program.lower(*arguments).compile()
   seconds = time.perf_counter() - start
+  moved, counted_by = hlo.bytes_moved(compiled)
+  facts = {'compile_s': seconds, 'bytes_per_step': moved, 'bytes_counted_by': counted_by}
   stats = compiled.memory_analysis()
   if stats is None:
-    return compiled, seconds, None
+    return compiled, facts
   needed = (
     stats.argument_size_in_bytes
     + stats.output_size_in_bytes
@@ -221,7 +229,7 @@ def _compile(program: Callable, *arguments) -> tuple[jax.stages.Compiled, float,
   free = _free_memory() if jax.default_backend() == 'cpu' else None
   if free is not None and needed > free:
     raise MemoryError(f'out of memory: {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} free')
-  return compiled, seconds, needed / 2**20
+  return compiled, {**facts, 'program_mib': needed / 2**20}
 
 
 def _free_memory() -> int | None:
@@ -230,9 +238,9 @@ def _free_memory() -> int | None:
   return 1024 * int(kib) if kib else None
 
 
-def gflops_per_image(config: ConfigDict, mode: str) -> float:
+def gflops_per_image(config: ConfigDict, mode: str, model: nn.Module | None = None) -> float:
   """Two for each multiply-add of the forward pass; a training step is three of them."""
-  macs = _macs(setup.build_model(config), setup.input_size(config))
+  macs = _macs(model or setup.build_model(config), setup.input_size(config))
   return 2 * macs / 1e9 * (3 if mode == 'train' else 1)
 
 

@@ -30,6 +30,9 @@ class Workload:
     wait: until all that was dispatched is done.
     compile_s: seconds that tracing and compilation took.
     program_mib: memory that the program needs on each device, by the compiler; None: not known.
+    bytes_per_step: that a step reads and writes in the memory of each device; None: not known.
+    bytes_counted_by: `XLA` or `HLO text`, see `hlo.bytes_moved`.
+    waited: seconds for which it has waited for data so far.
   """
 
   images: int
@@ -37,6 +40,9 @@ class Workload:
   wait: Callable[[], None]
   compile_s: float
   program_mib: float | None = None
+  bytes_per_step: int | None = None
+  bytes_counted_by: str | None = None
+  waited: Callable[[], float] = float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +52,14 @@ class Timing:
   Attributes:
     warm_up_s: seconds of the dispatches in front of all measurements.
     turns: for each turn, the seconds a dispatch took: of each, or their mean alone.
+    cores: for each turn, the CPU cores that this process kept busy on average.
+    waiting: for each turn, the share of the time that was spent waiting for data.
   """
 
   warm_up_s: float
   turns: list[list[float]]
+  cores: list[float] = dataclasses.field(default_factory=list)
+  waiting: list[float] = dataclasses.field(default_factory=list)
 
   @property
   def per_turn(self) -> list[float]:
@@ -84,11 +94,15 @@ def in_turn(
       workload, count = workloads[key], counts[key]
       with _undisturbed():
         _seconds(workload, 1)
+        start, cpu, waited = time.perf_counter(), time.process_time(), workload.waited()
         if each:
           times = [_seconds(workload, 1) for _ in range(count)]
         else:
           times = [_seconds(workload, count) / count]
+        passed = max(time.perf_counter() - start, 1e-9)
       found[key].turns.append(times)
+      found[key].cores.append((time.process_time() - cpu) / passed)
+      found[key].waiting.append((workload.waited() - waited) / passed)
   return found
 
 
@@ -127,9 +141,9 @@ def ratios(first: Timing, second: Timing) -> list[float]:
   return [a / b for a, b in zip(first.per_turn, second.per_turn, strict=True)]
 
 
-def se_tax(se: Timing, plain: Timing) -> dict[str, Any]:
-  """Time that SE adds to a step, in percent of the step without it, as `spread` over the turns."""
-  return spread([100 * (ratio - 1) for ratio in ratios(se, plain)])
+def added_percent(first: Timing, second: Timing) -> dict[str, Any]:
+  """Returns by how many percent `first` takes longer than `second`, as `spread` over the turns."""
+  return spread([100 * (ratio - 1) for ratio in ratios(first, second)])
 
 
 # --- memory --------------------------------------------------------------------------------------

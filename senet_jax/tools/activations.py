@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli, files
 from senet_jax.errors import UserError, one_of
-from senet_jax.tools.benchmark import print_table
 
 if TYPE_CHECKING:
   import numpy as np
@@ -220,7 +219,7 @@ def _print(record: dict[str, Any]) -> None:
     numbers = ['-' if summary[key] is None else f'{summary[key]:.3f}' for key in keys[:-2]]
     shares = [f'{100 * summary[key]:.1f}' for key in keys[-2:]]
     rows.append([name, str(summary['channels']), *numbers, *shares])
-  print_table(_COLUMNS, rows)
+  cli.print_table(_COLUMNS, rows)
 
 
 def _write_npz(

@@ -20,8 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from senet_jax import cli, errors, files
-from senet_jax.tools import benchmark
-from senet_jax.tools.benchmark import OURS, TORCH, Network
+from senet_jax.measure.networks import Network, add_arguments, networks
 
 if typing.TYPE_CHECKING:
   from senet_jax.analysis.timing import Timing
@@ -30,10 +29,10 @@ _COLUMNS = 'network framework batch ms/batch p90 mean ± runs ms/image se_%'
 _DTYPES = ('float32', 'bfloat16')
 # Colour-blind safe (Okabe and Ito), by framework and whether it is with SE.
 _COLOURS = {
-  (OURS, False): '#0072B2',
-  (OURS, True): '#D55E00',
-  (TORCH, False): '#56B4E9',
-  (TORCH, True): '#E69F00',
+  ('senet_jax', False): '#0072B2',
+  ('senet_jax', True): '#D55E00',
+  ('torch', False): '#56B4E9',
+  ('torch', True): '#E69F00',
 }
 # A bar with its label, in inches.
 _BAR, _HEIGHT = 0.42, 3.2
@@ -43,36 +42,37 @@ def main(argv: list[str]) -> None:
   """Prints the times, and writes them with --output and draws them with --plot."""
   args = _parse(argv)
   from senet_jax.analysis import timing as timing_lib
+  from senet_jax.measure import cases
   from senet_jax.training import setup
 
   wanted = _with_twins(args.models)
-  mesh = benchmark.start(args)
+  bench = cases.Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
   groups = [
-    benchmark.cases(args, wanted, mesh, mode='inference', dtype=args.dtype, batch_size=size)
+    bench.cases(wanted, mode='inference', dtype=args.dtype, batch_size=size)
     for size in args.batches
   ]
   for case in groups[0]:
     setup.check_model(case.config)
   found = {
-    **benchmark.record('time of an inference on a batch on the device', 'latency', args, argv),
-    'not_in_torch': benchmark.not_in_torch(args, wanted),
+    **bench.record('time of an inference on a batch on the device', 'latency', argv),
+    'not_in_torch': bench.not_in_torch(wanted),
     'rows': [],
     'out_of_memory': [],
   }
   for group in groups:
-    measured, too_large = benchmark.measure(args, group, mesh, each=True)
-    taxes = {a: b for kind, a, b in benchmark.pairs(measured) if kind == 'se_tax'}
+    measured, too_large = bench.measure(group, args.repeats, args.seconds, each=True)
+    taxes = {a: b for kind, a, b in cases.pairs(measured) if kind == 'se_tax'}
     for case, (workload, timing) in measured.items():
-      row = {**benchmark.of_case(args, case, mesh), **_times(timing, case.config.batch_size)}
+      row = {**bench.describe(case), **_times(timing, case.config.batch_size)}
       row['compile_s'] = workload.compile_s
       plain = measured[taxes[case]][1] if case in taxes else None
-      row['se_percent'] = timing_lib.se_tax(timing, plain) if plain else None
+      row['se_percent'] = timing_lib.added_percent(timing, plain) if plain else None
       found['rows'].append(row)
-    found['out_of_memory'] += [benchmark.of_case(args, case, mesh) for case in too_large]
+    found['out_of_memory'] += [bench.describe(case) for case in too_large]
     del measured  # the memory of its steps
   if not found['rows']:
     raise errors.UserError('out of memory with every network; use smaller --batches.')
-  benchmark.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
+  cli.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
   if args.output:
     files.write_json(args.output, found)
   if args.plot:
@@ -82,13 +82,13 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.latency', __doc__)
   add = parser.add_argument
-  add('--models', type=benchmark.networks, required=True, help='names of networks, with commas')
-  add('--batches', type=benchmark.numbers, default=(1,), help='images a batch, with commas')
+  add('--models', type=networks, required=True, help='names of networks, with commas')
+  add('--batches', type=cli.numbers, default=(1,), help='images a batch, with commas')
   add('--dtype', default='float32', help='float32 or bfloat16')
-  add('--repeats', type=benchmark.number, default=5, help='turns')
-  add('--seconds', type=benchmark.seconds, default=1.0, help='of a network in a turn, about')
+  add('--repeats', type=cli.number, default=5, help='turns')
+  add('--seconds', type=cli.positive, default=1.0, help='of a network in a turn, about')
   add('--plot', type=pathlib.Path, help='also draw the times to this PNG file')
-  benchmark.add_shared(parser)
+  add_arguments(parser)
   args = parser.parse_args(argv)
   errors.one_of('--dtype', args.dtype, _DTYPES)
   if args.plot and args.plot.suffix != '.png':

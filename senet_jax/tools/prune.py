@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from senet_jax import cli, files
 from senet_jax.errors import UserError, one_of
-from senet_jax.tools.benchmark import print_table
 
 if TYPE_CHECKING:
   import numpy as np
@@ -236,7 +235,7 @@ def _make_one(
     'pruned': after,
   }
   rows = [['whole', *_cells(before, before)], ['pruned', *_cells(after, before)]]
-  print_table('network params % top-1_% top-5_%', rows)
+  cli.print_table('network params % top-1_% top-5_%', rows)
   print(f'written to {args.to}')
   convert.print_use(smaller.config, args.to)
 
@@ -407,7 +406,7 @@ def _print(record: dict[str, Any]) -> None:
         f'{top1["n"]}',
       ]
     )
-  print_table(_COLUMNS, rows)
+  cli.print_table(_COLUMNS, rows)
 
 
 if __name__ == '__main__':

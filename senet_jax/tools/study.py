@@ -7,23 +7,27 @@ A study is a list of configurations, with seeds and what was published. Each run
 `senet_jax.main` with its workdir in WORKDIR/ROW/seedK, so the same command goes on wherever it was
 stopped. --shard=1/4 makes the first quarter of the runs, for four machines with one WORKDIR;
 --table makes none. A row that fails is shown as such, and the others go on. --output writes the
-table as JSON, and as .csv and .md beside it. Exit status: 0 when all runs are there, 1 if one
-failed or is missing, 75 after SIGTERM.
+table as JSON, and as .csv and .md beside it. --rows and --seeds take a part of a study,
+--config.FIELD=VALUE changes a field of all its configurations, and --together=N makes N runs at a
+time, each a process of its own, which small networks on a large GPU gain from. Exit status: 0 when
+all runs are there, 1 if one failed or is missing, 75 after SIGTERM.
 """
 
 import csv
 import dataclasses
 import datetime
+import functools
 import io
 import json
 import pathlib
 import statistics
+import time
 import traceback
 from typing import Any
 
 from senet_jax import cli, config as config_lib, files, flags
 from senet_jax.config.study import Row, Study
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, one_of
 from senet_jax.tools import report
 
 _COLUMNS = ('row', 'test error, %', 'published, %', 'difference', 'to the baseline', 'parameters',
@@ -36,16 +40,20 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--study', required=True, help='FILE.py or FILE.py:small')
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   parser.add_argument('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
+  parser.add_argument('--rows', type=cli.words, help='only these, with commas')
+  parser.add_argument('--seeds', type=cli.words, help='instead of those of the study, with commas')
+  parser.add_argument('--together', type=cli.number, default=1, help='runs at a time')
   parser.add_argument('--table', action='store_true', help='only print the table')
   parser.add_argument('--note', default='', help='below the table: what a reader should know')
   parser.add_output()
-  args = parser.parse_args(argv)
-  study = flags.load_study(args.study)
+  args, overrides = parser.parse_with_overrides(argv)
+  study = _part(flags.load_study(args.study), args.rows, args.seeds, tuple(overrides))
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   _check(study, args.study)
   if not args.table:
     mine = [(row, seed) for row in study.rows for seed in study.seeds][_shard(args.shard)]
-    if not _run_all(mine, args.workdir):
+    run_all = _run_all if args.together == 1 else functools.partial(_run_together, args.together)
+    if not run_all(mine, args.workdir):
       return cli.PREEMPTED
   rows = [_results(row, study.seeds, args.workdir) for row in study.rows]
   compare(rows, {row.name: row.baseline for row in study.rows})
@@ -56,6 +64,35 @@ def main(argv: list[str]) -> int:
   missing = [row for row in rows if len(row['errors']) < len(study.seeds)]
   failed = any(row['failures'] for row in rows)
   return int(failed or bool(missing and args.shard == '1/1'))
+
+
+def _part(
+  study: Study,
+  rows: tuple[str, ...] | None,
+  seeds: tuple[str, ...] | None,
+  overrides: tuple[str, ...],
+) -> Study:
+  """Returns the rows and seeds that are wanted, with fields of all configurations changed."""
+  known = [row.name for row in study.rows]
+  for name in rows or ():
+    one_of('--rows', name, known)
+  for seed in seeds or ():
+    if not seed.isdecimal():
+      raise UserError(f'--seeds={seed} must be whole numbers, with commas, such as 0,1,2.')
+  wanted = [row for row in study.rows if row.name in (rows or known)]
+  left = {row.name for row in wanted}
+  return dataclasses.replace(
+    study,
+    rows=tuple(
+      dataclasses.replace(
+        row,
+        overrides=(*row.overrides, *overrides),
+        baseline=row.baseline if row.baseline in left else None,
+      )
+      for row in wanted
+    ),
+    seeds=tuple(map(int, seeds)) if seeds else study.seeds,
+  )
 
 
 def _check(study: Study, path: str) -> None:
@@ -124,6 +161,43 @@ def _run_all(runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
   return True
 
 
+def _run_together(count: int, runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
+  """Makes the runs that are missing, `count` at a time; returns False after SIGTERM."""
+  from senet_jax.runtime.children import Children, last_lines
+
+  waiting = [(row, seed) for row, seed in runs if not _summary(_workdir(root, row, seed))]
+  running: dict[tuple[str, int], Any] = {}
+  share = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}  # or the first takes most of a GPU's memory
+  with Children() as children:
+    while (waiting and not children.stopping) or running:
+      while waiting and len(running) < count and not children.stopping:
+        row, seed = waiting.pop(0)
+        workdir = _workdir(root, row, seed)
+        _failure(workdir).unlink(missing_ok=True)
+        print(f'--- {row.name}, seed {seed}: {workdir}.log', flush=True)
+        command = ('main', f'--config={row.config}', *row.overrides, f'--config.seed={seed}',
+                   f'--workdir={workdir}')  # fmt: skip
+        running[row.name, seed] = (workdir, children.start(command, _log(workdir), share))
+      for (name, seed), (workdir, child) in list(running.items()):
+        status = children.wait(child, 0)
+        if status is None:
+          continue
+        del running[name, seed]
+        if status not in (0, cli.PREEMPTED):
+          why = (last_lines(_log(workdir), 1) or [f'status {status}'])[0].removeprefix(
+            'senet_jax: '
+          )
+          print(f'{name}, seed {seed} failed: {why}', flush=True)
+          files.write_text(_failure(workdir), why)
+      time.sleep(0.5)
+  return not children.stopping
+
+
+def _log(workdir: pathlib.Path) -> pathlib.Path:
+  """Where a run that is a process of its own prints."""
+  return workdir.with_suffix('.log')
+
+
 def _time_left(to_do: list[tuple[Row, int]], runs: list, root: pathlib.Path) -> str:
   done = [s['wall_time_s'] for row, seed in runs if (s := _summary(_workdir(root, row, seed)))]
   if not done:
@@ -158,6 +232,9 @@ def _results(row: Row, seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, 
     'params': cost.params,
     'macs': cost.macs,
     'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
+    'images_per_second': {seed: s.get('images_per_second') for seed, s in summaries.items()},
+    'best': {seed: s['best']['top1_error'] for seed, s in summaries.items() if s.get('best')},
+    'devices': sorted({s['device'] for s in summaries.values() if 'device' in s}),
     'params_sha256': {seed: s['params_sha256'] for seed, s in summaries.items()},
   }
 

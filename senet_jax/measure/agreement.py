@@ -1,0 +1,78 @@
+"""Whether the devices compute the logits that the CPU of the same machine computes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from senet_jax import runtime
+from senet_jax.analysis import throughput
+from senet_jax.errors import UserError
+from senet_jax.measure.cases import Bench
+from senet_jax.measure.networks import Network
+
+IMAGES = 4
+
+
+def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict[str, Any]]:
+  """Compares the logits of a network with random weights on `IMAGES` random images.
+
+  The network runs in training mode, so that its activations have the sizes that they have in a run.
+  On the CPU it is computed in float32 alone; on the device float32 products have full precision.
+
+  Args:
+    bench: whose first device is compared.
+    network: to be compared.
+    dtypes: of the computation on the device.
+
+  Returns:
+    For each dtype `network`, `dtype`, `max_difference` and `spread`, the standard deviation of the
+    CPU's logits, and `relative`, the first over the second.
+
+  Raises:
+    UserError: JAX was told to leave the CPU out.
+  """
+  (case,) = bench.cases((network,), mode='inference', dtype='float32', batch_size=bench.mesh.size)
+  device, cpu = bench.mesh.devices.flat[0], _cpu()
+  rng = np.random.default_rng(0)
+  size = case.config.data.image_size
+  images = rng.standard_normal((IMAGES, size, size, 3), np.float32)
+  variables = throughput.made_up_variables(case.config, case.module)
+  rngs = dict.fromkeys(('dropout', 'shake'), jax.random.key(0))
+
+  def run(where: jax.Device, dtype: str) -> np.ndarray:
+    case.config.model.dtype = dtype
+    module = case.module
+
+    def forward(variables, images):
+      return module.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)[0]
+
+    with jax.default_matmul_precision('float32'):
+      return np.asarray(jax.jit(forward)(*jax.device_put((variables, images), where)))
+
+  expected = run(cpu, 'float32')
+  found = []
+  for dtype in dtypes:
+    difference = float(np.abs(run(device, dtype) - expected).max())
+    spread = float(expected.std())
+    found.append(
+      {
+        'network': network.label,
+        'device': runtime.describe_devices(),
+        'dtype': dtype,
+        'max_difference': difference,
+        'spread': spread,
+        'relative': difference / spread,
+      }
+    )
+  return found
+
+
+def _cpu() -> jax.Device:
+  try:
+    return jax.devices('cpu')[0]
+  except RuntimeError as error:
+    raise UserError(
+      f'--logits compares with the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out; '
+      'add ,cpu to it or unset it.'
+    ) from error

@@ -1,0 +1,308 @@
+"""Networks beside each other on the devices at hand, in JAX and in PyTorch."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from senet_jax import cli, config as config_lib, errors, flags, runtime
+from senet_jax.analysis import throughput, timing, torch_models
+from senet_jax.analysis.textbook import TextbookResNet50
+from senet_jax.analysis.timing import Timing, Workload
+from senet_jax.errors import UserError
+from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
+from senet_jax.models import model_info
+from senet_jax.training import setup, summary
+
+OURS, TORCH = 'senet_jax', 'torch'
+_TORCH_COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+  """One network in one framework, at one batch size and dtype.
+
+  Attributes:
+    network: as it was given.
+    framework: `OURS` or `TORCH`.
+    mode: `train` or `inference`.
+    config: with batch size, dtype and image size.
+  """
+
+  network: Network
+  framework: str
+  mode: str
+  config: ConfigDict
+
+  @property
+  def label(self) -> str:
+    """The case in words."""
+    size, dtype = self.config.batch_size, self.config.model.dtype
+    return f'{self.network.label}, {self.framework}, {self.mode}, {dtype}, batch {size}'
+
+  @property
+  def module(self) -> nn.Module:
+    """The network in Flax."""
+    if self.network.textbook:
+      model = self.config.model
+      se = self.network.name == TEXTBOOK_SE
+      return TextbookResNet50(num_classes=model.num_classes, se=se, dtype=model.dtype)
+    return setup.build_model(self.config)
+
+  @property
+  def se(self) -> bool:
+    """Whether the network has squeeze-and-excitation."""
+    return self.network.name == TEXTBOOK_SE or model_info(self.network.registered).se
+
+
+Measured = dict[Case, tuple[Workload, Timing]]
+
+
+class OutOfMemory(UserError):
+  """Networks that fit the memory of the devices one by one do not fit it together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """The devices and frameworks on which networks are measured.
+
+  Attributes:
+    mesh: the devices.
+    image_size: side of the images in pixels; None is that which each network was published for.
+    torch_device: `cuda` or `cpu` to measure PyTorch too; None leaves it out.
+    torch_compile: mode of `torch.compile`, or `off`.
+  """
+
+  mesh: Mesh
+  image_size: int | None = None
+  torch_device: str | None = None
+  torch_compile: str = 'off'
+
+  @classmethod
+  def create(
+    cls,
+    devices: int | None = None,
+    image_size: int | None = None,
+    against: str | None = None,
+    torch_compile: str | None = None,
+  ) -> 'Bench':
+    """Returns a bench on the first `devices` devices, by default all.
+
+    Args:
+      devices: how many to use.
+      image_size: see the class.
+      against: `torch`, or None.
+      torch_compile: see the class; None is `default` on a GPU and `off` on a CPU.
+
+    Raises:
+      UserError: there are fewer devices, or PyTorch cannot use what JAX uses.
+    """
+    if torch_compile:
+      errors.one_of('--torch_compile', torch_compile, _TORCH_COMPILE)
+    if against is not None:
+      errors.one_of('--against', against, (TORCH,))
+      # Or JAX takes most of a GPU's memory for itself; and threads of PyTorch spin while they wait,
+      # taking cores from XLA's and losing them to whatever else runs, which makes both slow.
+      os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+      os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    elif torch_compile:
+      raise UserError('--torch_compile has no effect without --against=torch; leave it out.')
+    if (devices or 1) > len(runtime.all_devices()):
+      raise UserError(f'--devices={devices}: there are {runtime.describe_devices()}; use less.')
+    mesh = runtime.data_mesh(devices)
+    if not against:
+      return cls(mesh, image_size)
+    device = torch_models.check_device(mesh.size)
+    return cls(mesh, image_size, device, torch_compile or ('off', 'default')[device == 'cuda'])
+
+  def cases(
+    self,
+    wanted: Sequence[Network],
+    *,
+    mode: str,
+    dtype: str,
+    batch_size: int,
+    steps_per_dispatch: int = 1,
+    overrides: Sequence[str] = (),
+  ) -> list[Case]:
+    """Returns each network in each framework that has it.
+
+    Args:
+      wanted: the networks.
+      mode: `train` or `inference`.
+      dtype: of the computation.
+      batch_size: images a step, over all devices.
+      steps_per_dispatch: steps in a loop on the device.
+      overrides: `--config.field=value` for all; fields of `model.se` for those with SE alone.
+
+    Raises:
+      UserError: a network, field or value does not exist, or they do not fit together.
+    """
+    if batch_size % self.mesh.size:
+      near = max(batch_size // self.mesh.size, 1) * self.mesh.size
+      raise UserError(
+        f'a batch of {batch_size} is not divisible by the {self.mesh.size} devices; use {near} or '
+        f'{near + self.mesh.size}, or --devices=1.'
+      )
+    found = []
+    for network in wanted:
+      se = model_info(network.registered).se
+      config = throughput.configuration(
+        network.registered, batch_size=batch_size, dtype=dtype, image_size=self.image_size
+      )
+      config.steps_per_dispatch = steps_per_dispatch
+      frameworks = [OURS]
+      if self.torch_device and not network.textbook:
+        torch_models.as_in_torch(config)
+        frameworks += [TORCH] if torch_models.variant(network.name) else []
+      for_all = [o for o in overrides if se or not o.startswith(cli.FIELD + SE_FIELD)]
+      for override in (*for_all, *(cli.FIELD + change for change in network.changes)):
+        flags.apply(config, override)
+      config_lib.check(config)
+      found += [Case(network, framework, mode, config) for framework in frameworks]
+    return found
+
+  def not_in_torch(self, wanted: Sequence[Network]) -> list[str]:
+    """Returns the names of the networks that timm has not, after saying so.
+
+    Raises:
+      UserError: it has none of them.
+    """
+    if not self.torch_device:
+      return []
+    missing = [n.name for n in wanted if torch_models.variant(n.name) is None]
+    if len(missing) == len(wanted):
+      known = ', '.join(torch_models.known())
+      raise UserError(f'--against=torch: timm has no {", ".join(missing)}; it has {known}.')
+    for name in missing:
+      print(f'timm has no {name}: it is measured without PyTorch')
+    return missing
+
+  def prepare(self, case: Case) -> Workload:
+    """Returns the compiled step of a case, with all that it needs on the devices."""
+    if case.framework == TORCH:
+      return torch_models.prepare(case.config, case.mode, self.torch_device, self.torch_compile)
+    return throughput.prepare(case.config, case.mode, self.mesh, case.module)
+
+  def measure(
+    self, wanted: Sequence[Case], repeats: int, seconds: float, *, each: bool = False
+  ) -> tuple[Measured, list[Case]]:
+    """Times cases in turn; returns what was measured, and the cases that did not fit into memory.
+
+    Args:
+      wanted: the cases.
+      repeats: turns.
+      seconds: of a case in a turn, about.
+      each: see `timing.in_turn`.
+
+    Raises:
+      OutOfMemory: they do not fit all at once.
+    """
+    workloads, too_large = {}, []
+    for case in wanted:
+      print(f'compiling {case.label} …', flush=True)
+      try:
+        workloads[case] = self.prepare(case)
+      except Exception as error:
+        if not timing.is_out_of_memory(error):
+          raise
+        print(f'out of memory: {case.label}')
+        too_large.append(case)
+    try:
+      timings = timing.in_turn(workloads, repeats, seconds, each=each)
+    except Exception as error:
+      if not timing.is_out_of_memory(error):
+        raise
+      raise OutOfMemory(
+        f'out of memory with {len(workloads)} networks on a device at once; give fewer, or a '
+        'smaller batch.'
+      ) from error
+    return {case: (workloads[case], timings[case]) for case in workloads}, too_large
+
+  def describe(self, case: Case) -> dict[str, Any]:
+    """Returns what a row of results says about a case, beside the numbers."""
+    config, se = case.config, case.se
+    found = {
+      'network': case.network.label,
+      'model': case.network.name,
+      'se': se,
+      'options': {k: v for k, v in config_lib.flatten(config) if _is_option(k, v, se)},
+      'framework': case.framework,
+      'mode': case.mode,
+      'batch_size': config.batch_size,
+      'batch_per_device': config.batch_size // self.mesh.size,
+      'devices': self.mesh.size,
+      'image_size': config.data.image_size,
+      'dtype': config.model.dtype,
+      'bn_scope': config.bn.scope,
+      'steps_per_dispatch': config.steps_per_dispatch,
+    }
+    if case.framework == TORCH:
+      found['torch_model'] = torch_models.variant(case.network.name).name
+      found['torch_compile'] = self.torch_compile
+      found |= {'options': {}, 'bn_scope': 'local', 'steps_per_dispatch': 1}
+    return found
+
+  def record(self, what: str, tool: str, argv: list[str]) -> dict[str, Any]:
+    """Returns the head of a file of results; see `summary.record_head`."""
+    found = {**summary.record_head(what, tool, argv), **throughput.machine()}
+    found['versions'] |= torch_models.versions() if self.torch_device else {}
+    return found
+
+
+def _is_option(field: str, value: Any, se: bool) -> bool:
+  default = dict(config_lib.flatten(config_lib.default()))
+  kept = field.startswith(('model.', 'bn.', 'deterministic'))
+  kept = kept and (se or not field.startswith(SE_FIELD))
+  named = ('model.name', 'model.num_classes', 'model.dtype', 'bn.scope')
+  return kept and field not in named and value != default[field]
+
+
+def pairs(measured: Measured) -> Iterator[tuple[str, Case, Case]]:
+  """Yields what is to be compared, as `(kind, first, second)`.
+
+  Kinds: `se_tax`, a network and its twin without SE; `against_torch`, ours and theirs; `changes`, a
+  network with changes and without them; `over_textbook`, one of ours and the textbook's.
+  """
+  for a, b in itertools.permutations(measured, 2):
+    if a.config.batch_size != b.config.batch_size:
+      continue
+    if a.framework != b.framework:
+      if a.network == b.network and a.framework == OURS:
+        yield 'against_torch', a, b
+      continue
+    if a.network.without_se == b.network and a.network.name != b.network.name:
+      yield 'se_tax', a, b
+    elif a.network.name == b.network.name and a.network.changes and not b.network.changes:
+      yield 'changes', a, b
+    elif b.network.name == TEXTBOOK and not a.network.textbook and not b.network.changes:
+      yield 'over_textbook', a, b
+
+
+def comparison(kind: str, first: Case, second: Case, measured: Measured) -> dict[str, Any]:
+  """Returns one entry of the list `kind` of a file of results, as `timing.spread` over the turns.
+
+  `against_torch` has `ratio`, the speed of ours over theirs; the others have `percent`, the time
+  that the first adds to that of the second.
+  """
+  a, b = measured[first][1], measured[second][1]
+  if kind == 'against_torch':
+    images = [measured[case][0].images for case in (first, second)]
+    scale = images[0] / images[1]
+    number = {'ratio': timing.spread([scale * r for r in timing.ratios(b, a)])}
+  else:
+    number = {'percent': timing.added_percent(a, b)}
+  return {
+    'network': first.network.label,
+    'over': second.framework if kind == 'against_torch' else second.network.label,
+    'framework': first.framework,
+    'mode': first.mode,
+    'dtype': first.config.model.dtype,
+    'batch_size': first.config.batch_size,
+    **number,
+  }

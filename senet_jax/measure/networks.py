@@ -1,0 +1,61 @@
+"""Networks as command lines name them, and what they are measured on; imports nothing heavy."""
+
+import dataclasses
+
+from senet_jax import cli
+
+# ResNet-50 of Flax's ImageNet example, without and with SE written out behind BN.
+TEXTBOOK, TEXTBOOK_SE = 'textbook', 'textbook_se'
+SE_FIELD = 'model.se.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network with changes to its configuration.
+
+  Attributes:
+    name: of the registry, or `textbook` or `textbook_se`.
+    changes: `field=value` of its configuration.
+  """
+
+  name: str
+  changes: tuple[str, ...] = ()
+
+  @property
+  def label(self) -> str:
+    """The network as it is given on the command line."""
+    return ':'.join((self.name, *self.changes))
+
+  @property
+  def textbook(self) -> bool:
+    """Whether it is one of the textbook networks instead of one of the registry."""
+    return self.name in (TEXTBOOK, TEXTBOOK_SE)
+
+  @property
+  def registered(self) -> str:
+    """The network of the registry whose images, classes and recipe it takes."""
+    return 'resnet50' if self.textbook else self.name
+
+  @property
+  def without_se(self) -> 'Network':
+    """The twin without SE, were there one."""
+    if self.name == TEXTBOOK_SE:
+      return Network(TEXTBOOK, self.changes)
+    kept = tuple(change for change in self.changes if not change.startswith(SE_FIELD))
+    return Network(self.name.removeprefix('se_'), kept)
+
+
+def add_arguments(parser: cli.Parser) -> None:
+  """Adds the arguments that say where networks are measured, those of `cases.Bench.create`."""
+  add = parser.add_argument
+  add('--image_size', type=cli.number, help='side of the images, in pixels (default: as published)')
+  add('--devices', type=cli.number, help='how many to use (default: all)')
+  add('--against', help='torch: the same network in PyTorch, in the same turns')
+  add('--torch_compile', help='off, default, reduce-overhead or max-autotune (on a CPU: off)')
+  parser.add_output()
+
+
+def networks(text: str) -> tuple[Network, ...]:
+  """Parses names separated by commas, each with or without changes: `name:field=value`."""
+  parsed = (word.split(':') for word in cli.words(text))
+  return tuple(Network(name, tuple(changes)) for name, *changes in parsed)
