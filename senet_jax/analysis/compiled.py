@@ -209,7 +209,7 @@ def measure(program: Program, config: ConfigDict, chip: Chip | None, steps: int,
     config: of the run.
     chip: the device, or None.
     steps: timed ones.
-    trace: directory of a trace for xprof or TensorBoard, or None.
+    trace: directory of a trace of three more steps, for xprof and `trace.reduce`, or None.
   """
   arguments = [
     jax.tree.map(lambda a, s: _filled(a, s), info, shardings)
@@ -233,10 +233,12 @@ def measure(program: Program, config: ConfigDict, chip: Chip | None, steps: int,
   jax.block_until_ready(result)
   step_s = (time.perf_counter() - start) / steps
   if trace:
+    # Without waiting in between, as in training: a device must not idle because of the trace.
     with jax.profiler.trace(trace):
       for i in range(3):
         with jax.profiler.StepTraceAnnotation('step', step_num=i):
-          jax.block_until_ready(run())
+          result = run()
+      jax.block_until_ready(result)
   found = {'step_s': step_s, 'images_per_second': config.batch_size / step_s, 'steps': steps}
   if chip:
     found['mfu'] = program.flops / step_s / chip.flops

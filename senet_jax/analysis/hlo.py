@@ -27,6 +27,7 @@ _FREE = ('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast
          'partition-id', 'replica-id', 'opt-barrier', 'copy-done', 'slice-done', 'async-done',
          'async-update', 'all-reduce-done', 'all-gather-done', 'collective-permute-done',
          'send-done', 'recv-done')  # fmt: skip
+_MODULE = re.compile(r'^HloModule ([\w.\-]+)')
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%([\w.\-]+) = (.*)$')
 _OPCODE = re.compile(r' ([a-z][a-z0-9\-]*)\(')
@@ -116,6 +117,7 @@ class Module:
   """A program.
 
   Attributes:
+    name: as traces write it; empty if the text does not say.
     computations: instructions by computation, in order and by name.
     entry: the name of the computation where it starts.
   """
@@ -126,6 +128,8 @@ class Module:
     Raises:
       ValueError: it has no entry computation.
     """
+    named = _MODULE.match(text)
+    self.name = named[1] if named else ''
     self.computations: dict[str, dict[str, Instruction]] = {}
     self.entry, current = '', {}
     for line in text.splitlines():
@@ -259,7 +263,8 @@ def _is_updated(name: str, inside: dict[str, Instruction]) -> bool:
 def layer_of(op_name: str) -> str:
   """The module in an `op_name`, and `backward` for gradients: `stage2_block1/bn3 backward`.
 
-  Empty where no module is named, such as in the optimizer.
+  `input` and `optimizer` are the parts of a training step that `training.step` names so; empty
+  where nothing is named, such as in the loss.
   """
   parts = [part for part in op_name.split('/')[:-1] if not _NO_MODULE.fullmatch(part)]
   # Methods of Flax modules are written as `module.method`.

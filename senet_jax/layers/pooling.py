@@ -11,6 +11,7 @@ from senet_jax import errors
 ALIGNMENTS = ('caffe', 'torch', 'tensorflow')
 
 
+@jax.named_scope('max_pool')
 def max_pool(x: jax.Array, align: str = 'caffe') -> jax.Array:
   """3x3 max pooling with stride 2.
 
@@ -94,6 +95,7 @@ def _compare_again(x, y, dy, padding) -> jax.Array:
   return dx[:, top : dx.shape[1] - bottom, left : dx.shape[2] - right].astype(x.dtype)
 
 
+@jax.named_scope('avg_pool')
 def avg_pool(
   x: jax.Array, size: int = 3, stride: int = 1, padding: str = 'SAME', count_padding: bool = True
 ) -> jax.Array:

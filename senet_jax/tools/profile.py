@@ -9,7 +9,7 @@ Compiles the real program ahead of time, so the machine need not be there: TPU s
 collectives, and the costliest kernels and largest arrays with their layers. --compare gives a
 second column: fields of the configuration that differ, separated by spaces, or `textbook` or
 `textbook_se` for ResNet-50 as in Flax's ImageNet example. On `here`, --steps runs the program and
-times it.
+times it, and --trace says where the time goes: by kind of work, by layer and by kernel.
 """
 
 import os
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--compare', help="such as 'model.name=resnet50' or 'model.se.fused=False'")
   parser.add_argument('--top', type=int, default=12, help='kernels and arrays to list')
   parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
-  parser.add_argument('--trace', help='directory for a trace of three steps, on `here`')
+  parser.add_argument('--trace', help='directory for a trace of three more, on `here`')
   parser.add_output()
   args, overrides = parser.parse_with_overrides(argv)
   if args.per_device is not None and args.per_device < 1:
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
 def _report(args, target, overrides: list[str], name: str | None = None) -> dict:
   """The profile of the configuration, or of the textbook's network called `name` in its place."""
   from senet_jax import config as config_lib, flags
-  from senet_jax.analysis import compiled, targets
+  from senet_jax.analysis import compiled, hlo, targets, trace
   from senet_jax.analysis.textbook import TextbookResNet50
 
   config = flags.load(args.config, overrides)
@@ -86,10 +86,15 @@ def _report(args, target, overrides: list[str], name: str | None = None) -> dict
   found = compiled.report(program, chip, args.top)
   if args.steps or args.trace:
     found['measured'] = compiled.measure(program, config, chip, max(args.steps, 1), args.trace)
+  if args.trace:
+    module = hlo.Module(program.compiled.as_text())
+    found['trace'] = trace.reduce(args.trace, module).report(args.top)
   return {'name': name or config.model.name, 'overrides': overrides, **found}
 
 
 def _print(args, reports: list[dict]) -> None:
+  from senet_jax.analysis import trace
+
   first = reports[0]
   print(
     f'{args.mode} on {args.target}: {first["devices"]} devices, '
@@ -117,6 +122,8 @@ def _print(args, reports: list[dict]) -> None:
     print(f'largest arrays of {report["name"]}')
     for array in report['arrays'][:5]:
       print(f'  {array["bytes"] / 1e9:7.3f} GB  {array["array"]}  {array["layer"]}')
+    if 'trace' in report:
+      print(f'\n{report["name"]}:', *trace.table(report['trace']), sep='\n')
 
 
 def _of(*keys, scale: float = 1):

@@ -131,12 +131,14 @@ def loss_fn(
   variables = {'params': params, 'batch_stats': batch_stats}
   mutable = ['batch_stats', 'intermediates'] if aux_weight else ['batch_stats']
   logits, new = model.apply(variables, batch['images'], train=True, mutable=mutable, rngs=rngs)
-  losses = cross_entropy(logits, batch['labels'], label_smoothing)
-  total = losses.mean()
-  if aux_weight:
-    for aux_logits in new['intermediates']['aux_logits']:
-      total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
-  return total, (new['batch_stats'], Metrics.of_batch(losses, logits, batch))
+  with jax.named_scope('loss'):
+    losses = cross_entropy(logits, batch['labels'], label_smoothing)
+    total = losses.mean()
+    if aux_weight:
+      for aux_logits in new['intermediates']['aux_logits']:
+        total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
+    metrics = Metrics.of_batch(losses, logits, batch)
+  return total, (new['batch_stats'], metrics)
 
 
 def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOptions):
@@ -213,24 +215,26 @@ def train_step(
   if options.frozen_bn:  # equal on all devices, but their mean need not be, in the last bit
     batch_stats = state.batch_stats
 
-  params = trained(state.params, options.frozen)
-  updates, opt_state = optimizer.update(grads, state.opt_state, params)
-  updates = jax.tree.map(lambda u: u * state.scale, updates)
-  params = {**state.params, **optax.apply_updates(params, updates)}
-  ema = state.ema
-  if ema is not None:
-    new = {'params': params, 'batch_stats': batch_stats}
-    new = optax.incremental_update(new, ema, 1 - options.ema_decay)
-    # What is frozen is its own average, but computed it would not be, in the last bit.
-    ema = {kind: {**ema[kind], **trained(new[kind], options.frozen)} for kind in ema}
+  with jax.named_scope('optimizer'):
+    params = trained(state.params, options.frozen)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
+    updates = jax.tree.map(lambda u: u * state.scale, updates)
+    params = {**state.params, **optax.apply_updates(params, updates)}
+    ema = state.ema
+    if ema is not None:
+      new = {'params': params, 'batch_stats': batch_stats}
+      new = optax.incremental_update(new, ema, 1 - options.ema_decay)
+      # What is frozen is its own average, but computed it would not be, in the last bit.
+      ema = {kind: {**ema[kind], **trained(new[kind], options.frozen)} for kind in ema}
 
-  grad_norm = optax.tree.norm(grads)
-  # The new variables too: they are what the next checkpoint keeps. Of the updates the biases are
-  # enough beside the gradients; to read all once more costs 1.1 of 49 GB in a step of SE-ResNet-50.
-  biases = [update for update in jax.tree.leaves(updates) if update.ndim < 2]
-  sizes = (metrics.loss.total, grad_norm, optax.tree.norm(biases), optax.tree.norm(batch_stats))
-  finite = jnp.isfinite(jnp.stack(sizes)).all()
-  diverged_at = jnp.where(finite, _NEVER, state.step + 1).astype(jnp.int32)
+    grad_norm = optax.tree.norm(grads)
+    # The new variables too: they are what the next checkpoint keeps. Of the updates the biases
+    # are enough beside the gradients; to read all once more costs 1.1 of 49 GB in a step of
+    # SE-ResNet-50.
+    biases = [update for update in jax.tree.leaves(updates) if update.ndim < 2]
+    sizes = (metrics.loss.total, grad_norm, optax.tree.norm(biases), optax.tree.norm(batch_stats))
+    finite = jnp.isfinite(jnp.stack(sizes)).all()
+    diverged_at = jnp.where(finite, _NEVER, state.step + 1).astype(jnp.int32)
   report = StepMetrics(metrics, grad_norm, jnp.ones((), jnp.float32), diverged_at)
   state = state.replace(
     step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
@@ -284,7 +288,9 @@ def train_program(
   """
 
   def one(state: TrainState, inputs) -> tuple[TrainState, StepMetrics]:
-    return step(state, feed.batch(inputs, state.step))
+    with jax.named_scope('input'):
+      batch = feed.batch(inputs, state.step)
+    return step(state, batch)
 
   def many(state: TrainState, inputs, steps: jax.Array) -> tuple[TrainState, StepMetrics]:
     def body(_, carry):
