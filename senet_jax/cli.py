@@ -132,7 +132,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     command: takes the arguments; returns the exit status, None for 0.
   """
   _quiet_background()
-  _end_with_parent()
+  end_with_parent()
   try:
     status = command(sys.argv[1:])
   except UserError as error:
@@ -150,7 +150,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   sys.exit(status)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
   """Lets Linux send SIGTERM when the command that started this one is gone, however it ended."""
   if sys.platform == 'linux' and os.environ.get(PARENT) == str(os.getppid()):
     pr_set_pdeathsig = 1  # of <sys/prctl.h>

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 from flax import linen as nn
@@ -20,6 +21,8 @@ from senet_jax.models import model_info
 from senet_jax.training import setup, summary
 
 OURS, TORCH = 'senet_jax', 'torch'
+# That XLA keeps busy with one program.
+_CORES = 4
 _TORCH_COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')
 
 
@@ -203,16 +206,8 @@ class Bench:
     Raises:
       OutOfMemory: they do not fit all at once.
     """
-    workloads, too_large = {}, []
-    for case in wanted:
-      print(f'compiling {case.label} …', flush=True)
-      try:
-        workloads[case] = self.prepare(case)
-      except Exception as error:
-        if not timing.is_out_of_memory(error):
-          raise
-        print(f'out of memory: {case.label}')
-        too_large.append(case)
+    workloads = self._prepare_all(wanted)
+    too_large = [case for case in wanted if case not in workloads]
     try:
       timings = timing.in_turn(workloads, repeats, seconds, each=each)
     except Exception as error:
@@ -223,6 +218,25 @@ class Bench:
         'smaller batch.'
       ) from error
     return {case: (workloads[case], timings[case]) for case in workloads}, too_large
+
+  def _prepare_all(self, wanted: Sequence[Case]) -> dict[Case, Workload]:
+    """Prepares the cases that fit into memory; XLA compiles several at a time on many cores."""
+
+    def attempt(case: Case) -> Workload | None:
+      print(f'compiling {case.label} …', flush=True)
+      try:
+        return self.prepare(case)
+      except Exception as error:
+        if not timing.is_out_of_memory(error):
+          raise
+        print(f'out of memory: {case.label}', flush=True)
+        return None
+
+    ours = [case for case in wanted if case.framework == OURS]
+    with futures.ThreadPoolExecutor(max(runtime.usable_cores() // _CORES, 1)) as pool:
+      prepared = dict(zip(ours, pool.map(attempt, ours), strict=True))
+    prepared |= {case: attempt(case) for case in wanted if case.framework == TORCH}
+    return {case: prepared[case] for case in wanted if prepared[case]}
 
   def describe(self, case: Case) -> dict[str, Any]:
     """Returns what a row of results says about a case, beside the numbers."""

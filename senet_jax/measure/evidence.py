@@ -24,7 +24,7 @@ from senet_jax.runtime.children import GRACE_S, Children, last_lines
 
 DONE, FAILED, UNFINISHED = 'done', 'failed', 'unfinished'
 SKIPPED, NOT_RUN, PENDING = 'skipped', 'not run', 'pending'
-_INDEX = 'evidence.json'
+INDEX = 'evidence.json'
 # A measurement is ended when it takes so many times its estimate, and a little more.
 _PATIENCE, _AT_LEAST_S = 4, 180
 # Of its estimate, where a rehearsal is concerned, in minutes.
@@ -74,7 +74,7 @@ def open_directory(output: pathlib.Path, machine: dict[str, Any], *, rehearse: b
     UserError: it holds something else, or results of other devices.
   """
   mine = {'device': machine['device'], 'rehearsal': rehearse}
-  index = output / _INDEX
+  index = output / INDEX
   if index.is_file():
     try:
       theirs = json.loads(index.read_text())

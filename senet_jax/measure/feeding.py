@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.analysis import throughput, timing, trace
 from senet_jax.analysis.timing import Workload
 from senet_jax.data import feeds
@@ -54,9 +54,9 @@ def measure(
     in_place: measure the same step on images that stay on the device, too.
 
   Returns:
-    A row for each dtype and number of steps, `FED` or `IN_PLACE`, with the rate, the share of the time
-    that went into waiting for data, the CPU cores in use, and of what is fed the share of the time
-    that the device was busy, from a trace.
+    A row for each dtype and number of steps, of the kind `FED` or `IN_PLACE`, with the rate, the
+    share of the time that went into waiting for data, the CPU cores in use, and of what is fed the
+    share of the time that the device was busy, from a trace.
 
   Raises:
     UserError: the configuration or its data is not usable.
@@ -201,7 +201,7 @@ def _run_together(config: ConfigDict, count: int, seconds: float) -> list[float]
   barrier, results = context.Barrier(count), context.Queue()
   arguments = (config.to_dict(), barrier, results, seconds)
   members = [context.Process(target=_member, args=arguments, daemon=True) for _ in range(count)]
-  with _memory_on_demand():
+  with _for_members():
     for member in members:
       member.start()
   found, deadline = [], time.monotonic() + _PATIENCE_S + seconds
@@ -222,21 +222,23 @@ def _run_together(config: ConfigDict, count: int, seconds: float) -> list[float]
 
 
 @contextlib.contextmanager
-def _memory_on_demand() -> Iterator[None]:
-  """Lets the processes that start in the block share the memory of a GPU."""
-  name = 'XLA_PYTHON_CLIENT_PREALLOCATE'
-  before = os.environ.get(name)
-  os.environ[name] = 'false'
+def _for_members() -> Iterator[None]:
+  """Lets the processes that start in the block share the memory of a GPU, and end with this one."""
+  wanted = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false', cli.PARENT: str(os.getpid())}
+  before = {name: os.environ.get(name) for name in wanted}
+  os.environ.update(wanted)
   try:
     yield
   finally:
-    del os.environ[name]
-    if before is not None:
-      os.environ[name] = before
+    for name, value in before.items():
+      os.environ.pop(name)
+      if value is not None:
+        os.environ[name] = value
 
 
 def _member(values: dict[str, Any], barrier, results, seconds: float) -> None:
   """Trains in a process of its own, and puts images a second, or what went wrong, into a queue."""
+  cli.end_with_parent()
   try:
     runtime.use_compilation_cache()
     work, _ = prepare(config_lib.from_dict(values), runtime.data_mesh())

@@ -1,9 +1,9 @@
 """What is to be measured on an accelerator, in the order of its worth.
 
-Each measurement is one or more commands of this project, and what their results come to. Nothing in
-here measures by itself, and nothing belongs to one vendor: what a machine cannot do is skipped, with
-the reason. Minutes are those of one H100, compilation included; a rehearsal runs the same commands
-with tiny networks, images and budgets.
+Each measurement is one or more commands of this project, and what their results come to. Nothing
+in here measures by itself, and nothing belongs to one vendor: what a machine cannot do is skipped,
+with the reason. Minutes are those of one H100, compilation included; a rehearsal runs the same
+commands with tiny networks, images and budgets.
 """
 
 import dataclasses
@@ -14,11 +14,18 @@ from typing import Any
 
 from senet_jax.errors import UserError
 
-# Tiny: a network of three units on the images of scikit-learn's digits.
-_TINY = ('--config.model.depths=(1,1,1)', '--config.model.width=8')
-_DIGITS = (*_TINY, '--config.data.name=digits', '--config.data.image_size=8', '--config.steps=4',
-           '--config.batch_size=64', '--config.eval.every_epochs=1', '--config.data.train_split=train',
-           '--config.data.eval_split=test')  # fmt: skip
+# Of a rehearsal: networks of three units, and the images of scikit-learn's digits.
+_TINY = ('--config.model.depths=(1,1,1)',)
+_DIGITS = (
+  *_TINY,
+  '--config.data.name=digits',
+  '--config.data.image_size=8',
+  '--config.data.train_split=train',
+  '--config.data.eval_split=test',
+  '--config.batch_size=64',
+  '--config.steps=4',
+  '--config.eval.every_epochs=1',
+)
 _TINY_BENCH = ('--image_size=8', '--repeats=2', '--seconds=0.02', *_TINY)
 _CIFAR = ('cifar10', 'cifar100')
 _UNLOGGED = '--config.log.tensorboard=False'

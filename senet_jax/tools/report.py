@@ -9,9 +9,9 @@ The first form writes results/NAME.json and results/NAME.png from finished runs 
 one a seed. The second draws the errors of several runs in one picture, SE beside its baseline as in
 Figure 4; with --command it writes the points to FILE.json too. The third draws the blocks of
 Figures 2, 3 and 5 from what the modules compute. The last rewrites what is between
-`<!-- results -->` and `<!-- /results -->`: in README.md the experiments that were run, in
-configs/README.md one row a configuration, and the tables of the studies in results/studies. The
-published error beside ours is that of the header of the configuration that the command names.
+`<!-- results -->` and `<!-- /results -->`: in README.md the experiments that were run and what was
+measured on accelerators, in docs/performance.md all of the latter, in configs/README.md one row a
+configuration, and the tables of the studies in results/studies. The published error beside ours is that of the header of the configuration that the command names.
 """
 
 import ast
@@ -174,9 +174,15 @@ def _statistics(values: list[float]) -> dict[str, float]:
 
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
   """What is between the marks of each page of the project in `root`."""
-  studies = (path.read_text() for path in sorted((root / 'results' / 'studies').glob('*.md')))
+  from senet_jax.measure import evidence_tables
+
+  results = root / 'results'
+  studies = (path.read_text() for path in sorted((results / 'studies').glob('*.md')))
   return {
-    root / 'README.md': table(root, 'results', only_run=True),
+    root / 'README.md': '\n\n'.join(
+      [table(root, 'results', only_run=True), evidence_tables.overview(results)]
+    ),
+    root / 'docs' / 'performance.md': evidence_tables.details(results),
     root / 'configs' / 'README.md': '\n\n'.join([table(root, '../results'), *studies]).rstrip(),
   }
 

@@ -1,0 +1,175 @@
+"""The tables of README and docs that say what was measured on accelerators, from the records."""
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from senet_jax.analysis import targets
+from senet_jax.errors import UserError
+from senet_jax.measure import evidence, plan
+
+Record = dict[str, Any]
+_NOT_RUN = 'not run'
+
+
+def read(results: pathlib.Path) -> dict[str, dict[str, Record]]:
+  """Returns the completed records below `results/evidence`, by device and name.
+
+  Raises:
+    UserError: a file is no record.
+  """
+  found: dict[str, dict[str, Record]] = {}
+  for path in sorted((results / 'evidence').glob('*/*.json')):
+    if path.name == evidence.INDEX:
+      continue
+    try:
+      record = json.loads(path.read_text())
+      status, device = record['measurement']['status'], record['device']
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f'{path} is no record of tools.evidence ({error!r}); remove it.') from error
+    if status == evidence.DONE:
+      found.setdefault(device, {})[record['measurement']['name']] = record
+  return found
+
+
+def overview(results: pathlib.Path) -> str:
+  """Returns what the README shows: what SE costs, and the errors of Tables 4 and 5."""
+  found = read(results)
+  lines = ['| measurement | result | on |', '|---|---|---|']
+  for measurement in plan.MEASUREMENTS:
+    if measurement.group not in ('se_tax', 'torch', 'cifar') or measurement.name == 'cifar_rate':
+      continue
+    rows = [(d, records[measurement.name]) for d, records in found.items()
+            if measurement.name in records]  # fmt: skip
+    for device, record in rows or ((None, None),):
+      result = evidence.headline(record) if record else _NOT_RUN
+      lines.append(f'| {measurement.what} | {result} | {device or ""} |')
+  return '\n'.join(lines)
+
+
+def details(results: pathlib.Path) -> str:
+  """Returns what `docs/performance.md` shows: all measurements, device by device."""
+  found = read(results)
+  if not found:
+    rows = (f'| `{m.name}` | {m.what} | {_NOT_RUN} |' for m in plan.MEASUREMENTS)
+    return '\n'.join(('| measurement | what | result |', '|---|---|---|', *rows))
+  parts = []
+  for device, records in found.items():
+    parts.append(f'### {device}')
+    parts += filter(None, (_speed(records, results), _torch(records), _errors(records)))
+    rows = (
+      f'| `{m.name}` | {m.what} | '
+      f'{evidence.headline(records[m.name]) if m.name in records else _NOT_RUN} |'
+      for m in plan.MEASUREMENTS
+    )
+    parts.append('\n'.join(('| measurement | what | result |', '|---|---|---|', *rows)))
+  return '\n\n'.join(parts)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  if not rows:
+    return ''
+  lines = (columns, ['---'] * len(columns), *rows)
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _in_group(records: dict[str, Record], group: str) -> Iterator[Record]:
+  for measurement in plan.MEASUREMENTS:
+    if measurement.group == group and measurement.name in records:
+      yield records[measurement.name]
+
+
+def _speed(records: dict[str, Record], results: pathlib.Path) -> str:
+  """What networks cost, beside what was predicted of them ahead of time."""
+  rows = []
+  for record in _in_group(records, 'se_tax'):
+    taxes = {_key(tax): tax['percent']['median'] for tax in record['se_tax']}
+    for row in record['rows']:
+      predicted = _predicted(results, record['device'], row)
+      rows.append(
+        [
+          f'`{row["network"]}`',
+          row['mode'],
+          str(row['batch_size']),
+          f'{row["ms_per_step"]:.2f}',
+          f'{row["images_per_second"]["median"]:,.0f}',
+          _number(row['mfu'], '.3f'),
+          _number(row['gb_per_second'], ',.0f'),
+          _number(row['of_copy_rate'], '.0%'),
+          _number(row['bytes_per_step'], '.2f', 1e9),
+          _number(predicted, '.2f', 1e9),
+          _number(taxes.get(_key(row)), '+.1f'),
+        ]
+      )
+  columns = ('network', 'mode', 'batch', 'ms', 'images/s', 'MFU', 'GB/s', 'of the copy rate',
+             'GB a step', 'GB predicted', 'SE tax, %')  # fmt: skip
+  return _table(columns, rows)
+
+
+def _key(row: dict[str, Any]) -> tuple:
+  return row['network'], row['mode'], row['batch_size']
+
+
+def _predicted(results: pathlib.Path, device: str, row: dict[str, Any]) -> int | None:
+  """Bytes of the same step as compiled ahead of time for such a chip, where that was done."""
+  chip = targets.here(device)
+  if chip is None or row['mode'] != 'train':
+    return None
+  for path in sorted((results / 'benchmarks').glob('profile_*.json')):
+    profile = json.loads(path.read_text())
+    if profile['target'].split(':')[1:2] != [chip.name] or 'inference' in profile['command']:
+      continue
+    for found in profile['profiles']:
+      size = found['batch_per_device'] == row['batch_per_device']
+      if size and found['name'] == row['network']:
+        return found['bytes']
+  return None
+
+
+def _torch(records: dict[str, Record]) -> str:
+  rows = []
+  for record in _in_group(records, 'torch'):
+    rates = {(r['framework'], *_key(r)): r['images_per_second'] for r in record['rows']}
+    for ratio in record['against_torch']:
+      ours, theirs = (rates[name, *_key(ratio)]['median'] for name in ('senet_jax', 'torch'))
+      spread = ratio['ratio']
+      std = '' if spread['std'] is None else f' ± {spread["std"]:.2f}'
+      rows.append(
+        [
+          f'`{ratio["network"]}`',
+          ratio['mode'],
+          str(ratio['batch_size']),
+          f'{ours:,.0f}',
+          f'{theirs:,.0f}',
+          f'{spread["mean"]:.2f}{std}',
+        ]
+      )
+  columns = ('network', 'mode', 'batch', 'ours, images/s', 'PyTorch, images/s', 'ratio of a turn')
+  return _table(columns, rows)
+
+
+def _errors(records: dict[str, Record]) -> str:
+  """Errors of networks that were trained, beside the published ones."""
+  rows = {}
+  for group in ('cifar', 'student'):
+    for record in _in_group(records, group):
+      for row in record['rows']:
+        if row.get('mean') is None:
+          continue
+        rate = [r for r in row['images_per_second'].values() if r]
+        std = '' if row['std'] is None else f' ± {row["std"]:.2f} (n = {len(row["errors"])})'
+        rows[row['row']] = [  # one with more seeds takes the place of one with fewer
+          f'`{row["row"]}`',
+          _number(row['published'], '.2f'),
+          f'{row["mean"]:.2f}{std}',
+          _number(row['difference'], '+.2f'),
+          _number(min(row['best'].values()), '.2f') if row['best'] else '',
+          f'{50_000 / (sum(rate) / len(rate)):.1f}' if rate else '',
+        ]
+  columns = ('run', 'published error, %', 'ours, %', 'gap', 'best, %', 'seconds an epoch')
+  return _table(columns, list(rows.values()))
+
+
+def _number(value: float | None, form: str, scale: float = 1) -> str:
+  return '' if value is None else format(value / scale, form)
