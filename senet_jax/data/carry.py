@@ -1,14 +1,14 @@
 """A pack: what a machine lacks that has JAX but neither network nor TensorFlow, in small parts.
 
     DIR/part1/README.txt         what to type there
-        part1/pack.json          sizes and SHA-256 digests of all other files, what data sets hold
+        part1/pack.json          SHA-256 digests of all other files, what is in the data sets
         part1/senet_jax.tar.gz   the code, with its commit
         part1/*.whl              packages that such machines lack
         part1/cifar10_train_0.webp, cifar10_train_labels.npz, ...
         part2/...
 
-Images are mosaics in lossless WebP, which Pillow reads. Nothing in a pack is ever executed, and
-nothing is believed before its digest is compared.
+Images are mosaics in lossless WebP, which Pillow reads. Reading runs and unpacks nothing, and looks
+into a file only after its digest was compared.
 """
 
 import gzip
@@ -36,6 +36,7 @@ from senet_jax.data.builders import cifar
 from senet_jax.runtime.commit import COMMIT_FILE, ROOT, git, git_commit
 
 PART_BYTES = 60_000_000
+DEMO = 'python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=../runs/digits'
 # The packages of setup.cfg, and what they need, that do not come with JAX, Flax and Orbax.
 WHEELS = ('clu', 'ml_collections', 'wrapt')
 CODE_FOLDER = 'senet_jax_code'  # not `senet_jax`, which Python would take for the package
@@ -59,6 +60,7 @@ def pack(
   python_version: str | None = None,
   platform: str | None = None,
   part_bytes: int = PART_BYTES,
+  commands: Sequence[str] = (DEMO,),
 ) -> list[pathlib.Path]:
   """Writes a pack, whole or not at all.
 
@@ -72,6 +74,7 @@ def pack(
     platform: that of the machine as in the names of wheels, such as `manylinux_2_28_x86_64`; None
       is this one.
     part_bytes: each part has fewer bytes.
+    commands: the last ones that README.txt says to type, in the directory of the code.
 
   Returns:
     the directories of the parts, in their order.
@@ -92,7 +95,9 @@ def pack(
       _download(wheels, loose, python_version, platform)
     datasets = {name: _write_dataset(_read_source(name, sources[name]), loose) for name in sources}
     index = {'format': _FORMAT, 'git_commit': commit, 'datasets': datasets}
-    _distribute(loose, partial, index, _readme(index, bool(wheels), python_version), part_bytes)
+    readme = _readme(index, bool(wheels), python_version, commands)
+    (loose / _README).write_text(readme, encoding='utf-8')
+    _distribute(loose, partial, index, part_bytes)
     shutil.rmtree(loose)
   return sorted(out.iterdir(), key=lambda part: (len(part.name), part.name))
 
@@ -103,7 +108,7 @@ def is_pack(folder: str | os.PathLike) -> bool:
 
 
 def read_pack(folder: str | os.PathLike, name: str) -> arrays.Dataset:
-  """Reads a data set from a pack; the arrays are those that `arrays.read_arrays` gave or gives.
+  """Reads a data set from a pack, bit for bit as it was packed.
 
   Args:
     folder: holds the parts as they were written, or the files of all of them.
@@ -151,7 +156,8 @@ def _write_code(path: pathlib.Path) -> str | None:
     names = [str(p.relative_to(ROOT)) for p in found if '__pycache__' not in p.parts]
   else:
     names = f'{tracked}\0{new}'.split('\0')
-    commit = commit.rstrip('+') + '+' if new else commit
+    if commit and new:
+      commit = commit.rstrip('+') + '+'
   contents = {name: (ROOT / name).read_bytes() for name in names if _is_shipped(name)}
   if commit:
     contents[str(COMMIT_FILE)] = f'{commit}\n'.encode()
@@ -184,7 +190,7 @@ def _download(
   command += ['--disable-pip-version-check', '--constraint', str(ROOT / 'constraints.txt')]
   done = subprocess.run([*command, *packages], capture_output=True, text=True)
   if done.returncode:
-    reasons = [line for line in done.stderr.splitlines() if 'ERROR' in line or 'No module' in line]
+    reasons = re.findall('.*(?:error|no module).*', done.stderr, re.IGNORECASE)
     raise errors.UserError(
       f'pip cannot download {", ".join(packages)} for Python {python_version} '
       f'({(reasons or ["no reason given"])[0][:300]}); connect this machine to a package index, or '
@@ -223,7 +229,6 @@ def _write_dataset(dataset: arrays.Dataset, folder: pathlib.Path) -> dict[str, A
         (folder / name).write_bytes(mosaic)
     np.savez_compressed(folder / f'{stem}_labels.npz', labels=labels)
     splits[split] = {
-      'num_examples': len(images),
       'image_shape': images.shape[1:],
       'images_sha256': arrays.sha256(images),
       'labels_sha256': arrays.sha256(labels),
@@ -274,7 +279,10 @@ def _read_labels(folder: pathlib.Path, index: dict[str, Any], facts: dict[str, A
   path, content = _content(folder, index, facts['labels'])
   try:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-      return archive['labels']
+      labels = archive['labels']
+    if labels.dtype != np.int32 or labels.shape != (sum(facts['images'].values()),):
+      raise ValueError(f'{labels.dtype} {labels.shape}')
+    return labels
   except Exception as error:  # zipfile and NumPy raise many kinds
     raise _damaged(path, f'it holds no labels: {error}') from error
 
@@ -283,10 +291,9 @@ def _read_labels(folder: pathlib.Path, index: dict[str, Any], facts: dict[str, A
 
 
 def _distribute(
-  loose: pathlib.Path, out: pathlib.Path, index: dict[str, Any], readme: str, part_bytes: int
+  loose: pathlib.Path, out: pathlib.Path, index: dict[str, Any], part_bytes: int
 ) -> None:
-  """Moves the files into parts, each into the first with room, and writes index and README."""
-  (loose / _README).write_text(readme, encoding='utf-8')
+  """Moves the files into parts, each into the first with room, and writes the index."""
   first = [_README, _CODE]
   last = [
     file
@@ -320,9 +327,17 @@ def _distribute(
   files.write_json(out / 'part1' / _INDEX, index)
 
 
-def _readme(index: dict[str, Any], has_wheels: bool, python_version: str) -> str:
-  lines = [
-    f'senet_jax {index["git_commit"] or ""}'.rstrip() + ', for a machine without network.',
+def _readme(
+  index: dict[str, Any], has_wheels: bool, python_version: str, commands: Sequence[str]
+) -> str:
+  steps = ['python -m pip install --no-index --no-deps part*/*.whl'] * has_wheels
+  steps += [f'tar -xzf part1/{_CODE}', f'cd {CODE_FOLDER}']
+  steps += [
+    f'python -m senet_jax.tools.prepare_data --dataset={name} --arrays_only --source=..'
+    for name in index['datasets']
+  ]
+  return '\n'.join([
+    f'senet_jax {index["git_commit"] or "of an unknown commit"}, for a machine without network.',
     '',
     'Needed there: jax, flax, optax, orbax-checkpoint, numpy, scipy, scikit-learn, Pillow and',
     f'matplotlib for Python {python_version}. Not needed: TensorFlow and tfds.',
@@ -330,20 +345,9 @@ def _readme(index: dict[str, Any], has_wheels: bool, python_version: str) -> str
     'Bring part1, part2, ... into one directory, one by one if they are too large together, and',
     'type there:',
     '',
-  ]
-  if has_wheels:
-    lines.append('  python -m pip install --no-index --no-deps part*/*.whl')
-  lines += [f'  tar -xzf part1/{_CODE}', f'  cd {CODE_FOLDER}']
-  lines += [
-    f'  python -m senet_jax.tools.prepare_data --dataset={name} --arrays_only --source=..'
-    for name in index['datasets']
-  ]
-  lines.append(
-    '  python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=../runs/digits'
-  )
-  lines += [f'  python -m senet_jax.main --config=configs/{name}_se_r20.py --workdir=../runs/{name}'
-            for name in index['datasets'] if name in cifar.LAYOUTS]  # fmt: skip
-  return '\n'.join([*lines, ''])
+    *(f'  {line}' for line in (*steps, *commands)),
+    '',
+  ])  # fmt: skip
 
 
 def _find_index(folder: pathlib.Path) -> pathlib.Path | None:
@@ -357,7 +361,7 @@ def _read_index(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError, RecursionError) as error:
     raise _damaged(path, str(error)) from error
   match index:
-    case {'format': 'senet_jax pack 1', 'files': {**entries}, 'datasets': {**datasets}}:
+    case {'format': found, 'files': {**entries}, 'datasets': {**datasets}} if found == _FORMAT:
       known = all(map(_is_file, entries, entries.values()))
       if known and all(map(_is_dataset, datasets, datasets.values())):
         return index
@@ -400,7 +404,7 @@ def _are_names(*texts: str) -> bool:
 def _content(folder: pathlib.Path, index: dict[str, Any], name: str) -> tuple[pathlib.Path, bytes]:
   """Path and content of a file of the pack, whose digest is right."""
   if name not in index['files']:
-    raise _damaged(folder / _INDEX, f'it does not list {name}')
+    raise _damaged(_find_index(folder), f'it does not list {name}')
   entry = index['files'][name]
   paths = folder / entry['part'] / name, folder / name
   path = next((path for path in paths if path.is_file()), None)

@@ -93,6 +93,8 @@ def prepare(
     )
   data_dir = pathlib.Path(data_dir).expanduser().absolute()
   if arrays_only:
+    if file_format != FILE_FORMATS[0]:
+      raise errors.UserError(f'file_format={file_format} is of the files that arrays_only omits.')
     return _prepare_arrays(name, data_dir, source, overwrite)
   tfds = _import_tfds()
   if recipe is _PACKED:
@@ -170,7 +172,8 @@ def _import_tfds():
   except ImportError as error:
     raise errors.UserError(
       f'preparing data needs TensorFlow and tfds ({error}): '
-      'pip install tensorflow-cpu tensorflow-datasets'
+      'pip install tensorflow-cpu tensorflow-datasets; CIFAR as arrays alone, with --arrays_only, '
+      'does without, and digits need no preparation.'
     ) from error
   return tfds
 
