@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from senet_jax.errors import UserError, one_of
 
@@ -17,12 +17,12 @@ from senet_jax.errors import UserError, one_of
 # once, before it first opens a path.
 os.environ.setdefault('EPATH_USE_TF', 'false')
 
-from etils import epath
-
 if TYPE_CHECKING:
   import fsspec
+  from etils import epath
 
-Path = pathlib.Path | epath.Path
+# A command must be able to say that etils is missing.
+Path = Union[pathlib.Path, 'epath.Path']
 
 # Our extra that brings the library of a scheme.
 _EXTRAS = {'gs': 'gcs', 's3': 's3'}
@@ -45,6 +45,8 @@ def to_path(path: str | os.PathLike) -> Path:
   """
   if not in_bucket(path):
     return pathlib.Path(path).expanduser()
+  from etils import epath
+
   file_system(path)
   return epath.Path(path)
 
@@ -106,7 +108,7 @@ def access(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def leased(directory: epath.Path) -> Iterator[None]:
+def leased(directory: 'epath.Path') -> Iterator[None]:
   """Keeps other processes out of a directory of a bucket, which has no locks.
 
   An object says who has it, and says so again all the time; it counts until it has not for a while.
@@ -151,7 +153,7 @@ def leased(directory: epath.Path) -> Iterator[None]:
     path.unlink()
 
 
-def _holder(path: epath.Path) -> dict | None:
+def _holder(path: 'epath.Path') -> dict | None:
   """Who has the lease of `path`; None if nobody alive has."""
   try:
     held = json.loads(path.read_text())

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import errno
+import importlib.util
 import logging
 import os
 import pathlib
@@ -37,6 +38,34 @@ _USER_OS_ERRORS = {
   errno.ELOOP: 'the path has a link to itself; remove it',
   errno.ENAMETOOLONG: 'give a shorter path',
 }
+
+# What setup.cfg requires, and wrapt, which clu does: module -> its name for pip.
+_PACKAGES = {
+  'PIL': 'Pillow',
+  'clu': 'clu',
+  'etils': 'etils',
+  'flax': 'flax',
+  'fsspec': 'fsspec',
+  'jax': 'jax',
+  'matplotlib': 'matplotlib',
+  'ml_collections': 'ml_collections',
+  'numpy': 'numpy',
+  'optax': 'optax',
+  'orbax': 'orbax-checkpoint',
+  'rich': 'rich',
+  'scipy': 'scipy',
+  'sklearn': 'scikit-learn',
+  'wrapt': 'wrapt',
+}
+# Those that only the files of tfds, photos and TensorBoard need.
+_TENSORFLOW = {
+  'importlib_resources': 'importlib_resources',
+  'tensorboard': 'tensorboard',
+  'tensorflow': 'tensorflow-cpu',
+  'tensorflow_datasets': 'tensorflow-datasets',
+}
+# Small, and nothing else brings them; what they depend on could replace the jax of the machine.
+_ALONE = ('clu', 'ml_collections', 'wrapt')
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,6 +173,11 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
       raise
     what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
     status = _complain(f'{what}; {_USER_OS_ERRORS[error.errno]}.')
+  except ImportError as error:
+    problem = _missing(error)
+    if problem is None:
+      raise
+    status = _complain(problem)
   except KeyboardInterrupt:
     status = _complain('interrupted.', 130)
   sys.stdout.flush()
@@ -155,6 +189,39 @@ def end_with_parent() -> None:
   if sys.platform == 'linux' and os.environ.get(PARENT) == str(os.getppid()):
     pr_set_pdeathsig = 1  # of <sys/prctl.h>
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _missing(error: ImportError) -> str | None:
+  """What to install after a failed import; None if it was not of a package that we require."""
+  module = (error.name or '').partition('.')[0]
+  if module in _TENSORFLOW:
+    return (
+      f'the files of tfds and folders of photos need {_TENSORFLOW[module]}, which is not '
+      'installed: pip install tensorflow-cpu tensorflow-datasets. digits, data sets that are '
+      'prepared as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do '
+      'without.'
+    )
+  if module not in _PACKAGES:
+    return None
+  missing = [name for name in _PACKAGES if not _is_installed(name)]
+  if not missing:
+    return (
+      f'the {_PACKAGES[module]} that is installed does not fit ({error}); '
+      '`pip install -c constraints.txt -e .` brings the versions that were tested.'
+    )
+  names = [_PACKAGES[name] for name in missing]
+  how = ' '.join(['--no-deps', *_ALONE] if set(missing) <= set(_ALONE) else names)
+  return (
+    f'{", ".join(names)} must be installed, too: pip install {how} (tools.evidence --pack '
+    'writes what a machine without network needs).'
+  )
+
+
+def _is_installed(module: str) -> bool:
+  try:
+    return importlib.util.find_spec(module) is not None
+  except (ImportError, ValueError):
+    return False
 
 
 def _quiet_background() -> None:

@@ -8,6 +8,7 @@ Reading them needs neither TensorFlow nor tfds. They lie beside the tfds files, 
       arrays.json       names, shapes and SHA-256 digests
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -26,6 +27,23 @@ from senet_jax.buckets import Path
 FOLDER = 'arrays'
 _INDEX = 'arrays.json'
 _DTYPES = {'images': np.dtype(np.uint8), 'labels': np.dtype(np.int32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A data set in memory.
+
+  Attributes:
+    name: as in tfds.
+    version: such as `3.0.2`.
+    splits: split -> images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`.
+    label_names: of label 0, 1, ...
+  """
+
+  name: str
+  version: str
+  splits: Mapping[str, tuple[np.ndarray, np.ndarray]]
+  label_names: Sequence[str]
 
 
 def default_data_dir() -> Path:
@@ -64,8 +82,8 @@ def write_arrays(
       index['splits'][split] = {
         'num_examples': len(images),
         'image_shape': images.shape[1:],
-        'images_sha256': _sha256(images),
-        'labels_sha256': _sha256(labels),
+        'images_sha256': sha256(images),
+        'labels_sha256': sha256(labels),
       }
     files.write_json(partial / _INDEX, index)
     shutil.rmtree(folder, ignore_errors=True)
@@ -164,7 +182,7 @@ def check_arrays(version_dir: str | os.PathLike) -> None:
   """
   for split, entry in read_index(version_dir)['splits'].items():
     for kind, array in zip(_DTYPES, read_version(version_dir, split), strict=True):
-      if _sha256(array) != entry[f'{kind}_sha256']:
+      if sha256(array) != entry[f'{kind}_sha256']:
         path = pathlib.Path(version_dir) / FOLDER / f'{split}_{kind}.npy'
         raise _damaged(path, f'its SHA-256 is not that of {_INDEX}')
 
@@ -190,5 +208,6 @@ def _damaged(path: Path, why: str) -> errors.UserError:
   )
 
 
-def _sha256(array: np.ndarray) -> str:
+def sha256(array: np.ndarray) -> str:
+  """The SHA-256 of the bytes of an array, as `arrays.json` has it."""
   return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from senet_jax import errors, runtime
-from senet_jax.data import arrays
+from senet_jax.data import arrays, carry
 from senet_jax.data.builders import cifar, digits, imagenet, packed, places365, tiny_imagenet
 
 DATASETS = ('digits', *cifar.LAYOUTS, tiny_imagenet.NAME, imagenet.NAME, places365.NAME)
@@ -53,6 +53,7 @@ def prepare(
   partial: bool = False,
   image_folder: str | os.PathLike | None = None,
   val_fraction: float = 0.0,
+  arrays_only: bool = False,
 ) -> pathlib.Path:
   """Prepares a dataset for tfds, and if it is small as arrays; does only what is missing.
 
@@ -68,6 +69,8 @@ def prepare(
     partial: take files of any but CIFAR with some of the images, too.
     image_folder: a folder of photos to pack, see `image_folder.scan`.
     val_fraction: share of each class that is held out, see `image_folder.scan`.
+    arrays_only: write the same arrays without the files of tfds, and without TensorFlow: of CIFAR
+      from its published files, of what a pack of `carry` has from there.
 
   Returns:
     the directory of the dataset, `<data_dir>/<name>/<version>`.
@@ -89,6 +92,10 @@ def prepare(
       f'data_dir={data_dir} is not local; prepare locally, then copy it there.'
     )
   data_dir = pathlib.Path(data_dir).expanduser().absolute()
+  if arrays_only:
+    if file_format != FILE_FORMATS[0]:
+      raise errors.UserError(f'file_format={file_format} is of the files that arrays_only omits.')
+    return _prepare_arrays(name, data_dir, source, overwrite)
   tfds = _import_tfds()
   if recipe is _PACKED:
     packed.check_name(name, taken=(*DATASETS, *_RESERVED))
@@ -135,6 +142,29 @@ def _choose(name: str, options: dict[str, Any]) -> _Recipe:
   return recipe
 
 
+def _prepare_arrays(
+  name: str, data_dir: pathlib.Path, source: str | os.PathLike | None, overwrite: bool
+) -> pathlib.Path:
+  """Writes the arrays alone, unless they are there."""
+  version_dir = arrays.find_arrays(name, data_dir)
+  if version_dir and _has_arrays(version_dir) and not overwrite:
+    print(f'{version_dir} is already prepared; overwrite it to prepare it anew.')
+    return version_dir
+  if source not in (None, DOWNLOAD) and carry.is_pack(source):
+    dataset = carry.read_pack(source, name)
+  elif source not in (None, DOWNLOAD) and name in cifar.LAYOUTS:
+    dataset = cifar.read_published(name, source)
+  else:
+    raise errors.UserError(
+      f'arrays_only takes source=DIR, with the published files of {" or ".join(cifar.LAYOUTS)} or '
+      f'a pack of senet_jax.data.carry, and not {name} from source={source}; tfds prepares the '
+      'others.'
+    )
+  version_dir = data_dir / name / dataset.version
+  arrays.write_arrays(version_dir, **vars(dataset))
+  return version_dir
+
+
 def _import_tfds():
   try:
     runtime.import_tensorflow()
@@ -142,7 +172,8 @@ def _import_tfds():
   except ImportError as error:
     raise errors.UserError(
       f'preparing data needs TensorFlow and tfds ({error}): '
-      'pip install tensorflow-cpu tensorflow-datasets'
+      'pip install tensorflow-cpu tensorflow-datasets; CIFAR as arrays alone, with --arrays_only, '
+      'does without, and digits need no preparation.'
     ) from error
   return tfds
 

@@ -10,12 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from senet_jax import cli
+from senet_jax.runtime.commit import ROOT
 
 # How long a command that was asked to stop may take to save what it has, in seconds.
 GRACE_S = 120.0
 _LOOK_S = 0.1
-# Of the checkout, or whatever else the package lies in.
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Children:

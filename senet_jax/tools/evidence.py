@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
   add('--commit', help='of this code')
   args = parser.parse_args(argv)
   from senet_jax.measure import plan
+  from senet_jax.runtime.commit import VARIABLE
 
   measurements = plan.chosen(args.only)
   if args.list:
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
       raise UserError(f'--{name}={path} is not a directory; check the path.')
     setattr(args, name, path and path.expanduser().absolute())
   if args.commit:
-    os.environ['SENET_JAX_COMMIT'] = args.commit  # of the commands, too
+    os.environ[VARIABLE] = args.commit  # of the commands, too
   return _measure(args, measurements)
 
 

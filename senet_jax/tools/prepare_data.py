@@ -2,6 +2,7 @@
 
   python -m senet_jax.tools.prepare_data --dataset=digits
   python -m senet_jax.tools.prepare_data --dataset=cifar10 --source=DIR
+  python -m senet_jax.tools.prepare_data --dataset=cifar10 --source=DIR --arrays_only
   python -m senet_jax.tools.prepare_data --dataset=cifar100 --source=download
   python -m senet_jax.tools.prepare_data --dataset=tiny_imagenet --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=imagenet2012 --source=DIR
@@ -9,7 +10,8 @@
   python -m senet_jax.tools.prepare_data --dataset=my_photos --image_folder=ROOT
 
 CIFAR: DIR holds its published files: the archive of the Python or the binary version, or what is in
-it. Every file is compared with its official MD5.
+it. Every file is compared with its official MD5. --arrays_only writes the same arrays where there
+is no TensorFlow; DIR may also hold the parts of a pack of senet_jax.data.carry.
 
 Tiny ImageNet: DIR holds tiny-imagenet-200.zip, which is compared with its MD5, or the folder that
 is in it; or --source=download. Colour images come first, in a random order, and grey ones last:
@@ -32,20 +34,18 @@ What is prepared already stays as it is.
 """
 
 import pathlib
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
-from senet_jax.data import arrays
-from senet_jax.data.builders import imagenet, places365, tiny_imagenet
 
-# Data sets of which a part may be taken, and which know how many images there are.
-_COUNTED = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
+if TYPE_CHECKING:
+  import numpy as np
 
 
 def main(argv: list[str]) -> None:
   """Prepares the dataset and prints its place, its splits and what is in them."""
+  from senet_jax.data import arrays
+
   parser = cli.Parser('tools.prepare_data', __doc__)
   parser.add_argument(
     '--dataset',
@@ -79,6 +79,11 @@ def main(argv: list[str]) -> None:
     default=arrays.default_data_dir(),
     help='directory of all datasets; default: $TFDS_DATA_DIR or ~/tensorflow_datasets',
   )
+  parser.add_argument(
+    '--arrays_only',
+    action='store_true',
+    help='of CIFAR, write the arrays alone, without TensorFlow',
+  )
   parser.add_argument('--overwrite', action='store_true', help='prepare it anew')
   args = parser.parse_args(argv)
 
@@ -94,6 +99,7 @@ def main(argv: list[str]) -> None:
     partial=args.partial,
     image_folder=args.image_folder,
     val_fraction=args.val_fraction,
+    arrays_only=args.arrays_only,
   )
   print(version_dir)
   if (version_dir / arrays.FOLDER).is_dir():
@@ -109,6 +115,8 @@ def _print_info(info: dict[str, Any], name: str) -> None:
 
 
 def _print_arrays(version_dir: pathlib.Path, name: str) -> None:
+  from senet_jax.data import arrays
+
   for split, entry in arrays.read_index(version_dir)['splits'].items():
     shape, count = 'x'.join(map(str, entry['image_shape'])), entry['num_examples']
     found = f'{split}: {count} examples of {shape}', _beside(name, split, count)
@@ -120,11 +128,15 @@ def _print_arrays(version_dir: pathlib.Path, name: str) -> None:
 
 def _beside(name: str, split: str, count: int) -> str:
   """How many there are officially, if that is another number."""
-  all_of_them = _COUNTED[name].COUNTS.get(split, count) if name in _COUNTED else count
+  from senet_jax.data.builders import imagenet, places365, tiny_imagenet
+
+  # Data sets of which a part may be taken, and which know how many images there are.
+  counted = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
+  all_of_them = counted[name].COUNTS.get(split, count) if name in counted else count
   return f'of {all_of_them:,} official ones' if count != all_of_them else ''
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_statistics(images: 'np.ndarray') -> tuple['np.ndarray', 'np.ndarray']:
   """Mean and standard deviation of every channel, of values 0..1.
 
   Args:
@@ -133,6 +145,8 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     two `[C]`.
   """
+  import numpy as np
+
   total, squares = 0, 0
   for start in range(0, len(images), 4096):  # a bounded amount of memory; the sums are exact
     pixels = images[start : start + 4096].reshape(-1, images.shape[-1]).astype(np.int64)

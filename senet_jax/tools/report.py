@@ -11,7 +11,8 @@ Figure 4; with --command it writes the points to FILE.json too. The third draws 
 Figures 2, 3 and 5 from what the modules compute. The last rewrites what is between
 `<!-- results -->` and `<!-- /results -->`: in README.md the experiments that were run and what was
 measured on accelerators, in docs/performance.md all of the latter, in configs/README.md one row a
-configuration, and the tables of the studies in results/studies. The published error beside ours is that of the header of the configuration that the command names.
+configuration, and the tables of the studies in results/studies. The published error beside ours is
+that of the header of the configuration that the command names.
 """
 
 import ast

@@ -23,12 +23,14 @@ import pathlib
 import statistics
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from senet_jax import cli, config as config_lib, files, flags
-from senet_jax.config.study import Row, Study
+from senet_jax import cli, files
 from senet_jax.errors import UserError, one_of
 from senet_jax.tools import report
+
+if TYPE_CHECKING:
+  from senet_jax.config.study import Row, Study
 
 _COLUMNS = ('row', 'test error, %', 'published, %', 'difference', 'to the baseline', 'parameters',
             'MACs', 'time a run')  # fmt: skip
@@ -47,6 +49,10 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--note', default='', help='below the table: what a reader should know')
   parser.add_output()
   args, overrides = parser.parse_with_overrides(argv)
+
+  # Late, so that a missing package is one line.
+  from senet_jax import flags
+
   study = _part(flags.load_study(args.study), args.rows, args.seeds, tuple(overrides))
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   _check(study, args.study)
@@ -67,11 +73,11 @@ def main(argv: list[str]) -> int:
 
 
 def _part(
-  study: Study,
+  study: 'Study',
   rows: tuple[str, ...] | None,
   seeds: tuple[str, ...] | None,
   overrides: tuple[str, ...],
-) -> Study:
+) -> 'Study':
   """Returns the rows and seeds that are wanted, with fields of all configurations changed."""
   known = [row.name for row in study.rows]
   for name in rows or ():
@@ -95,15 +101,17 @@ def _part(
   )
 
 
-def _check(study: Study, path: str) -> None:
+def _check(study: 'Study', path: str) -> None:
   """Builds every configuration, so that a mistake in the last one is found first."""
+  from senet_jax import config, flags
+
   names = [row.name for row in study.rows]
   if len(set(names)) < len(names):
     raise UserError(f'--study={path}: two rows have one name: {", ".join(names)}.')
   for row in study.rows:
     if row.baseline not in (None, *names):
       raise UserError(f'--study={path}: baseline={row.baseline!r} is no row: {", ".join(names)}.')
-    config_lib.check(flags.load(row.config, list(row.overrides)))
+    config.check(flags.load(row.config, list(row.overrides)))
 
 
 def _shard(text: str) -> slice:
@@ -116,7 +124,7 @@ def _shard(text: str) -> slice:
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def _workdir(root: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+def _workdir(root: pathlib.Path, row: 'Row', seed: int) -> pathlib.Path:
   return root / row.name / f'seed{seed}'
 
 
@@ -131,11 +139,11 @@ def _summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def _run_all(runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
+def _run_all(runs: list[tuple['Row', int]], root: pathlib.Path) -> bool:
   """Makes the runs that are missing; returns False after SIGTERM."""
   import jax
 
-  from senet_jax import runtime
+  from senet_jax import flags, runtime
   from senet_jax.training.loop import train
 
   runtime.use_compilation_cache()
@@ -161,7 +169,7 @@ def _run_all(runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
   return True
 
 
-def _run_together(count: int, runs: list[tuple[Row, int]], root: pathlib.Path) -> bool:
+def _run_together(count: int, runs: list[tuple['Row', int]], root: pathlib.Path) -> bool:
   """Makes the runs that are missing, `count` at a time; returns False after SIGTERM."""
   from senet_jax.runtime.children import Children, last_lines
 
@@ -198,7 +206,7 @@ def _log(workdir: pathlib.Path) -> pathlib.Path:
   return workdir.with_suffix('.log')
 
 
-def _time_left(to_do: list[tuple[Row, int]], runs: list, root: pathlib.Path) -> str:
+def _time_left(to_do: list[tuple['Row', int]], runs: list, root: pathlib.Path) -> str:
   done = [s['wall_time_s'] for row, seed in runs if (s := _summary(_workdir(root, row, seed)))]
   if not done:
     return ''
@@ -210,8 +218,9 @@ def _time_left(to_do: list[tuple[Row, int]], runs: list, root: pathlib.Path) -> 
 # --- table ---------------------------------------------------------------------------------------
 
 
-def _results(row: Row, seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, Any]:
+def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, Any]:
   """What is known of a row: `errors` in percent by seed, cost, what was published."""
+  from senet_jax import flags
   from senet_jax.analysis.complexity import complexity
   from senet_jax.training import setup
 
@@ -264,7 +273,7 @@ def compare(rows: list[dict[str, Any]], baselines: dict[str, str | None]) -> Non
       row['p'] = float(stats.ttest_1samp(pairs, 0.0).pvalue)
 
 
-def markdown(study: Study, rows: list[dict[str, Any]]) -> str:
+def markdown(study: 'Study', rows: list[dict[str, Any]]) -> str:
   """The table, with title and note."""
   lines = [_COLUMNS, ['---'] * len(_COLUMNS), *map(_cells, rows)]
   table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
@@ -307,7 +316,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _write(
-  path: pathlib.Path, study: Study, rows: list[dict[str, Any]], text: str, argv: list[str]
+  path: pathlib.Path, study: 'Study', rows: list[dict[str, Any]], text: str, argv: list[str]
 ) -> None:
   from senet_jax.training import summary
 

@@ -1,15 +1,14 @@
 """What a run or a measurement amounts to, and with what it was made."""
 
 import datetime
-import pathlib
 import platform
-import subprocess
 from importlib import metadata
 from typing import Any
 
 import jax
 
 from senet_jax import runtime
+from senet_jax.runtime.commit import git_commit
 from senet_jax.training.state import TrainState, params_sha256
 
 _PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -66,19 +65,3 @@ def versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:
       continue
   return found
-
-
-def git_commit() -> str | None:
-  """The commit of this code, `+` behind it if files differ; None outside its repository."""
-  root = pathlib.Path(__file__).resolve().parents[2]
-
-  def git(*arguments: str) -> str:
-    command = ['git', '-C', str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-  try:
-    if pathlib.Path(git('rev-parse', '--show-toplevel')) != root:
-      return None  # installed somewhere inside another project
-    return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
-  except (OSError, subprocess.CalledProcessError):
-    return None

@@ -1,12 +1,14 @@
-"""CIFAR-10 and CIFAR-100 for tfds's own builders, from local files instead of a download."""
+"""CIFAR-10 and CIFAR-100 from local files: for tfds's own builders, or without tfds as arrays."""
 
 import dataclasses
 import functools
+import hashlib
 import io
 import os
 import pathlib
 import pickle
 import tarfile
+import tempfile
 import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,10 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from senet_jax import errors
+from senet_jax.data import arrays
 from senet_jax.data.builders import official
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
+
+# Of tfds's builders.
+VERSION = '3.0.2'
+SPLITS = ('train', 'test')
+_PIXELS = 3 * 32 * 32  # bytes of an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +140,52 @@ def unpack(name: str, source: str | os.PathLike, out: pathlib.Path) -> None:
     (binary / f'{stem}.bin').write_bytes(_records(layout, folder, stem, suffix))
   for file, names in layout.label_names.items():
     (binary / file).write_text('\n'.join(names.split()) + '\n')
+
+
+def read_published(name: str, source: str | os.PathLike) -> arrays.Dataset:
+  """Reads the published files into memory, without tfds but in the order of its files.
+
+  Args:
+    name: `cifar10` or `cifar100`.
+    source: as in `local_builder`.
+
+  Returns:
+    `train` and `test` with images uint8 `[N, 32, 32, 3]`; labels are the fine ones.
+
+  Raises:
+    UserError: a file is missing or is not the official one.
+  """
+  layout = LAYOUTS[name]
+  splits = {}
+  with tempfile.TemporaryDirectory() as scratch:
+    folder, suffix = _locate(name, pathlib.Path(source).expanduser(), pathlib.Path(scratch))
+    for split in SPLITS:
+      stems = [stem for stem in layout.files if ('test' in stem) == (split == 'test')]
+      records = np.frombuffer(
+        b''.join(_records(layout, folder, stem, suffix) for stem in stems), np.uint8
+      ).reshape(-1, len(layout.label_keys) + _PIXELS)
+      records = records[tfds_order(split, len(records))]
+      images = records[:, -_PIXELS:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+      labels = records[:, -_PIXELS - 1].astype(np.int32)
+      splits[split] = np.ascontiguousarray(images), labels
+  *_, names = layout.label_names.values()
+  return arrays.Dataset(name, VERSION, splits, names.split())
+
+
+def tfds_order(split: str, count: int) -> list[int]:
+  """The order in which tfds keeps the examples that its builder of CIFAR numbers from 0.
+
+  That of the MD5 digests of split and number, see `hashing.Hasher`, `shuffle.Shuffler` and
+  `split_builder` in `tensorflow_datasets.core`; files of tfds keep to it within a version.
+
+  Args:
+    split: `train` or `test`.
+    count: of its examples.
+
+  Returns:
+    the number of the example that comes first, second, ...
+  """
+  return sorted(range(count), key=lambda i: hashlib.md5(f'{split}{i}'.encode()).digest())
 
 
 def _locate(name: str, source: pathlib.Path, scratch: pathlib.Path) -> tuple[pathlib.Path, str]:
