@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from senet_jax import cli, runtime
-from senet_jax.analysis import throughput, timing, torch_models
+from senet_jax import cli, flags, runtime
+from senet_jax.analysis import targets, throughput, timing, torch_models
 from senet_jax.errors import UserError
-from senet_jax.measure import cases
+from senet_jax.measure import cases, feeding
 from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.tools import benchmark, latency
 from senet_jax.training import setup
+from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.training.step import training_program
 
 QUICK = ('--seconds=0.01', '--repeats=2', '--devices=1', '--image_size=8')
 
@@ -250,6 +252,121 @@ def test_benchmark_of_training(monkeypatch, capsys, tmp_path):
   assert re.search(r'se_tiny:bn.momentum=0.8 +senet_jax +train +float32 +4 ', out)
 
 
+def test_what_bounds_a_step(monkeypatch, capsys, tmp_path):
+  path = tmp_path / 'x.json'
+  arguments = ('--models=tiny', '--mode=train', '--batch=2', *QUICK, '--devices=2', '--ceilings')
+  status, out, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  found = json.loads(path.read_text())
+  copy = found['copy']['gb_per_second']['median']
+  (row,) = found['rows']
+  step_s = row['ms_per_step'] / 1000
+  assert row['gb_per_second'] == pytest.approx(row['bytes_per_step'] / step_s / 1e9)
+  assert row['of_copy_rate'] == pytest.approx(row['gb_per_second'] / copy)
+  # Each parameter and running statistic, in float32.
+  shapes = setup.variable_shapes(tiny_config(), setup.build_model(tiny_config()))
+  assert row['all_reduce']['bytes'] == 4 * sum(x.size for x in jax.tree.leaves(shapes))
+  assert row['all_reduce']['ms']['n'] == 2 and row['mfu'] is None  # of an unknown chip
+  assert re.search(r'copies of memory, read and written: \d', out)
+
+
+def test_mfu_is_of_the_operations_of_the_chip(monkeypatch, capsys, tmp_path):
+  path = tmp_path / 'x.json'
+  chip = dataclasses.replace(targets.CHIPS['h100'], flops=1e9)
+  monkeypatch.setattr(targets, 'here', lambda kind: chip)
+  arguments = ('--models=tiny', '--mode=inference', '--batch=2', '--dtype=float32,bfloat16')
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments, *QUICK, f'--output={path}')
+  assert status == 0, err
+  exact, half = json.loads(path.read_text())['rows']
+  assert exact['mfu'] is None  # the figure is one of bfloat16
+  operations = half['gflops_per_image'] * half['images_per_second']['median']
+  assert half['mfu'] == pytest.approx(operations)
+
+
+def test_a_batch_that_does_not_fit_is_halved_for_all(monkeypatch, capsys, tmp_path):
+  path, real = tmp_path / 'x.json', throughput.prepare
+
+  def prepare(config, mode, mesh, model):
+    if config.batch_size > 4 and config.model.name == 'se_tiny':
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return real(config, mode, mesh, model)
+
+  monkeypatch.setattr(throughput, 'prepare', prepare)
+  arguments = ('--models=tiny,se_tiny', '--mode=inference', '--batch=16', '--or_smaller', *QUICK)
+  status, out, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  found = json.loads(path.read_text())
+  assert [(r['model'], r['batch_size']) for r in found['rows']] == [('tiny', 4), ('se_tiny', 4)]
+  assert [(r['model'], r['batch_size']) for r in found['out_of_memory']] == [
+    ('se_tiny', 16), ('se_tiny', 8),
+  ]  # fmt: skip
+  assert found['se_tax'][0]['batch_size'] == 4 and 'a batch of 8 instead of 16' in out
+
+
+def test_the_textbook_network_is_flax_s(monkeypatch):
+  # 25,557,032 parameters: He et al.'s ResNet-50 with BN; SE adds 2,531,248 with biases.
+  bench = cases.Bench.create(1, 32)
+  sizes = []
+  for case in bench.cases(networks('textbook,textbook_se'), mode='train', dtype='bfloat16',
+                          batch_size=2):  # fmt: skip
+    shapes = setup.variable_shapes(case.config, case.module)['params']
+    sizes.append(sum(x.size for x in jax.tree.leaves(shapes)))
+    assert case.module.dtype == 'bfloat16' and case.se == (case.network.name == 'textbook_se')
+  assert sizes == [25_557_032, 25_557_032 + 2_531_248]
+
+
+def test_logits_agree_with_those_of_the_cpu(monkeypatch, capsys, tmp_path):
+  path = tmp_path / 'x.json'
+  arguments = ('--models=se_tiny', '--logits', '--dtype=float32,bfloat16', f'--output={path}')
+  arguments = (*arguments, '--image_size=8', '--devices=1')
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments)
+  assert status == 0, err
+  exact, half = json.loads(path.read_text())['rows']
+  assert exact['relative'] == 0  # the device is a CPU
+  assert 1e-4 < half['relative'] < 0.2 and half['spread'] > 0.01
+
+
+def test_a_step_on_the_data_of_a_run(monkeypatch, capsys, tmp_path, request):
+  path, config = tmp_path / 'x.json', request.config.rootpath / 'configs' / 'digits_se_r20.py'
+  arguments = ('--feed', f'--config={config}', '--config.model.name=se_tiny', '--devices=2')
+  arguments = (*arguments, '--steps_per_dispatch=1,3', '--in_place', '--seconds=0.02')
+  status, out, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  found = json.loads(path.read_text())
+  assert [(r['kind'], r['steps_per_dispatch']) for r in found['rows']] == [
+    ('fed', 1), ('in place', 1), ('fed', 3), ('in place', 3),
+  ]  # fmt: skip
+  for row in found['rows']:
+    assert row['images_per_second']['mean'] > 0 and 0 <= row['waiting_share']['mean'] < 1
+    assert row['cpu_cores_used']['mean'] > 0
+  assert 0 < found['rows'][0]['device_busy_share'] <= 1
+  fed = [r for r in found['rows'] if r['kind'] == 'fed']
+  assert found['best'] == max(fed, key=lambda r: r['images_per_second']['median'])
+  assert found['together'] == [] and re.search(r'in place +float32 +3 ', out)
+
+
+def test_a_fed_step_is_that_of_the_run(monkeypatch):
+  """The very program, so that its batches are those of a run and its cache serves both."""
+  config = flags.load('configs/digits_se_r20.py', ['--config.model.name=se_tiny'])
+  config.steps_per_dispatch = 2
+  seen, mesh = [], runtime.data_mesh(1)
+  real = throughput.compile_timed
+  monkeypatch.setattr(throughput, 'compile_timed', lambda *a: seen.append(a) or real(*a))
+  work, feed = feeding.prepare(config, mesh)
+  assert work.images == 2 * 64 and work.waited() == 0
+  work.dispatch()
+  work.wait()
+  ((program, state, inputs, steps),) = seen
+  text = program.lower(state, inputs, steps).as_text()
+  run_steps = setup.total_steps(config, 1437)
+  schedule = make_schedule(config, run_steps, 1437 / 64)
+  model = setup.build_model(config, 10)
+  of_run = training_program(
+    config, model, make_optimizer(config, schedule), feed, mesh, looped=True
+  )
+  assert of_run.lower(state, inputs, steps).as_text() == text
+
+
 def test_pairs_of_twins_alone():
   def case(label, framework='senet_jax', batch=2):
     (network,) = networks(label)
@@ -395,6 +512,7 @@ MISTAKES = {
   'too_many': (['--models=resnet18', '--devices=9'], r'--devices=9: there are 8 x cpu'),
   'batch': (['--models=resnet18', '--batch=0'], r"--batch: '0' must be an integer of at least 1"),
   'seconds': (['--models=resnet18', '--seconds=0'], r"--seconds: '0' must be greater than 0"),
+  'together': (['--models=resnet18', '--together=2'], r'--together has no effect without --feed'),
   'refine': (['--models=resnet18', '--refine'], r'--refine has no effect without --find_batch'),
   'compile': (['--models=resnet18', '--torch_compile=off'], r'no effect without --against=torch'),
   'field': (['--models=resnet18:bn.scop=global'], r"'bn\.scop' is unknown; did you mean"),

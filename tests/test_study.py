@@ -119,6 +119,38 @@ def test_shards_are_the_study(study_file, errors, tmp_path):
   assert tool.main([*argv, '--table']) == 0
 
 
+def test_a_part_of_a_study(study_file, errors, tmp_path, capsys):
+  found, ran = errors
+  found |= dict.fromkeys([('se', 3), ('se', 5)], 4.0)
+  argv = [study_file, f'--workdir={tmp_path}/runs', '--rows=se', '--seeds=3,5']
+  assert tool.main([*argv, '--config.model.se.ratio=2', f'--output={tmp_path}/t.json']) == 0
+  assert ran == [('se', 3), ('se', 5)] and '| `plain` |' not in capsys.readouterr().out
+  (row,) = json.loads((tmp_path / 't.json').read_text())['rows']
+  assert row['command'].endswith('--config.model.se.ratio=4 --config.model.se.ratio=2')
+  assert row['baseline'] is None  # it is not among the rows
+  for wrong, message in (('--rows=sea', r"--rows='sea' is unknown.*'se'"), ('--seeds=x', 'whole')):
+    with pytest.raises(UserError, match=message):
+      tool.main([study_file, f'--workdir={tmp_path}/runs', wrong])
+
+
+def test_runs_at_a_time_are_those_one_after_the_other(study_file, tmp_path, capsys):
+  """Each is a process of its own; one that fails is named with its own last line."""
+  part = [study_file, '--seeds=0']
+  assert tool.main([*part, f'--workdir={tmp_path}/one']) == 0
+  assert tool.main([*part, f'--workdir={tmp_path}/two', '--together=2']) == 0
+  for row in ('plain', 'se'):
+    digests = [
+      json.loads((tmp_path / runs / row / 'seed0' / 'summary.json').read_text())['params_sha256']
+      for runs in ('one', 'two')
+    ]
+    assert digests[0] == digests[1]
+  capsys.readouterr()
+  wrong = ['--together=2', '--rows=se', '--config.data.dir=x', '--config.data.name=cifar10']
+  assert tool.main([*part, f'--workdir={tmp_path}/three', *wrong]) == 1
+  shown = capsys.readouterr().out
+  assert 'se, seed 0 failed: cifar10 is not prepared in x' in shown
+
+
 def test_real_runs(study_file, tmp_path, capsys):
   assert tool.main([study_file, f'--workdir={tmp_path}/runs']) == 0
   shown = capsys.readouterr().out

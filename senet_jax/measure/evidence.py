@@ -140,6 +140,8 @@ class Evidence:
       return Row(measurement.name, DONE, record['measurement']['seconds'] / 60, headline(record))
     if reason := plan.why_not(measurement, context):
       return Row(measurement.name, SKIPPED, minutes, reason)
+    if measurement.after and context.record(measurement.after) is None:
+      return Row(measurement.name, NOT_RUN, minutes, f'{measurement.after} is not there')
     if not self._fits(measurement):
       return Row(measurement.name, NOT_RUN, minutes, 'does not fit the rest of the budget')
     return Row(measurement.name, PENDING, minutes, '')
@@ -299,6 +301,10 @@ def _headlines(record: dict[str, Any]) -> Iterator[str]:
   for ratio in record.get('against_torch', ()):
     where = f'{ratio["mode"]} {ratio["batch_size"]}'
     yield f'{ratio["network"]} {ratio["ratio"]["median"]:.2f}x PyTorch ({where})'
+  if not any(record.get(kind) for kind in ('se_tax', 'changes', 'against_torch')):
+    rates = [row for row in record.get('rows', ()) if 'ms_per_step' in row]
+    if rates and 'efficiency' not in rates[0]:
+      yield f'{len(rates)} programs ran'
   if 'final' in record:
     yield f'error {record["final"]["top1_error"]:.2f} %, {record["images_per_second"]:.0f} images/s'
   if best := record.get('best'):

@@ -96,7 +96,8 @@ class Measurement:
     minutes: that it takes on one H100.
     commands: the commands, given the context.
     needs: what a machine must have: `torch`, `tensorflow`, `cifar10`, `cifar100`, `photos`,
-      `processes` that share a device, `devices` (more than one), or the name of a measurement.
+      `devices` (more than one).
+    after: the name of a measurement whose record the commands are made from.
     resumable: it saves what it has when it is asked to stop, and goes on from there.
     merge: from the results of the commands by label to what the record holds.
   """
@@ -107,6 +108,7 @@ class Measurement:
   minutes: float
   commands: Callable[[Context], Sequence[Command]]
   needs: tuple[str, ...] = ()
+  after: str | None = None
   resumable: bool = False
   merge: Callable[[Mapping[str, dict[str, Any]]], dict[str, Any]] = _alone
 
@@ -130,15 +132,9 @@ def why_not(measurement: Measurement, context: Context) -> str | None:
       case 'devices':
         if machine['devices'] < 2:
           return 'there is one device'
-      case 'processes':
-        if machine['platform'] == 'tpu':
-          return 'a TPU serves one process at a time'
       case 'cifar10' | 'cifar100':
         if not context.rehearse and not _has_data(context, need):
           return f'no {need}: give --data=DIR with a pack or its published files'
-      case name:
-        if context.record(name) is None:
-          return f'{name} is not there'
   return None
 
 
@@ -240,8 +236,9 @@ def _study(
     options += [f'--config.data.dir={directory}'] if directory else []
     return [*_prepared(context, data), _tool(context, name, 'study', *options)]
 
-  needs = (data, 'cifar_rate')
-  return Measurement(name, group, what, minutes, commands, needs, resumable=True)
+  return Measurement(
+    name, group, what, minutes, commands, (data,), after='cifar_rate', resumable=True
+  )
 
 
 def _prepared(context: Context, data: str) -> list[Command]:
@@ -410,7 +407,6 @@ _TRAIN, _INFER = '--mode=train', '--mode=inference'
 _BRIEF = ('--repeats=3', '--seconds=1')
 _R50 = 'se_resnet50,resnet50,se_resnet50:model.se.fused=False,textbook,textbook_se'
 _R50_TINY = 'se_resnet20_cifar,resnet20_cifar,se_resnet20_cifar:model.se.fused=False'
-_DEEP = ('se_resnext50_32x4d,resnext50_32x4d', 'se_resnet101,resnet101', 'senet154')
 _TORCH_TINY = ('--image_size=32', '--repeats=1', '--seconds=0.02')
 
 
@@ -436,9 +432,14 @@ MEASUREMENTS: tuple[Measurement, ...] = (
   _tax('se_tax_r50_train', 'SE-ResNet-50, training, 128', 1.5, _R50, _TRAIN, '--batch=128'),
   _tax('se_tax_r50_train_256', 'the same, 256', 1.5, _R50, _TRAIN, '--batch=256'),
   _tax('se_tax_r50_inference', 'SE-ResNet-50, inference', 1.5, _R50, _INFER, '--batch=128,256'),
-  _tax('se_tax_resnext50', 'SE-ResNeXt-50', 2, _DEEP[0], '--mode=both', '--batch=128,256'),
-  _tax('se_tax_r101', 'SE-ResNet-101', 2, _DEEP[1], '--mode=both', '--batch=128,256'),
-  _tax('se_tax_senet154', 'SENet-154', 2, _DEEP[2], '--mode=both', '--batch=128,256'),
+  *(
+    _tax(f'se_tax_{name}', what, 2, models, '--mode=both', '--batch=128,256', tiny=tiny)
+    for name, what, models, tiny in (
+      ('resnext50', 'SE-ResNeXt-50', 'se_resnext50_32x4d,resnext50_32x4d', 'resnet20_cifar'),
+      ('r101', 'SE-ResNet-101', 'se_resnet101,resnet101', 'resnet20_cifar'),
+      ('senet154', 'SENet-154', 'senet154', 'se_resnet20_cifar'),
+    )
+  ),
   _torch('torch_train', 'training beside PyTorch', 2.5, _TRAIN, '--batch=256'),
   _torch('torch_inference', 'inference beside PyTorch', 2.5, _INFER, '--batch=1,32,256'),
   Measurement(
