@@ -52,6 +52,7 @@ _RULES = (
   (PRODUCTS, lambda op: re.search(r'(?i)(conv\w*|fc\d*|dense_\d+)$', op.layer)),
   # What is left in a network: normalisation, and the additions and ReLUs of its blocks.
   (BN_SE, lambda op: re.search(r'(?i)bn|norm|block|branch|stage|stem', op.layer)),
+  (BN_SE, lambda op: '_stem/' in op.op_name),  # a method, whose ReLU belongs to no layer
   (OTHER, lambda op: True),
 )  # fmt: skip
 # What a kernel is whose instruction is unknown, by its own name.
