@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 
 import jax
@@ -52,6 +53,7 @@ _RULES = (
   (PRODUCTS, lambda op: re.search(r'(?i)(conv\w*|fc\d*|dense_\d+)$', op.layer)),
   # What is left in a network: normalisation, and the additions and ReLUs of its blocks.
   (BN_SE, lambda op: re.search(r'(?i)bn|norm|block|branch|stage|stem', op.layer)),
+  (BN_SE, lambda op: '_stem/' in op.op_name),  # a method, whose ReLU belongs to no layer
   (OTHER, lambda op: True),
 )  # fmt: skip
 # What a kernel is whose instruction is unknown, by its own name.
@@ -307,7 +309,7 @@ def _busy(events: list[_Event]) -> float:
 
 def _read(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[_Event]], int]:
   """The newest trace, its operations by device, and the number of its steps."""
-  # Since jax 0.5 or so; jaxlib reads the protocol buffers, so that no other package is needed.
+  # Of jaxlib, which reads the protocol buffers, so that no other package is needed.
   reader = getattr(jax.profiler, 'ProfileData', None)
   if reader is None:
     raise UserError(
@@ -324,7 +326,11 @@ def _read(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[_Event]
     data = reader.from_file(str(files[-1]))
   except RuntimeError as e:  # also of an operating system's error
     raise UserError(f'{files[-1]} cannot be read ({e}); remove it and trace again.') from e
-  devices, steps = _operations(data)
+  with warnings.catch_warnings():
+    # jaxlib makes its iterators when they are first used, of which Python 3.13 warns; where
+    # warnings are errors, as in tests, that ends the process.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    devices, steps = _operations(data)
   return files[-1], devices, steps
 
 
@@ -378,7 +384,7 @@ def _host_operations(plane) -> tuple[dict[str, list[_Event]], int]:
     events = []
     for event in line.events:
       stats = dict(event.stats)
-      if 'hlo_op' in stats:
+      if 'hlo_op' in stats and event.duration_ns > 0:
         events.append(_event(event, stats))
         found.append((events[-1], str(stats.get('device_ordinal', 0)), stats.get('_p')))
       elif event.name.startswith('end: '):
