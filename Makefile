@@ -1,6 +1,9 @@
 # `make demo` and `make test` work on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
+# The versions that were tested: the newest ones, where Python is not too old for them.
+CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
+  print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
 .PHONY: demo test lint clean
 
@@ -18,14 +21,13 @@ lint: $(VENV)/.test
 clean:
 	rm -rf $(VENV) runs
 
-# constraints.txt pins what was tested.
-$(VENV)/.base: setup.cfg constraints.txt
+$(VENV)/.base: setup.cfg $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "senet_jax needs Python 3.11 or newer; give one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e .
+	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e '.[test]'
 	touch $@

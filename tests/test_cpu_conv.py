@@ -198,7 +198,7 @@ def test_multiply_adds_are_those_of_the_convolution(case):
 )  # fmt: skip
 def test_the_layer_is_flaxs(options):
   layer = layers.conv(8, **options)
-  flaxs = layer.clone(conv_general_dilated=None)
+  flaxs = layer.clone(conv_general_dilated_cls=None)
   x = jax.random.normal(jax.random.key(0), (2, 9, 9, 8))
   variables = layer.init(jax.random.key(1), x)
   jax.tree.map(np.testing.assert_array_equal, variables, flaxs.init(jax.random.key(1), x))

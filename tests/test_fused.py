@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
@@ -70,6 +69,7 @@ def gradients_of(unit, variables, x, residual, cotangent, train=True):
 
 def reference(variables, x, residual, cotangent, train=True, groups=1):
   """The same by torch in float64, written as the textbooks do."""
+  torch = pytest.importorskip('torch')
   leaf = lambda a: torch.tensor(np.asarray(a, np.float64), requires_grad=True)  # noqa: E731
   params = jax.tree.map(leaf, variables['params'])
   stats = jax.tree.map(lambda a: torch.tensor(np.asarray(a, np.float64)), variables['batch_stats'])
@@ -220,6 +220,7 @@ def test_gradient_of_pooling_by_comparing(align, size):
     padding = tuple((0, 1 - n % 2) for n in x.shape[1:3])
   np.testing.assert_array_equal(_plain_max_pool(x, padding), y)
   np.testing.assert_allclose(_compare_again(x, y, dy, padding), expected, rtol=1e-6, atol=1e-6)
+  torch = pytest.importorskip('torch')
   images = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
   pooled = torch.nn.functional.max_pool2d(
     images, 3, 2, padding=int(align == 'torch'), ceil_mode=align == 'caffe'

@@ -1,5 +1,8 @@
 """The convolution and the classifier of every network here."""
 
+from collections.abc import Callable
+
+import jax
 from flax import linen as nn
 
 from senet_jax.layers.cpu_conv import conv_general_dilated
@@ -45,9 +48,14 @@ def conv(
     strides=(stride, stride),
     padding=padding,
     feature_group_count=groups,
-    conv_general_dilated=conv_general_dilated,
+    conv_general_dilated_cls=_convolves,
     **options,
   )
+
+
+def _convolves() -> Callable[..., jax.Array]:
+  """Where Flax asks for the function that convolves; its field for the function is deprecated."""
+  return conv_general_dilated
 
 
 def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:

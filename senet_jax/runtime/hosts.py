@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 from senet_jax.errors import USER_ERROR, UserError
+from senet_jax.runtime import coordination
 from senet_jax.runtime.devices import per_device
 
 # Without a word for so long, a process is taken for dead, and the others are ended.
@@ -35,7 +35,6 @@ _MOST_S = 3600
 _FAILED = 'senet_jax/failed'
 # What collectives say when the other end is gone.
 _LOST = re.compile('Gloo|NCCL|onnection (reset|closed|refused)|UNAVAILABLE|ABORTED')
-_job = distributed.global_state
 _VARIABLES = {
   'coordinator': 'JAX_COORDINATOR_ADDRESS',
   'num_processes': 'JAX_NUM_PROCESSES',
@@ -97,6 +96,7 @@ def connect(
     raise UserError(f'cannot connect {where}: {str(error).splitlines()[0]}') from error
   finally:
     patience.cancel()
+  coordination.check()
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
@@ -158,23 +158,24 @@ def _part_of_a_job() -> bool:
 
 def is_first() -> bool:
   """Whether this process is the one that writes what is written once."""
-  return _job.process_id == 0
+  return coordination.process_id() == 0
 
 
 def describe_process(batch_size: int) -> str:
   """The line that each process begins with."""
   hosts, here, count = jax.process_count(), jax.local_device_count(), jax.device_count()
   return (
-    f'process {_job.process_id} of {hosts} on {platform.node()}: {here} of {count} devices '
-    f'({jax.devices()[0].device_kind}), batch {batch_size} = {hosts} x {batch_size // hosts} a '
-    f'host = {count} x {per_device(batch_size, count)} a device; jax {jax.__version__}'
+    f'process {coordination.process_id()} of {hosts} on {platform.node()}: {here} of {count} '
+    f'devices ({jax.devices()[0].device_kind}), batch {batch_size} = {hosts} x '
+    f'{batch_size // hosts} a host = {count} x {per_device(batch_size, count)} a device; '
+    f'jax {jax.__version__}'
   )
 
 
 def barrier(name: str) -> None:
   """Waits until all processes are here; each `name` serves once."""
-  if _job.client:
-    _job.client.wait_at_barrier(f'senet_jax/{name}', _MOST_S * 1000)
+  if coordination.connected():
+    coordination.wait_at_barrier(f'senet_jax/{name}', _MOST_S)
 
 
 def agree(name: str, facts: dict[str, Any]) -> None:
@@ -187,13 +188,12 @@ def agree(name: str, facts: dict[str, Any]) -> None:
   Raises:
     UserError: something differs here from process 0; the message names it.
   """
-  client, key = _job.client, f'senet_jax/agree/{name}'
-  if not client:
+  if not coordination.connected():
     return
-  mine = json.loads(json.dumps(facts))
+  key, mine = f'senet_jax/agree/{name}', json.loads(json.dumps(facts))
   if is_first():
-    client.key_value_set(key, json.dumps(mine))
-  theirs = json.loads(client.blocking_key_value_get(key, _MOST_S * 1000))
+    coordination.set_value(key, json.dumps(mine))
+  theirs = json.loads(coordination.wait_for_value(key, _MOST_S))
   differing = [
     f'{fact} is {mine.get(fact)!r} here and {theirs.get(fact)!r} there'
     for fact in {**theirs, **mine}
@@ -214,12 +214,12 @@ def gather(name: str, value: Any) -> list[Any]:
     name: of this exchange; each serves once.
     value: of this process, as JSON has it.
   """
-  client, directory = _job.client, f'senet_jax/gather/{name}/'
-  if not client:
+  if not coordination.connected():
     return [value]
-  client.key_value_set(f'{directory}{_job.process_id:06}', json.dumps(value))
+  directory = f'senet_jax/gather/{name}'
+  coordination.set_value(f'{directory}/{coordination.process_id():06}', json.dumps(value))
   barrier(f'gathered/{name}')
-  return [json.loads(text) for _, text in sorted(client.key_value_dir_get(directory))]
+  return [json.loads(text) for text in coordination.values_under(directory)]
 
 
 @contextlib.contextmanager
@@ -229,13 +229,13 @@ def together() -> Iterator[None]:
   They are not in a state to end by themselves: they wait for the one that is gone, in a collective
   that nothing interrupts.
   """
-  client, who = _job.client, _who()
-  if not client:
+  if not coordination.connected():
     yield
     return
+  who = _who()
   threading.Thread(target=_watch, daemon=True).start()
   try:
-    agree('start', {'--num_processes': _job.num_processes})
+    agree('start', {'--num_processes': coordination.process_count()})
     yield
   except BaseException as error:
     what, status = str(error) or type(error).__name__, 1
@@ -247,7 +247,7 @@ def together() -> Iterator[None]:
       traceback.print_exc()
     failure = {'who': who, 'what': what, 'status': status}
     with contextlib.suppress(RuntimeError):  # it is not the first
-      client.key_value_set(_FAILED, json.dumps(failure))
+      coordination.set_value(_FAILED, json.dumps(failure))
       time.sleep(3 * _LOOK_S)  # so that the others see it
     # A clean exit would wait for the others.
     _end(f'{who}: {what}', status)
@@ -255,16 +255,15 @@ def together() -> Iterator[None]:
 
 
 def _who() -> str:
-  return f'process {_job.process_id} on {platform.node()}'
+  return f'process {coordination.process_id()} on {platform.node()}'
 
 
 def _watch() -> None:
   """Ends this process when another one has failed."""
   while True:
     time.sleep(_LOOK_S)
-    try:
-      found = _job.client.key_value_try_get(_FAILED)
-    except RuntimeError:  # there is none, or no coordinator any more
+    found = coordination.try_value(_FAILED)
+    if found is None:
       continue
     failure = json.loads(found)
     if failure['who'] != _who():
@@ -292,7 +291,7 @@ class Preemption:
 
   def __enter__(self) -> 'Preemption':
     # With several processes, JAX's runtime takes the signal.
-    if not _job.client and threading.current_thread() is threading.main_thread():
+    if not coordination.connected() and threading.current_thread() is threading.main_thread():
       self._before = signal.signal(signal.SIGTERM, lambda *_: self._signal.set())
     return self
 
@@ -307,7 +306,7 @@ class Preemption:
 
   def asked(self) -> bool:
     """Whether to stop now; to be asked at the same points of the run by all its processes."""
-    if not self.noticed and _job.client:
+    if not self.noticed and coordination.connected():
       self._questions += 1
       if multihost_utils.reached_preemption_sync_point(self._questions):
         self._signal.set()
