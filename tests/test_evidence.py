@@ -52,7 +52,10 @@ def keep(output: pathlib.Path, name: str, seconds: float = 60.0, **record) -> No
 def context(tmp_path) -> Context:
   """A machine with eight GPUs, CIFAR and photos, whose rate of CIFAR is known."""
   keep(tmp_path, 'cifar_rate', **RATE)
-  return Context(tmp_path, False, MACHINE, data=tmp_path / 'pack', photos=tmp_path / 'photos')
+  for name in ('cifar-10-binary.tar.gz', 'cifar-100-binary.tar.gz'):
+    (tmp_path / 'published').mkdir(exist_ok=True)
+    (tmp_path / 'published' / name).touch()
+  return Context(tmp_path, False, MACHINE, data=tmp_path / 'published', photos=tmp_path / 'photos')
 
 
 # --- the list ------------------------------------------------------------------------------------
@@ -137,6 +140,7 @@ def test_cifar_is_trained_the_fastest_way(context):
     ('photos', {}, {'photos': None}, '--photos=FOLDER'),
     ('devices', {'devices': 1}, {}, 'there is one device'),
     ('cifar_rate', {}, {'data': None}, 'no cifar10: give --data=DIR'),
+    ('cifar100_r110', {}, {'data': ROOT}, 'no cifar100: give --data=DIR'),
   ],
 )
 def test_what_a_machine_cannot_do_is_named(name, machine, changes, reason, context, monkeypatch):

@@ -107,6 +107,26 @@ def is_pack(folder: str | os.PathLike) -> bool:
   return _find_index(pathlib.Path(folder).expanduser()) is not None
 
 
+def holds(folder: str | os.PathLike, name: str) -> bool:
+  """Returns whether a directory has a data set: in a pack, prepared as arrays, or as published.
+
+  Whether all of it is there shows when it is read.
+
+  Args:
+    folder: see `read_pack`, and `sources` of `pack`.
+    name: of the data set.
+
+  Raises:
+    UserError: the index of a pack is damaged.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  if path := _find_index(folder):
+    return name in _read_index(path)['datasets']
+  if arrays.find_arrays(name, folder):
+    return True
+  return name in cifar.LAYOUTS and cifar.has_files(name, folder)
+
+
 def read_pack(folder: str | os.PathLike, name: str) -> arrays.Dataset:
   """Reads a data set from a pack, bit for bit as it was packed.
 

@@ -138,17 +138,19 @@ def why_not(measurement: Measurement, context: Context) -> str | None:
   return None
 
 
-def _data_dir(context: Context) -> pathlib.Path | None:
-  """Where the data sets lie, or are to be prepared; None is the usual directory."""
-  return context.work / 'data' if context.data else None
+def _data_dir(context: Context, name: str) -> pathlib.Path | None:
+  """Where a data set lies, or is to be prepared; None is the usual directory."""
+  from senet_jax.data import arrays
+
+  if context.data is None or arrays.find_arrays(name, context.data):
+    return context.data
+  return context.work / 'data'
 
 
 def _has_data(context: Context, name: str) -> bool:
-  from senet_jax.data import arrays
+  from senet_jax.data import arrays, carry
 
-  if context.data:
-    return True
-  return arrays.find_arrays(name, arrays.default_data_dir()) is not None
+  return carry.holds(context.data or arrays.default_data_dir(), name)
 
 
 # --- how commands are made -----------------------------------------------------------------------
@@ -232,7 +234,7 @@ def _study(
       return [_tool(context, name, 'study', *options, *_DIGITS)]
     # Evaluations and checkpoints of every second epoch: of a small network they cost more than it.
     options += ['--config.eval.every_epochs=2']
-    directory = _data_dir(context)
+    directory = _data_dir(context, data)
     options += [f'--config.data.dir={directory}'] if directory else []
     return [*_prepared(context, data), _tool(context, name, 'study', *options)]
 
@@ -245,7 +247,7 @@ def _prepared(context: Context, data: str) -> list[Command]:
   """The command that writes the arrays of a data set, if that is to be done."""
   from senet_jax.data import arrays
 
-  directory = _data_dir(context)
+  directory = _data_dir(context, data)
   if directory is None or arrays.find_arrays(data, directory):
     return []
   arguments = ('tools.prepare_data', f'--dataset={data}', f'--source={context.data}',
@@ -280,7 +282,7 @@ def _rate(context: Context) -> list[Command]:
   if context.rehearse:
     arguments += [*_DIGITS, '--repeats=1', '--seconds=0.1', '--steps_per_dispatch=1']
     return [_tool(context, 'cifar_rate', 'benchmark', *arguments, *_together(alone, '1,2'))]
-  directory = _data_dir(context)
+  directory = _data_dir(context, 'cifar10')
   arguments += [f'--config.data.dir={directory}'] if directory else []
   arguments += ['--repeats=2', '--seconds=2', '--steps_per_dispatch=10,50,200']
   return [

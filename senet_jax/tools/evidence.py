@@ -71,10 +71,21 @@ def _print_list(measurements) -> None:
 
 
 def _pack(args) -> int:
-  from senet_jax.data import carry
+  from senet_jax.data import arrays, carry
 
-  for path in carry.pack(args.pack, source=args.data, target_python=args.target_python):
-    print(f'wrote {path}')
+  source = args.data or arrays.default_data_dir()
+  sources = {name: source for name in ('cifar10', 'cifar100') if carry.holds(source, name)}
+  if args.data and not sources:
+    raise UserError(
+      f'--data={source} has neither cifar10 nor cifar100; give another, or leave it out.'
+    )
+  command = 'python -m senet_jax.tools.evidence --output=../evidence --budget=30'
+  for path in carry.pack(
+    args.pack, sources=sources, python_version=args.target_python, commands=(command,)
+  ):
+    size = sum(file.stat().st_size for file in path.iterdir())
+    print(f'{path}: {size / 1e6:.1f} MB')
+  print(f'what to do there: {args.pack / "part1" / "README.txt"}')
   return 0
 
 

@@ -188,6 +188,14 @@ def tfds_order(split: str, count: int) -> list[int]:
   return sorted(range(count), key=lambda i: hashlib.md5(f'{split}{i}'.encode()).digest())
 
 
+def has_files(name: str, source: str | os.PathLike) -> bool:
+  """Returns whether a directory has published files of `name`, or an archive of them."""
+  layout, source = LAYOUTS[name], pathlib.Path(source).expanduser()
+  folders = (source, *(source / folder for folder in layout.folders))
+  names = [*layout.archives, *layout.files, *(f'{stem}.bin' for stem in layout.files)]
+  return any((folder / file).is_file() for folder in folders for file in names)
+
+
 def _locate(name: str, source: pathlib.Path, scratch: pathlib.Path) -> tuple[pathlib.Path, str]:
   """Finds the directory with the most files and their suffix; an archive goes to `scratch`."""
   layout = LAYOUTS[name]
