@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from senet_jax import cli, flags, runtime
 from senet_jax.analysis import targets, throughput, timing, torch_models
 from senet_jax.errors import UserError
-from senet_jax.measure import cases, feeding
+from senet_jax.measure import agreement, cases, feeding
 from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.tools import benchmark, latency
@@ -324,6 +324,9 @@ def test_logits_agree_with_those_of_the_cpu(monkeypatch, capsys, tmp_path):
   exact, half = json.loads(path.read_text())['rows']
   assert exact['relative'] == 0  # the device is a CPU
   assert 1e-4 < half['relative'] < 0.2 and half['spread'] > 0.01
+  monkeypatch.setattr(agreement, 'BOUND', -1.0)
+  status, out, _ = run(monkeypatch, capsys, benchmark, *arguments)
+  assert status == 1 and 'float32 differs by 0.0e+00 of the spread' in out
 
 
 def test_a_step_on_the_data_of_a_run(monkeypatch, capsys, tmp_path, request):

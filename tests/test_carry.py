@@ -103,7 +103,7 @@ def test_small_packages_are_missing(tmp_path):
   assert (done.returncode, done.stderr) == (
     2,
     'senet_jax: clu, ml_collections must be installed, too: pip install --no-deps clu '
-    'ml_collections wrapt (senet_jax.data.carry packs what a machine without network needs).\n',
+    'ml_collections wrapt (tools.evidence --pack writes what a machine without network needs).\n',
   )
   assert '--workdir' in bare(NEW, ['main', '--help'], tmp_path).stdout
 

@@ -44,7 +44,7 @@ CODE_FOLDER = 'senet_jax_code'  # not `senet_jax`, which Python would take for t
 _INDEX, _README, _CODE = 'pack.json', 'README.txt', 'senet_jax.tar.gz'
 _FORMAT = 'senet_jax pack 1'
 _SHIPPED = ('senet_jax', 'configs', 'results', 'setup.cfg', 'pyproject.toml', 'constraints.txt',
-            'README.md', 'LICENSE')  # fmt: skip
+            'constraints-latest.txt', 'README.md', 'LICENSE')  # fmt: skip
 _UNTRACKED = ('--others', '--exclude-standard')
 _SMALL = 100_000  # bytes of a file of results
 # Pixels of a mosaic: 10,000 images of CIFAR, 17 MB as WebP. More methods and quality of the encoder

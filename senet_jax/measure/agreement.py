@@ -12,6 +12,8 @@ from senet_jax.measure.cases import Bench
 from senet_jax.measure.networks import Network
 
 IMAGES = 4
+# Of float32 with products of full precision: the largest difference, as a share of the spread.
+BOUND = 1e-3
 
 
 def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -19,10 +19,10 @@ from typing import Any
 from senet_jax import cli, files
 from senet_jax.errors import UserError
 from senet_jax.measure import plan
-from senet_jax.measure.plan import Command, Context, Measurement
+from senet_jax.measure.plan import DONE, Command, Context, Measurement
 from senet_jax.runtime.children import GRACE_S, Children, last_lines
 
-DONE, FAILED, UNFINISHED = 'done', 'failed', 'unfinished'
+FAILED, UNFINISHED = 'failed', 'unfinished'
 SKIPPED, NOT_RUN, PENDING = 'skipped', 'not run', 'pending'
 INDEX = 'evidence.json'
 # A measurement is ended when it takes so many times its estimate, and a little more.

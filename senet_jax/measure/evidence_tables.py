@@ -23,13 +23,15 @@ def read(results: pathlib.Path) -> dict[str, dict[str, Record]]:
   for path in sorted((results / 'evidence').glob('*/*.json')):
     if path.name == evidence.INDEX:
       continue
+    record = plan.read_record(path)
+    if record['measurement']['status'] != plan.DONE:
+      continue
+    name = record['measurement']['name']
     try:
-      record = json.loads(path.read_text())
-      status, device = record['measurement']['status'], record['device']
-    except (ValueError, KeyError, TypeError) as error:
-      raise UserError(f'{path} is no record of tools.evidence ({error!r}); remove it.') from error
-    if status == evidence.DONE:
-      found.setdefault(device, {})[record['measurement']['name']] = record
+      _of_device({name: record}, results)
+      found.setdefault(record['device'], {})[name] = record
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+      raise UserError(f'{path} is damaged ({error!r}); measure it again.') from error
   return found
 
 
@@ -52,19 +54,22 @@ def details(results: pathlib.Path) -> str:
   """Returns what `docs/performance.md` shows: all measurements, device by device."""
   found = read(results)
   if not found:
-    rows = (f'| `{m.name}` | {m.what} | {_NOT_RUN} |' for m in plan.MEASUREMENTS)
-    return '\n'.join(('| measurement | what | result |', '|---|---|---|', *rows))
+    return '\n\n'.join(_of_device({}, results))
   parts = []
   for device, records in found.items():
-    parts.append(f'### {device}')
-    parts += filter(None, (_speed(records, results), _torch(records), _errors(records)))
-    rows = (
-      f'| `{m.name}` | {m.what} | '
-      f'{evidence.headline(records[m.name]) if m.name in records else _NOT_RUN} |'
-      for m in plan.MEASUREMENTS
-    )
-    parts.append('\n'.join(('| measurement | what | result |', '|---|---|---|', *rows)))
+    parts += [f'### {device}', *_of_device(records, results)]
   return '\n\n'.join(parts)
+
+
+def _of_device(records: dict[str, Record], results: pathlib.Path) -> list[str]:
+  """The tables of one device that have rows, and the list of all measurements."""
+  rows = [
+    (f'`{m.name}`', m.what, evidence.headline(records[m.name]) if m.name in records else _NOT_RUN)
+    for m in plan.MEASUREMENTS
+  ]
+  measurements = _table(('measurement', 'what', 'result'), rows)
+  tables = _speed(records, results), _torch(records), _errors(records), measurements
+  return [table for table in tables if table]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -26,8 +26,9 @@ from senet_jax.training.optimizer import make_optimizer, make_plateau, make_sche
 from senet_jax.training.step import training_program
 
 FED, IN_PLACE = 'fed', 'in place'
-# Dispatches in the trace that shows how busy the device is.
-_TRACED = 3
+# Dispatches in the trace that shows how busy the device is, and the most steps of one: each step of
+# a deep network is a thousand kernels.
+_TRACED, _STEPS_TRACED = 3, 20
 # Other processes import JAX and compile before they can begin.
 _PATIENCE_S = 600
 
@@ -86,7 +87,7 @@ def measure(
         'images_per_second': timing.spread([work.images / s for s in found.per_turn]),
         'waiting_share': timing.spread(found.waiting),
         'cpu_cores_used': timing.spread(found.cores),
-        'device_busy_share': _busy(work) if kind == FED else None,
+        'device_busy_share': _busy(work, steps) if kind == FED else None,
         'compile_s': work.compile_s,
       }
     )
@@ -141,10 +142,10 @@ def prepare(
   compiled, facts = throughput.compile_timed(program, state, inputs, np.int32(1))
   step, waited = 0, 0.0
 
-  def dispatch() -> None:
+  def dispatch(most: int = at_once) -> None:
     nonlocal state, step, waited
     asked = time.monotonic()
-    inputs, count = feed.inputs(step, at_once)
+    inputs, count = feed.inputs(step, most)
     waited += time.monotonic() - asked
     state, _ = compiled(state, inputs, np.int32(count))
     step += count
@@ -159,11 +160,11 @@ def prepare(
   return work, feed
 
 
-def _busy(work: Workload) -> float | None:
+def _busy(work: Workload, at_once: int) -> float | None:
   with tempfile.TemporaryDirectory() as directory:
     with jax.profiler.trace(directory):
       for _ in range(_TRACED):
-        work.dispatch()
+        work.dispatch(min(at_once, _STEPS_TRACED))
       work.wait()
     return trace.utilisation(directory)
 

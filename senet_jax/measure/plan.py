@@ -14,6 +14,7 @@ from typing import Any
 
 from senet_jax.errors import UserError
 
+DONE = 'done'
 # Of a rehearsal: networks of three units, and the images of scikit-learn's digits.
 _TINY = ('--config.model.depths=(1,1,1)',)
 _DIGITS = (
@@ -55,12 +56,30 @@ class Context:
     return self.output / 'work'
 
   def record(self, name: str) -> dict[str, Any] | None:
-    """Returns the record of a measurement that was completed, or None."""
-    try:
-      found = json.loads((self.output / f'{name}.json').read_text())
-    except FileNotFoundError:
-      return None
-    return found if found['measurement']['status'] == 'done' else None
+    """Returns the record of a measurement that was completed, or None.
+
+    Raises:
+      UserError: what is there is no record.
+    """
+    path = self.output / f'{name}.json'
+    record = read_record(path) if path.exists() else None
+    return record if record and record['measurement']['status'] == DONE else None
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a file says of a measurement, completed or not.
+
+  Raises:
+    UserError: it is no record.
+  """
+  try:
+    record = json.loads(path.read_bytes())
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f'{path} is no record of tools.evidence ({error}); remove it.') from error
+  match record:
+    case {'measurement': {'name': str(), 'status': str(), 'seconds': int() | float()}}:
+      return record
+  raise UserError(f'{path} is no record of tools.evidence; remove it.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,10 +234,9 @@ def _study(
   """A measurement of networks that are trained at the published schedule."""
 
   def commands(context: Context) -> list[Command]:
-    chosen = context.record('cifar_rate')
-    fastest = chosen['best']
-    runs = max(chosen['together'], key=lambda r: r['images_per_second'])['runs'] if (
-      chosen['together']) else 1  # fmt: skip
+    rate = context.record('cifar_rate')
+    fastest, together = rate['best'], rate['together']
+    runs = max(together, key=lambda r: r['images_per_second'])['runs'] if together else 1
     options = [
       f'--study=configs/studies/{table}.py',
       f'--workdir={context.work}/runs/{table}',

@@ -23,7 +23,8 @@ several devices the time of the all-reduce. --or_smaller halves a batch that doe
 --against=torch measures timm's network in PyTorch in the same turns, and ours with the options that
 make it the same function: channels_last, autocast for bfloat16, on a GPU with torch.compile.
 
---logits compares the logits of the device with those that the CPU computes, instead of the time.
+--logits compares the logits of the device with those that the CPU computes, instead of the time;
+exit status 1 where those of float32 differ by more than a thousandth of their spread.
 
 --feed measures the training step of a configuration on its own data, fed as a run feeds it:
 images/s, the share of waiting, CPU cores, how busy the device is; with --in_place in turn with the
@@ -57,17 +58,18 @@ _COLUMNS = ('network framework mode dtype batch images/s ± ms/step TFLOP/s MFU 
             'warm_up_s MiB')  # fmt: skip
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
   """Prints the rates, and with --output writes them with all that belongs to them."""
   args, overrides = _parse(argv)
+  if args.logits:
+    return _compare_logits(args, argv)
   if args.input:
     _measure_input(args, overrides, argv)
   elif args.feed:
     _measure_feed(args, overrides, argv)
-  elif args.logits:
-    _compare_logits(args, argv)
   else:
     _measure_models(args, overrides, argv)
+  return 0
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -324,7 +326,7 @@ def in_words(spread: dict[str, Any], digits: str, unit: str) -> str:
   return f'{spread["median"]:{digits}}{unit} (mean {mean} ± {std}, {spread["n"]} turns)'
 
 
-def _compare_logits(args: argparse.Namespace, argv: list[str]) -> None:
+def _compare_logits(args: argparse.Namespace, argv: list[str]) -> int:
   from senet_jax.measure import agreement
 
   bench = _bench(args)
@@ -338,6 +340,10 @@ def _compare_logits(args: argparse.Namespace, argv: list[str]) -> None:
   if args.output:
     head = bench.record('logits of the device beside those of the CPU', 'benchmark', argv)
     files.write_json(args.output, {**head, 'images': agreement.IMAGES, 'rows': rows})
+  worst = max((r['relative'] for r in rows if r['dtype'] == 'float32'), default=0.0)
+  if worst > agreement.BOUND:
+    print(f'float32 differs by {worst:.1e} of the spread, more than {agreement.BOUND:g}')
+  return int(worst > agreement.BOUND)
 
 
 # --- a run's own data ----------------------------------------------------------------------------

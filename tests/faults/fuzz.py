@@ -3,11 +3,11 @@
   python tests/faults/fuzz.py --inputs=10000 --output=fuzz.json
   python tests/faults/fuzz.py --only=weights:137    # one input again, with its traceback
 
-Overrides in the command line, workdirs, photos, weight files, archives and prepared data sets are
-made wrong at random, from a seed, and read in this process. Two outcomes are right: it works, or a
-`UserError` says in one line what is wrong. Any other exception is a finding, and so are more than
-`--seconds`, more than `--gigabytes` of memory, and a file that is written, changed or removed where
-the input has no business. Exit status 1 if there is any.
+Overrides in the command line, workdirs, photos, weight files, archives, prepared data sets, packs
+and records of measurements are made wrong at random, from a seed, and read in this process. Two
+outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception is
+a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that is
+written, changed or removed where the input has no business. Exit status 1 if there is any.
 """
 
 import argparse
@@ -46,10 +46,11 @@ from PIL import Image
 
 import senet_jax
 from senet_jax import cli, config as config_lib, files, flags, runtime
-from senet_jax.data import datasets, feeds, prepare, preprocessing
+from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
 from senet_jax.data.builders import cifar, imagenet, packed
 from senet_jax.errors import UserError
 from senet_jax.interop import mapping
+from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.tools import convert
 from senet_jax.training import optimizer, saved, setup, summary
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
@@ -266,6 +267,36 @@ class Material:
       'old.pth': old.getvalue(),
       'a.caffemodel': _caffemodel(arrays),
     }
+
+  @functools.cached_property
+  def pack(self) -> pathlib.Path:
+    """A pack with a few images of CIFAR-10."""
+    return carry.pack(self.folder / 'pack', sources={'cifar10': self.prepared}, wheels=())[0].parent
+
+  @functools.cached_property
+  def records(self) -> pathlib.Path:
+    """A directory of results with records of three kinds of measurements."""
+    output = self.folder / 'results' / 'evidence' / 'gpu'
+    evidence.open_directory(output, {'device': '1 x GPU'}, rehearse=False)
+    spread = {'mean': 1.0, 'std': 0.1, 'median': 1.0, 'n': 2, 'values': [0.9, 1.1]}
+    of = {'network': 'se_resnet50', 'mode': 'train', 'batch_size': 128}
+    speed = {**of, 'framework': 'senet_jax', 'images_per_second': spread, 'ms_per_step': 1.0,
+             'mfu': 0.5, 'gb_per_second': 1.0, 'of_copy_rate': 0.5, 'bytes_per_step': 10**9,
+             'batch_per_device': 128}  # fmt: skip
+    trained = {'row': 'cifar10_r110', 'mean': 6.0, 'std': None, 'published': 6.37,
+               'difference': -0.37, 'errors': {'0': 6.0}, 'best': {'0': 5.9},
+               'images_per_second': {'0': 1000.0}}  # fmt: skip
+    for name, body in {
+      'se_tax_r50_train': {'rows': [speed], 'se_tax': [{**of, 'percent': spread}]},
+      'torch_train': {'rows': [speed, {**speed, 'framework': 'torch'}],
+                      'against_torch': [{**of, 'ratio': spread}]},
+      'cifar10_r110': {'rows': [trained]},
+      'cifar_rate': {'rows': [], 'best': {'images_per_second': spread, 'dtype': 'bfloat16',
+                                          'steps_per_dispatch': 50}, 'together': []},
+    }.items():  # fmt: skip
+      how = {'name': name, 'status': 'done', 'seconds': 60.0}
+      files.write_json(output / f'{name}.json', {'device': '1 x GPU', 'measurement': how, **body})
+    return self.folder / 'results'
 
   @functools.cached_property
   def prepared(self) -> pathlib.Path:
@@ -682,15 +713,49 @@ def _hostile_index(rng: np.random.Generator, root: pathlib.Path) -> None:
     np.savez(records.parent / f'{split}.index.npz', sizes=[records.stat().st_size], **index)
 
 
+def packs(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A pack for a machine without network, damaged on the way or made by a stranger."""
+  shutil.copytree(material.pack, folder / 'pack')
+  _damage_tree(rng, folder / 'pack', material.outside)
+  index = folder / 'pack' / 'part1' / 'pack.json'
+  with contextlib.suppress(Exception):  # whatever is left of it
+    if rng.random() < 0.7:  # a stranger's digests are right
+      found = json.loads(index.read_text())
+      for name, entry in found['files'].items():
+        data = (folder / 'pack' / entry['part'] / name).read_bytes()
+        entry['sha256'] = hashlib.sha256(data).hexdigest()
+      index.write_text(json.dumps(found))
+  if carry.holds(folder / 'pack', 'cifar10'):
+    carry.read_pack(folder / 'pack', 'cifar10')
+
+
+def evidence_records(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """Records of measurements, to go on with or to make tables of."""
+  shutil.copytree(material.records, folder / 'results')
+  output = folder / 'results' / 'evidence' / 'gpu'
+  _damage_tree(rng, output, material.outside)
+  machine = {'device': '1 x GPU'}
+  if output.is_dir() and rng.random() < 0.5:
+    evidence.open_directory(output, machine, rehearse=False)
+    context = plan.Context(output, False, machine)
+    for measurement in plan.MEASUREMENTS:
+      context.record(measurement.name)
+    return
+  evidence_tables.details(folder / 'results')
+  evidence_tables.overview(folder / 'results')
+
+
 # Inputs of each in a hundred, many where one takes a millisecond; and the material that it takes,
 # which is made before, so that a mistake in here is not taken for a refusal.
 TARGETS = {
-  overrides: (30, ('configs',)),
+  overrides: (24, ('configs',)),
   workdirs: (10, ('workdir', 'abstract')),
-  photos: (24, ('images', 'predictor', 'config')),
-  weights: (20, ('weights',)),
+  photos: (20, ('images', 'predictor', 'config')),
+  weights: (18, ('weights',)),
   archives: (8, ('images',)),
   data_sets: (8, ('prepared', 'config')),
+  packs: (6, ('pack',)),
+  evidence_records: (6, ('records',)),
 }
 
 
