@@ -257,7 +257,7 @@ class Evidence:
     lines = last_lines(log)
     if code == 0:
       return DONE, []
-    if (late and resumable) or children.stopping or code == cli.PREEMPTED:
+    if children.stopping or (resumable if late else code == cli.PREEMPTED):
       return UNFINISHED, [*lines, 'stopped; the same command goes on']
     if late:
       return FAILED, [*lines, 'took longer than its limit, or than the budget']

@@ -5,9 +5,9 @@
 
 Overrides in the command line, workdirs, photos, weight files, archives, prepared data sets, packs
 and records of measurements are made wrong at random, from a seed, and read in this process. Two
-outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception is
-a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that is
-written, changed or removed where the input has no business. Exit status 1 if there is any.
+outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception
+is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that
+is written, changed or removed where the input has no business. Exit status 1 if there is any.
 """
 
 import argparse
