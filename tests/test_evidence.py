@@ -408,6 +408,8 @@ def test_a_rehearsal_goes_through_the_whole_list(tmp_path):
     assert found['measurement']['status'] == 'done' and found['date'] and found['what']
   found = json.loads((output / 'determinism.json').read_text())
   assert found['bitwise_equal'] and len(set(found['params_sha256'])) == 1
+  fed = json.loads((output / 'photos.json').read_text())['rows']
+  assert {row['kind'] for row in fed} == {'fed', 'in place'}
   (step,) = json.loads((output / 'where_time_goes.json').read_text())['profiles']
   assert step['trace']['kinds']
 
