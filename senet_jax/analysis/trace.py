@@ -55,7 +55,7 @@ _RULES = (
   (BN_SE, lambda op: re.search(r'(?i)bn|norm|block|branch|stage|stem', op.layer)),
   (BN_SE, lambda op: '_stem/' in op.op_name),  # a method, whose ReLU belongs to no layer
   (OTHER, lambda op: True),
-)  # fmt: skip
+)
 # What a kernel is whose instruction is unknown, by its own name.
 _KERNELS = ((COLLECTIVES, r'(?i)(nccl|rccl)'), (COPIES, r'(?i)mem(cpy|set)'), (UNATTRIBUTED, ''))
 
@@ -70,7 +70,7 @@ class Kernel:
     kind: as of the table of rules.
     seconds: of one device and one step, without what runs inside of it.
     times: how often it ran on one device in one step.
-    bytes: read and written on one device in one step; None if unknown.
+    bytes: read and written on one device in one step; None if unknown, or done beside others.
   """
 
   name: str
@@ -112,7 +112,7 @@ class Reduced:
   @property
   def idle_share(self) -> float:
     """The part of the wall time in which nothing ran on a device, 0 to 1."""
-    return 1 - self.busy_s / self.wall_s
+    return max(1 - self.busy_s / self.wall_s, 0.0)
 
   @property
   def seconds(self) -> float:
@@ -167,7 +167,7 @@ class _Event:
 
 
 def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
-  """Reduces the newest trace of a program under a directory.
+  """Returns where the time of a program goes, from the newest trace under a directory.
 
   An operation of another program, or with a name that the program does not have, is of the kind
   `unattributed`, but for copies and collectives whose kernels say what they are.
@@ -185,31 +185,33 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
     raise UserError(f'{file} has no operation of a device; trace steps that run to their end.')
   instructions = {i.name: i for inside in module.computations.values() for i in inside.values()}
   instructions |= {item.instruction.name: item.instruction for item in module.traffic}
-  moved = {item.instruction.name: item.bytes for item in module.traffic}
+  moved = collections.Counter()
+  for item in module.traffic:
+    if not item.instruction.opcode.endswith('-start'):  # whose work is not done in its own time
+      moved[item.instruction.name] += item.bytes
 
-  sums = collections.defaultdict(lambda: [0.0, 0])
+  seconds, times = collections.Counter(), collections.Counter()
   for event in (event for events in devices.values() for event in events):
-    known = instructions.get(event.op) if event.module in ('', module.name) else None
-    late = 0 if known and known.opcode in _CONTAINERS else event.done - event.end
-    entry = sums[event.op, known]
-    entry[0] += event.own + late
-    entry[1] += 1
+    known = event.op in instructions and event.module in ('', module.name)
+    late = 0 if known and instructions[event.op].opcode in _CONTAINERS else event.done - event.end
+    seconds[event.op, known] += (event.own + late) / 1e9
+    times[event.op, known] += 1
   runs = len(devices) * steps
   kernels = []
-  for (name, known), (nanoseconds, times) in sums.items():
+  for (name, known), total in seconds.most_common():
     if known:
-      kind, layer = _kind_and_layer(known, module)
+      kind, layer = _kind_and_layer(instructions[name], module)
     else:
       kind, layer = next(kind for kind, pattern in _KERNELS if re.match(pattern, name)), ''
     size = moved.get(name) if known else None
-    kernels.append(Kernel(name, layer, kind, nanoseconds / 1e9 / runs, times / runs, size))
+    kernels.append(Kernel(name, layer, kind, total / runs, times[name, known] / runs, size))
   return Reduced(
     file=str(file.relative_to(directory)),
     devices=len(devices),
     steps=steps,
     wall_s=sum(map(_wall, devices.values())) / 1e9 / runs,
     busy_s=sum(map(_busy, devices.values())) / 1e9 / runs,
-    kernels=tuple(sorted(kernels, key=lambda kernel: -kernel.seconds)),
+    kernels=tuple(kernels),
   )
 
 
