@@ -15,6 +15,7 @@ _FILE = pathlib.Path(__file__).parent / 'faults' / 'fuzz.py'
 
 @pytest.fixture(scope='module')
 def fuzz():
+  pytest.importorskip('torch')
   spec = importlib.util.spec_from_file_location('fuzz', _FILE)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

@@ -63,6 +63,8 @@ def _until(condition, seconds=10):
 
 
 def _gone(pid: int) -> bool:
+  if not shutil.which('ps'):
+    pytest.skip('ps is not installed')
   state = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True)
   return state.stdout.strip()[:1] in ('', 'Z')
 

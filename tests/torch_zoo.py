@@ -20,7 +20,7 @@ def import_timm():
   """`timm` and `torchvision`; skips where they are not installed."""
   for module in ('torch', 'torchvision', 'timm'):
     if importlib.util.find_spec(module) is None:
-      pytest.skip(f'needs {module}')
+      pytest.skip(f'needs {module}', allow_module_level=True)
   _, timm = torch_models.import_timm()
   import torchvision
 
