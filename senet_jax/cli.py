@@ -13,11 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from senet_jax import buckets
 from senet_jax.errors import USER_ERROR, Stalled, UserError
-
-# How arguments begin that change a field of the configuration.
-FIELD, NO_FIELD = '--config.', '--noconfig.'
+from senet_jax.storage import buckets
 
 # Set by a command for those that it starts: its process, with which they end.
 PARENT = 'SENET_JAX_PARENT'
@@ -89,7 +86,9 @@ class Parser(argparse.ArgumentParser):
     Returns:
       The flags, and the arguments that change fields, as they are.
     """
-    overrides = [a for a in argv if a.startswith((FIELD, NO_FIELD))]
+    from senet_jax.config import reading  # late, for a fast --help of the others
+
+    overrides = [a for a in argv if a.startswith((reading.FIELD, reading.NO_FIELD))]
     return self.parse_args([a for a in argv if a not in overrides]), overrides
 
   def add_output(self) -> None:

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from senet_jax import cli, config as config_lib, runtime
-from senet_jax.analysis import activation_figures, activations
 from senet_jax.data import class_names, datasets, feeds
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
+from senet_jax.excitation import activations, figures as activation_figures
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import create_model
 from senet_jax.tools import activations as tool

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn, traverse_util
 from jax.sharding import PartitionSpec
 
-from senet_jax.analysis.complexity import complexity
+from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, SqueezeExcite, add_squeeze_excite, excitations
 from senet_jax.models import create_model

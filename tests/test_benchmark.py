@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from senet_jax import cli, flags, runtime
-from senet_jax.analysis import targets, throughput, timing, torch_models
+from senet_jax import cli, runtime
+from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import agreement, cases, feeding
+from senet_jax.measure import agreement, cases, feeding, targets, throughput, timing, torch_models
 from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.tools import benchmark, latency
@@ -349,7 +349,7 @@ def test_a_step_on_the_data_of_a_run(monkeypatch, capsys, tmp_path, request):
 
 def test_a_fed_step_is_that_of_the_run(monkeypatch):
   """The very program, so that its batches are those of a run and its cache serves both."""
-  config = flags.load('configs/digits_se_r20.py', ['--config.model.name=se_tiny'])
+  config = reading.load('configs/digits_se_r20.py', ['--config.model.name=se_tiny'])
   config.steps_per_dispatch = 2
   seen, mesh = [], runtime.data_mesh(1)
   real = throughput.compile_timed

@@ -10,7 +10,7 @@ from flax import linen as nn
 from PIL import Image
 
 from senet_jax import cli
-from senet_jax.analysis import block_drawings, dataflow
+from senet_jax.diagrams import blocks as block_drawings, dataflow
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, SqueezeExcite, conv
 from senet_jax.models import create_model

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from small_run import kill_at, small
 
-from senet_jax import buckets, cli, files, runtime
+from senet_jax import cli, runtime
 from senet_jax.data import feeds, prepare
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets, files
 from senet_jax.tools import evaluate as evaluate_tool
 from senet_jax.training import saved
 from senet_jax.training.loop import train

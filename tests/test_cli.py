@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from senet_jax import cli, files, main
+from senet_jax import cli, main
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 
 BASE = '--config={root}/tests/default_config.py'
 

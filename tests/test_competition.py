@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib, files, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import datasets, feeds, prepare, sources
 from senet_jax.data.crops import Crops
 from senet_jax.data.preprocessing import Transform
@@ -26,6 +26,7 @@ from senet_jax.evaluation import competition, exclusion, outcomes
 from senet_jax.evaluation.ensemble import Ensemble
 from senet_jax.evaluation.evaluate import eval_program, evaluate, evaluate_each
 from senet_jax.evaluation.outcomes import Outcomes
+from senet_jax.storage import files
 from senet_jax.tools import evaluate as tool
 from senet_jax.training import saved, setup
 from senet_jax.training.checkpoints import Checkpoints

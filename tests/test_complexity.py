@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax import errors
-from senet_jax.analysis import complexity as complexity_lib
+from senet_jax.complexity import counts as complexity_lib
 from senet_jax.layers import SEConfig, SqueezeExcite
 from senet_jax.models import create_model, list_models, model_info
 from senet_jax.tools import complexity as tool

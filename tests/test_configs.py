@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from senet_jax import config as config_lib, flags
+from senet_jax import config as config_lib
+from senet_jax.config import reading
 from senet_jax.data import datasets
 from senet_jax.errors import UserError
 from senet_jax.models import list_models, model_info
@@ -317,7 +318,7 @@ CONFIGS = [name for path in FILES for name in variants(path)]
 
 def load(name: str, *overrides: str):
   file, colon, variant = name.partition(':')
-  return flags.load(f'{ROOT}/configs/{file}.py{colon}{variant}', list(overrides))
+  return reading.load(f'{ROOT}/configs/{file}.py{colon}{variant}', list(overrides))
 
 
 def header(name: str) -> str:

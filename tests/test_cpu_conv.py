@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec as P
 
 from senet_jax import layers
-from senet_jax.analysis import complexity as complexity_lib
+from senet_jax.complexity import counts as complexity_lib
 from senet_jax.layers import cpu_conv
 
 # Input channels, features, window, strides, padding, groups.

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from senet_jax import cli, flags
+from senet_jax.config import reading
 from senet_jax.errors import UserError
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.measure.plan import Command, Context, Measurement
@@ -86,21 +87,21 @@ def accepts(arguments: tuple[str, ...]) -> None:
     case 'tools.benchmark':
       args, overrides = benchmark._parse(argv)
       if args.config:
-        flags.load(args.config, overrides)
+        reading.load(args.config, overrides)
     case 'tools.latency':
       latency._parse(argv)
     case 'tools.study':
       options = dict(a.removeprefix('--').split('=', 1) for a in argv if a.count('=') == 1)
       rows = options.get('rows')
-      overrides = tuple(a for a in argv if a.startswith(cli.FIELD))
+      overrides = tuple(a for a in argv if a.startswith(reading.FIELD))
       part = study._part(
-        flags.load_study(options['study']), rows and cli.words(rows),
+        reading.load_study(options['study']), rows and cli.words(rows),
         cli.words(options['seeds']), overrides,
       )  # fmt: skip
       study._check(part, options['study'])
     case 'tools.profile':
-      overrides = [a for a in argv if a.startswith(cli.FIELD)]
-      flags.load(next(a for a in argv if a.startswith('--config=')).split('=')[1], overrides)
+      overrides = [a for a in argv if a.startswith(reading.FIELD)]
+      reading.load(next(a for a in argv if a.startswith('--config=')).split('=')[1], overrides)
     case 'tools.prepare_data':
       assert {a.split('=')[0] for a in argv} == {
         '--dataset', '--source', '--data_dir', '--arrays_only',

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from senet_jax import files, runtime
+from senet_jax import runtime
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 from senet_jax.training import loop, saved
 
 COMMAND = [sys.executable, '-m', 'senet_jax.main', '--config=configs/digits_se_r20.py']

@@ -18,7 +18,7 @@ from test_torch_parity import (
 )
 from torch_zoo import import_timm
 
-from senet_jax.analysis.complexity import complexity
+from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info

@@ -11,7 +11,7 @@ from test_models import count, some_images, tree_of, variables_of
 from test_torch_parity import SE, F, nn, randomized, torch
 from torch_zoo import import_timm
 
-from senet_jax.analysis.complexity import complexity, count_macs
+from senet_jax.complexity.counts import complexity, count_macs
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info

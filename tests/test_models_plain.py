@@ -12,7 +12,7 @@ from test_models import count, some_images, tree_of, variables_of
 from test_torch_parity import SE, F, near, nn, randomized, to_flax, torch
 from torch_zoo import import_timm
 
-from senet_jax.analysis.complexity import complexity
+from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig, excitations
 from senet_jax.models import create_model, list_models, model_info

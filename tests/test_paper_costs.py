@@ -7,7 +7,7 @@ import json
 import pytest
 
 from senet_jax import errors
-from senet_jax.analysis import paper_costs
+from senet_jax.complexity import paper_costs
 from senet_jax.models import create_model, list_models
 from senet_jax.tools import complexity as tool
 

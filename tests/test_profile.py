@@ -8,9 +8,9 @@ import textwrap
 import jax
 import pytest
 
-from senet_jax import flags
-from senet_jax.analysis import compiled, hlo, targets, textbook
+from senet_jax.config import reading
 from senet_jax.errors import UserError
+from senet_jax.measure import compiled, hlo, targets, textbook
 from senet_jax.tools import profile
 
 # A kernel, a loop of three turns, a library call with a workspace, an asynchronous all-reduce, and
@@ -129,7 +129,7 @@ def test_known_devices():
 
 def tiny(**fields):
   overrides = {'data.fake': True, 'model.se.ratio': 4, 'model.width': 4, 'batch_size': 16, **fields}
-  return flags.load(
+  return reading.load(
     'configs/digits_se_r20.py', [f'--config.{name}={value}' for name, value in overrides.items()]
   )
 

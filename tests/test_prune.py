@@ -15,9 +15,9 @@ from PIL import Image
 
 import senet_jax
 from senet_jax import cli, config as config_lib, runtime
-from senet_jax.analysis import activations, pruning
 from senet_jax.data import datasets, feeds
 from senet_jax.errors import UserError
+from senet_jax.excitation import activations, pruning
 from senet_jax.layers import SEConfig, computed, excitations
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from senet_jax.errors import UserError
+from senet_jax.reporting import curves
 from senet_jax.tools import report
-from senet_jax.training import curves
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.fixture
 def project(tmp_path):
   """A small project with two finished runs of one experiment."""
-  from senet_jax import config, files
+  from senet_jax import config
+  from senet_jax.storage import files
 
   for name in ('configs', 'results'):
     (tmp_path / name).mkdir()

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from senet_jax.analysis import scaling
 from senet_jax.errors import UserError
+from senet_jax.measure import scaling
 from senet_jax.tools import scaling as tool
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import pytest
 from test_models import some_images, tree_of, variables_of
 from test_torch_parity import SE, checked_variables, compare_evaluation, near, randomized, to_flax
 
-from senet_jax.analysis.complexity import complexity
+from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations, shake
 from senet_jax.models import Preprocessing, create_model, list_models, model_info, shake as family

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from senet_jax import cli, flags
+from senet_jax import cli
+from senet_jax.config import reading
 from senet_jax.config.study import Row, Study
 from senet_jax.errors import UserError
+from senet_jax.reporting import published
 from senet_jax.tools import study as tool
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -182,15 +184,15 @@ def test_comparison_with_the_baseline():
 @pytest.mark.parametrize('path', STUDIES, ids=lambda p: p.stem)
 def test_every_study(path, size, monkeypatch):
   monkeypatch.chdir(ROOT)
-  study = flags.load_study(f'{path}:{size}')
+  study = reading.load_study(f'{path}:{size}')
   tool._check(study, path.stem)
   commands = set()
   for row in study.rows:
-    config = flags.load(row.config, list(row.overrides))
+    config = reading.load(row.config, list(row.overrides))
     commands.add(json.dumps(config.to_dict(), sort_keys=True))
     of = f'--config={row.published or row.config}'
     expected = row.name == 'no_stage5'  # the paper has no figure
-    assert (tool.report.published_error(ROOT, of) is None) == expected
+    assert (published.error(ROOT, of) is None) == expected
   assert len(commands) == len(study.rows)  # no two rows are the same run
   assert ('Small' in study.note) == (size == 'small') and len(study.seeds) >= 2
   assert len(study.rows) == 1 or any(row.baseline for row in study.rows)
@@ -213,6 +215,6 @@ def test_mistakes_in_the_command(study_file, tmp_path):
   with pytest.raises(UserError, match='must be I/N'):
     tool.main([study_file, f'--workdir={tmp_path}', '--shard=3/2'])
   with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
-    flags.load_study(f'{STUDIES[0]}:tiny')
+    reading.load_study(f'{STUDIES[0]}:tiny')
   with pytest.raises(UserError, match='get_study'):
-    flags.load_study(str(ROOT / 'tests' / 'default_config.py'))
+    reading.load_study(str(ROOT / 'tests' / 'default_config.py'))

@@ -8,8 +8,8 @@ import jax
 import pytest
 from jax.profiler import ProfileData
 
-from senet_jax.analysis import hlo, trace
 from senet_jax.errors import UserError
+from senet_jax.measure import hlo, trace
 from senet_jax.tools import profile
 
 # A cuDNN call, a fused BN, copies without a name, a product of SE, … and a loop; `!NAME` stands for

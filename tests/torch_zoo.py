@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from senet_jax.analysis import torch_models
+from senet_jax.measure import torch_models
 
 # The units of BN-Inception: 1x1, 3x3 reduce, 3x3, double reduce, double, projection; 0: none.
 BN_INCEPTION = {

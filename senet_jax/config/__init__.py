@@ -4,7 +4,7 @@ A file under `configs/` starts from `default()` or a recipe and sets what differ
 overrides single fields (`--config.batch_size=256`).
 """
 
-from senet_jax.config.checks import check, check_fields, differences, flatten, from_dict
+from senet_jax.config.checks import changed, check, check_fields, differences, flatten, from_dict
 from senet_jax.config.defaults import default
 from senet_jax.config.recipes import (
   ablation,
@@ -22,7 +22,7 @@ from senet_jax.config.recipes import (
   wide_resnet,
 )
 
-__all__ = ['ablation', 'check', 'check_fields', 'cifar', 'default', 'differences', 'flatten',
-           'from_dict', 'imagenet', 'mobile', 'places365', 'senet154', 'shake', 'student_ablation',
-           'student_cifar', 'student_inception', 'student_tiny', 'variant',
+__all__ = ['ablation', 'changed', 'check', 'check_fields', 'cifar', 'default', 'differences',
+           'flatten', 'from_dict', 'imagenet', 'mobile', 'places365', 'senet154', 'shake',
+           'student_ablation', 'student_cifar', 'student_inception', 'student_tiny', 'variant',
            'wide_resnet']  # fmt: skip

@@ -96,6 +96,16 @@ _NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', '
 _LENGTH = ('epochs', 'steps')
 
 
+def changed(config: ConfigDict, *beginnings: str) -> dict[str, Any]:
+  """Returns the fields that begin with one of `beginnings` and are not as in `default()`."""
+  usual = dict(flatten(default()))
+  return {
+    field: value
+    for field, value in flatten(config)
+    if field.startswith(beginnings) and value != usual[field]
+  }
+
+
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
   """A configuration from nested values, such as a workdir's `config.json`.
 

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from senet_jax import buckets, errors, files
-from senet_jax.buckets import Path
+from senet_jax import errors
+from senet_jax.storage import buckets, files
+from senet_jax.storage.buckets import Path
 
 FOLDER = 'arrays'
 _INDEX = 'arrays.json'

@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from senet_jax import errors, files, runtime
+from senet_jax import errors, runtime
 from senet_jax.data import arrays
 from senet_jax.data.builders import cifar
 from senet_jax.runtime.commit import COMMIT_FILE, ROOT, git, git_commit
+from senet_jax.storage import files
 
 PART_BYTES = 60_000_000
 DEMO = 'python -m senet_jax.main --config=configs/digits_se_r20.py --workdir=../runs/digits'

@@ -22,10 +22,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from senet_jax import buckets, runtime
-from senet_jax.buckets import Path
+from senet_jax import runtime
 from senet_jax.data import arrays, datasets, image_folder, photos
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets
+from senet_jax.storage.buckets import Path
 
 if TYPE_CHECKING:
   import tensorflow as tf

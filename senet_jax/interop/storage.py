@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from senet_jax import files
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 
 SAFETENSORS, NPZ, PICKLES = '.safetensors', '.npz', ('.pth', '.pt', '.bin')
 

@@ -1,1 +1,1 @@
-"""Measurements on the devices at hand: networks beside each other, feeds, ceilings, evidence."""
+"""Measurements of programs, on the devices at hand and compiled ahead of time."""

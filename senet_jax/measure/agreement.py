@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from senet_jax import runtime
-from senet_jax.analysis import throughput
 from senet_jax.errors import UserError
+from senet_jax.measure import throughput
 from senet_jax.measure.cases import Bench
 from senet_jax.measure.networks import Network
 

@@ -11,12 +11,13 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import cli, config as config_lib, errors, flags, runtime
-from senet_jax.analysis import throughput, timing, torch_models
-from senet_jax.analysis.textbook import TextbookResNet50
-from senet_jax.analysis.timing import Timing, Workload
+from senet_jax import config as config_lib, errors, runtime
+from senet_jax.config import reading
 from senet_jax.errors import UserError
+from senet_jax.measure import throughput, timing, torch_models
 from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
+from senet_jax.measure.textbook import TextbookResNet50
+from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import model_info
 from senet_jax.training import setup, summary
 
@@ -163,9 +164,9 @@ class Bench:
       if self.torch_device and not network.textbook:
         torch_models.as_in_torch(config)
         frameworks += [TORCH] if torch_models.variant(network.name) else []
-      for_all = [o for o in overrides if se or not o.startswith(cli.FIELD + SE_FIELD)]
-      for override in (*for_all, *(cli.FIELD + change for change in network.changes)):
-        flags.apply(config, override)
+      for_all = [o for o in overrides if se or not o.startswith(reading.FIELD + SE_FIELD)]
+      for override in (*for_all, *(reading.FIELD + change for change in network.changes)):
+        reading.apply(config, override)
       config_lib.check(config)
       found += [Case(network, framework, mode, config) for framework in frameworks]
     return found

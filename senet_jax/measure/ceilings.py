@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.analysis import throughput, timing
+from senet_jax.measure import throughput, timing
 from senet_jax.measure.cases import Case
 from senet_jax.training import setup
 

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
 from senet_jax.measure import plan
 from senet_jax.measure.plan import DONE, Command, Context, Measurement
 from senet_jax.runtime.children import GRACE_S, Children, last_lines
+from senet_jax.storage import files
 
 FAILED, UNFINISHED = 'failed', 'unfinished'
 SKIPPED, NOT_RUN, PENDING = 'skipped', 'not run', 'pending'

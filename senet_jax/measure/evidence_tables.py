@@ -5,9 +5,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from senet_jax.analysis import targets
 from senet_jax.errors import UserError
-from senet_jax.measure import evidence, plan
+from senet_jax.measure import evidence, plan, targets
 
 Record = dict[str, Any]
 _NOT_RUN = 'not run'

@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import cli, config as config_lib, runtime
-from senet_jax.analysis import throughput, timing, trace
-from senet_jax.analysis.timing import Workload
 from senet_jax.data import feeds
 from senet_jax.errors import UserError
+from senet_jax.measure import throughput, timing, trace
+from senet_jax.measure.timing import Workload
 from senet_jax.training import setup
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.step import training_program

@@ -9,7 +9,8 @@ at a time, and JAX takes most of a GPU's memory.
 import importlib.util
 import pathlib
 
-from senet_jax import cli, files, runtime
+from senet_jax import cli, runtime
+from senet_jax.storage import files
 from senet_jax.training import summary
 
 # What measurements may need beside what the project is installed with.

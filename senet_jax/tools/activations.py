@@ -24,14 +24,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError, one_of
+from senet_jax.storage import files
 
 if TYPE_CHECKING:
   import numpy as np
   from ml_collections import ConfigDict
 
-  from senet_jax.analysis.activations import Block
+  from senet_jax.excitation.activations import Block
   from senet_jax.training.saved import Saved
 
 _COLUMNS = 'block channels mean spread between/within agreement closed_% open_%'
@@ -45,8 +46,8 @@ def main(argv: list[str]) -> None:
   args = _parse(argv)
 
   from senet_jax import config as config_lib, runtime
-  from senet_jax.analysis import activations
   from senet_jax.data import feeds
+  from senet_jax.excitation import activations
   from senet_jax.training import saved, summary
 
   runtime.use_compilation_cache()
@@ -101,8 +102,8 @@ def main(argv: list[str]) -> None:
 
 def _choose_blocks(args: argparse.Namespace, run: 'Saved', config: 'ConfigDict') -> list[str]:
   """The blocks to draw; checks that the network has any."""
-  from senet_jax.analysis import activations
   from senet_jax.data import preprocessing
+  from senet_jax.excitation import activations
 
   size = preprocessing.evaluation_transform(config).image_size
   try:
@@ -191,7 +192,7 @@ def _draw(
   pair: Mapping[str, int],
 ) -> None:
   """Writes the three figures."""
-  from senet_jax.analysis import activation_figures, activations
+  from senet_jax.excitation import activations, figures as activation_figures
 
   title = '{model}, {dataset} {split}, at most {images_per_class} images a class'.format(**record)
   style = {

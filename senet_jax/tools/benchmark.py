@@ -41,13 +41,14 @@ import os
 import typing
 from typing import Any
 
-from senet_jax import cli, errors, files
+from senet_jax import cli, errors
 from senet_jax.errors import UserError
 from senet_jax.measure.networks import add_arguments, networks
+from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
-  from senet_jax.analysis.timing import Timing, Workload
   from senet_jax.measure.cases import Bench, Case, Measured
+  from senet_jax.measure.timing import Timing, Workload
 
 _MODES = {'train': ('train',), 'inference': ('inference',), 'both': ('train', 'inference')}
 _DTYPES = ('float32', 'bfloat16')
@@ -142,7 +143,7 @@ def _measure_models(args: argparse.Namespace, overrides: list[str], argv: list[s
     for kind, first, second in cases.pairs(measured):
       found[kind].append(cases.comparison(kind, first, second, measured))
     if args.output:  # after each group: what comes later may fail
-      from senet_jax.analysis import throughput
+      from senet_jax.measure import throughput
 
       peak = throughput.device_peak_mib(bench.mesh)
       files.write_json(args.output, {**found, 'device_peak_mib': peak})
@@ -227,7 +228,7 @@ def _measure_group(
 
 def _find_batches(args: argparse.Namespace, group: list['Case'], bench: 'Bench') -> None:
   """Gives each network of ours the largest batch that fits, and PyTorch the same."""
-  from senet_jax.analysis import timing
+  from senet_jax.measure import timing
   from senet_jax.measure.cases import OURS
 
   for case in group:
@@ -253,8 +254,8 @@ def _find_batches(args: argparse.Namespace, group: list['Case'], bench: 'Bench')
 def _row(
   case: 'Case', workload: 'Workload', timing: 'Timing', bench: 'Bench', copy: dict | None
 ) -> dict[str, Any]:
-  from senet_jax.analysis import targets, throughput
-  from senet_jax.analysis.timing import WARM_UP, spread
+  from senet_jax.measure import targets, throughput
+  from senet_jax.measure.timing import WARM_UP, spread
 
   rates = spread([workload.images / s for s in timing.per_turn])
   gflops = throughput.gflops_per_image(case.config, case.mode, case.module)
@@ -350,11 +351,12 @@ def _compare_logits(args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _measure_feed(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax import config as config_lib, flags
+  from senet_jax import config as config_lib
+  from senet_jax.config import reading
   from senet_jax.measure import feeding
   from senet_jax.measure.cases import Bench
 
-  config = flags.load(args.config, overrides)
+  config = reading.load(args.config, overrides)
   config_lib.check(config)
   if args.together:  # or this process takes most of a GPU's memory for itself
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -387,11 +389,12 @@ def _measure_feed(args: argparse.Namespace, overrides: list[str], argv: list[str
 
 
 def _measure_input(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax import config as config_lib, flags
-  from senet_jax.analysis import input_rate
+  from senet_jax import config as config_lib
+  from senet_jax.config import reading
+  from senet_jax.measure import input_rate
   from senet_jax.training import summary
 
-  config = flags.load(args.config, overrides)
+  config = reading.load(args.config, overrides)
   config_lib.check(config)
   found = input_rate.measure(config, args.seconds, args.repeats)
   print(f'{config.data.name}, batches of {config.batch_size}, {os.cpu_count()} cores')

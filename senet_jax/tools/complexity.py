@@ -25,11 +25,12 @@ import itertools
 import pathlib
 import typing
 
-from senet_jax import cli, errors, files
+from senet_jax import cli, errors
+from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
-  from senet_jax.analysis.complexity import Complexity, Cost
-  from senet_jax.analysis.paper_costs import Comparison
+  from senet_jax.complexity.counts import Complexity, Cost
+  from senet_jax.complexity.paper_costs import Comparison
 
 _COLUMNS = (
   'model, image_size, params, batch_stats, macs_g, paper_g, deviation_%, se_params_%, se_macs_%, '
@@ -190,7 +191,7 @@ def _se_options(args: argparse.Namespace) -> dict[str, typing.Any]:
 
 
 def _report(name: str, args: argparse.Namespace) -> _Report:
-  from senet_jax.analysis.complexity import complexity
+  from senet_jax.complexity.counts import complexity
   from senet_jax.layers import SEConfig
   from senet_jax.models import create_model, model_info
 
@@ -254,7 +255,7 @@ def _json(report: _Report, summary: bool) -> dict[str, typing.Any]:
 
 def _paper() -> tuple[list[_Table], list[dict[str, typing.Any]]]:
   """The paper's tables and equation 5, and what is in them as flat records."""
-  from senet_jax.analysis import paper_costs
+  from senet_jax.complexity import paper_costs
 
   comparisons = [paper_costs.compare(row) for row in paper_costs.rows()]
   tables = [

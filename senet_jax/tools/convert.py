@@ -76,7 +76,10 @@ def main(argv: list[str]) -> None:
     _write_workdir(weights, args.to)
   name = weights.config.model.name
   print(f'{name} of {weights.num_classes} classes, from {weights.origin}: written to {args.to}')
-  print_use(weights.config, args.to)
+  from senet_jax.training import saved
+
+  for line in saved.how_to_use(weights.config, args.to):
+    print(line)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -263,39 +266,11 @@ def _write_theirs(weights: _Weights, variant_name: str, path: pathlib.Path) -> N
   storage.write_safetensors(path, arrays, {'format': 'pt', 'model': variant.name})
 
 
-def print_use(config: 'ConfigDict', path: pathlib.Path) -> None:
-  """Prints how to go on from a new workdir, or what a file does not say by itself."""
-  from senet_jax.data.preprocessing import evaluation_transform
-
-  if path.is_dir():
-    fields = {f'--config.{k}': v for k, v in _options(config, *_OPTIONS).items()}
-    flags = [f'{k}="{v}"' if isinstance(v, tuple) else f'{k}={v}' for k, v in fields.items()]
-    print(f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS')
-    print(f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}')
-  else:
-    images = evaluation_transform(config)
-    print(f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}')
-
-
-# Fields that say what a network computes and of which images.
-_OPTIONS = ('model.', 'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize')
-
-
-def _options(config: 'ConfigDict', *beginnings: str) -> dict[str, Any]:
-  """Fields that begin with one of `beginnings` and are not as in the default configuration."""
-  from senet_jax import config as config_lib
-
-  usual = dict(config_lib.flatten(config_lib.default()))
-  return {
-    field: value
-    for field, value in config_lib.flatten(config)
-    if field.startswith(beginnings) and value != usual[field]
-  }
-
-
 def _overrides(config: 'ConfigDict') -> dict[str, Any]:
   """The overrides of `create_model` in a configuration, for those who read the file without it."""
-  found = {k.removeprefix('model.'): v for k, v in _options(config, 'model.').items()}
+  from senet_jax import config as config_lib
+
+  found = {k.removeprefix('model.'): v for k, v in config_lib.changed(config, 'model.').items()}
   se = {k.removeprefix('se.'): found.pop(k) for k in list(found) if k.startswith('se.')}
   own = {k: v for k, v in found.items() if k not in ('name', 'num_classes', 'dtype')}
   return own | ({'se': se} if se else {})

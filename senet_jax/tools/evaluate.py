@@ -22,8 +22,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 
 
 def main(argv: list[str]) -> None:

@@ -24,8 +24,9 @@ something is left.
 import os
 import pathlib
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 
 
 def main(argv: list[str]) -> int:

@@ -19,11 +19,12 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from senet_jax import cli, errors, files
+from senet_jax import cli, errors
 from senet_jax.measure.networks import Network, add_arguments, networks
+from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
-  from senet_jax.analysis.timing import Timing
+  from senet_jax.measure.timing import Timing
 
 _COLUMNS = 'network framework batch ms/batch p90 mean ± runs ms/image se_%'
 _DTYPES = ('float32', 'bfloat16')
@@ -41,8 +42,7 @@ _BAR, _HEIGHT = 0.42, 3.2
 def main(argv: list[str]) -> None:
   """Prints the times, and writes them with --output and draws them with --plot."""
   args = _parse(argv)
-  from senet_jax.analysis import timing as timing_lib
-  from senet_jax.measure import cases
+  from senet_jax.measure import cases, timing as timing_lib
   from senet_jax.training import setup
 
   wanted = _with_twins(args.models)
@@ -98,7 +98,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _with_twins(given: Sequence[Network]) -> list[Network]:
   """Each network with its twin, the one without SE first."""
-  from senet_jax.analysis import throughput
+  from senet_jax.measure import throughput
 
   found = []
   for network in given:

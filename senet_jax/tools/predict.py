@@ -16,8 +16,9 @@ import pathlib
 import sys
 from typing import Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 
 _OUTPUTS = ('.json', '.csv')
 

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
   if args.per_device is not None and args.per_device < 1:
     parser.error(f'--per_device={args.per_device} must be at least 1')
 
-  from senet_jax.analysis.targets import HERE, Target
+  from senet_jax.measure.targets import HERE, Target
 
   target = Target.parse(args.target)
   if (args.steps or args.trace) and target.platform != HERE:
@@ -46,11 +46,13 @@ def main(argv: list[str]) -> None:
   if args.compare in _TEXTBOOK:
     reports.append(_report(args, target, overrides, args.compare))
   elif args.compare:
-    changes = [cli.FIELD + change for change in args.compare.split()]
+    from senet_jax.config import reading
+
+    changes = [reading.FIELD + change for change in args.compare.split()]
     reports.append(_report(args, target, [*overrides, *changes]))
   _print(args, reports)
   if args.output:
-    from senet_jax import files
+    from senet_jax.storage import files
     from senet_jax.training import summary
 
     here = target.platform == HERE
@@ -71,11 +73,12 @@ def main(argv: list[str]) -> None:
 
 def _report(args, target, overrides: list[str], name: str | None = None) -> dict:
   """The profile of the configuration, or of the textbook's network called `name` in its place."""
-  from senet_jax import config as config_lib, flags
-  from senet_jax.analysis import compiled, hlo, targets, trace
-  from senet_jax.analysis.textbook import TextbookResNet50
+  from senet_jax import config as config_lib
+  from senet_jax.config import reading
+  from senet_jax.measure import compiled, hlo, targets, trace
+  from senet_jax.measure.textbook import TextbookResNet50
 
-  config = flags.load(args.config, overrides)
+  config = reading.load(args.config, overrides)
   devices = target.devices()
   if args.per_device:
     config.batch_size = args.per_device * len(devices)
@@ -93,7 +96,7 @@ def _report(args, target, overrides: list[str], name: str | None = None) -> dict
 
 
 def _print(args, reports: list[dict]) -> None:
-  from senet_jax.analysis import trace
+  from senet_jax.measure import trace
 
   first = reports[0]
   print(

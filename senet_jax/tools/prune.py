@@ -28,15 +28,16 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError, one_of
+from senet_jax.storage import files
 
 if TYPE_CHECKING:
   import numpy as np
   from jax.sharding import Mesh
 
-  from senet_jax.analysis.pruning import Gates
   from senet_jax.data.feeds import EvaluationFeed
+  from senet_jax.excitation.pruning import Gates
   from senet_jax.training.saved import Saved
 
   Gone = list[str] | dict[str, np.ndarray]
@@ -68,9 +69,9 @@ def main(argv: list[str]) -> None:
   args = _parse(argv)
 
   from senet_jax import config as config_lib, runtime
-  from senet_jax.analysis import activations, pruning
   from senet_jax.data import feeds
   from senet_jax.data.preprocessing import evaluation_transform
+  from senet_jax.excitation import activations, pruning
   from senet_jax.training import saved, summary
 
   runtime.use_compilation_cache()
@@ -206,7 +207,6 @@ def _make_one(
   record: dict[str, Any],
 ) -> None:
   """Writes the smaller network, reads it back and evaluates it; adds that to the record."""
-  from senet_jax.tools import convert
   from senet_jax.training import saved
 
   what, given = ('channels', args.channels) if args.channels else ('blocks', args.drop_blocks)
@@ -237,12 +237,13 @@ def _make_one(
   rows = [['whole', *_cells(before, before)], ['pruned', *_cells(after, before)]]
   cli.print_table('network params % top-1_% top-5_%', rows)
   print(f'written to {args.to}')
-  convert.print_use(smaller.config, args.to)
+  for line in saved.how_to_use(smaller.config, args.to):
+    print(line)
 
 
 def _evaluated(run: 'Saved', feed: 'EvaluationFeed', mesh: 'Mesh') -> dict[str, Any]:
-  from senet_jax.analysis import pruning
   from senet_jax.evaluation.evaluate import eval_program, evaluate
+  from senet_jax.excitation import pruning
 
   results = evaluate(eval_program(run.model, feed, mesh), run.variables, feed)
   return {'params': pruning.parameters(run), **results}
@@ -270,8 +271,8 @@ def _compare(
   One program evaluates them all, that of the whole network: gates are held and channels closed by
   its weights.
   """
-  from senet_jax.analysis import pruning, pruning_figure
   from senet_jax.evaluation.evaluate import eval_program, evaluate
+  from senet_jax.excitation import pruning, pruning_figure
 
   whole = pruning.with_biases(run)
   program = eval_program(whole.model, feed, mesh)
@@ -302,7 +303,7 @@ def _compare(
 
 def _choices(args: argparse.Namespace, total: int) -> Iterator[_Choice]:
   """All rows of the table, for a network of `total` SE blocks."""
-  from senet_jax.analysis import activations
+  from senet_jax.excitation import activations
 
   amounts = {'blocks': args.drop_blocks or (), 'channels': args.channels or ()}
   if not any(amounts.values()):
@@ -321,7 +322,7 @@ def _going(run: 'Saved', gates: dict[str, 'Gates'], choice: _Choice) -> 'Gone':
   Raises:
     UserError: the share is so small that nothing goes.
   """
-  from senet_jax.analysis import pruning
+  from senet_jax.excitation import pruning
 
   if choice.what == 'blocks':
     scores = pruning.block_scores(run, gates, choice.by, choice.seed or 0)
@@ -338,7 +339,7 @@ def _going(run: 'Saved', gates: dict[str, 'Gates'], choice: _Choice) -> 'Gone':
 
 
 def _smaller(run: 'Saved', gates: dict[str, 'Gates'], gone: 'Gone') -> 'Saved':
-  from senet_jax.analysis import pruning
+  from senet_jax.excitation import pruning
 
   if isinstance(gone, dict):
     return pruning.without_channels(run, gone)
@@ -351,7 +352,7 @@ def _dropped(gone: 'Gone') -> list[str] | int:
 
 
 def _describe(run: 'Saved', gates: dict[str, 'Gates']) -> dict[str, Any]:
-  from senet_jax.analysis import pruning
+  from senet_jax.excitation import pruning
 
   weights = pruning.block_scores(run, gates, 'magnitude')
   return {

@@ -15,21 +15,19 @@ configuration, and the tables of the studies in results/studies. The published e
 that of the header of the configuration that the command names.
 """
 
-import ast
 import datetime
 import json
 import os
 import pathlib
-import re
 import statistics
 from typing import Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.reporting import published
+from senet_jax.storage import files
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
-# Of a command: the configuration file and its variant.
-_CONFIG = re.compile(r'--config=(?:\S*/)?(\w+)\.py(?::(\w+))?')
 _OF_A_RUN = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
              'images_per_second', 'params_sha256')  # fmt: skip
 
@@ -56,7 +54,7 @@ def main(argv: list[str]) -> None:
     _draw(args.curves, args.workdirs, args.command, args.note)
     return
   if args.blocks:
-    from senet_jax.analysis import block_drawings
+    from senet_jax.diagrams import blocks as block_drawings
 
     for path in block_drawings.write(args.blocks):
       print(f'wrote {path}')
@@ -72,7 +70,7 @@ def main(argv: list[str]) -> None:
 
 
 def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None, note: str) -> None:
-  from senet_jax.training import curves
+  from senet_jax.reporting import curves
   from senet_jax.training.progress import read_records
   from senet_jax.training.saved import read_config
 
@@ -123,7 +121,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
   """
   from senet_jax import config as config_lib
   from senet_jax.models import model_info
-  from senet_jax.training import curves
+  from senet_jax.reporting import curves
   from senet_jax.training.progress import read_records
   from senet_jax.training.saved import read_config
 
@@ -144,7 +142,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     'model': info.name,
     'dataset': configs[0].data.name,
     'params': first['params'],
-    'published_top1_error': None if held_out else published_error(path.parents[1], command),
+    'published_top1_error': None if held_out else published.error(path.parents[1], command),
     'top1_error': _statistics(errors),
     'images_per_second': _statistics([s['images_per_second'] for s in summaries]),
     'runs': [
@@ -202,7 +200,7 @@ def table(root: pathlib.Path, links: str, *, only_run: bool = False) -> str:
     '|---|---|---|---|---|---|',
   ]
   names = [p.stem for p in sorted((root / 'configs').glob('*.py'))]
-  commands = (_CONFIG.search(result['command']) for result in found.values())
+  commands = (published.COMMAND.search(result['command']) for result in found.values())
   varied = {match[1] for match in commands if match and match[2]}
   # A shortened run of a configuration, and one of a variant, has a name of its own and comes below.
   for name in sorted({*names, *found}):
@@ -210,47 +208,25 @@ def table(root: pathlib.Path, links: str, *, only_run: bool = False) -> str:
       lines.append(_row(name, found[name], links))
     elif not only_run:
       ours = 'below, where run' if name in varied else 'not run'
-      lines.append(f'| `{name}` | {_published(root, name)} | {ours} | | | |')
+      lines.append(f'| `{name}` | {published.in_words(root, name)} | {ours} | | | |')
   return '\n'.join(lines)
 
 
 def _row(name: str, result: dict[str, Any], links: str) -> str:
-  error, published = result['top1_error'], result['published_top1_error']
+  error, theirs = result['top1_error'], result['published_top1_error']
   shown = f'{error["mean"]:.2f} %'
   if error['std'] is not None:
     shown = f'{error["mean"]:.2f} ± {error["std"]:.2f} % (n = {error["n"]})'
-  gap = '' if published is None else f'{error["mean"] - published:+.2f}'
+  gap = '' if theirs is None else f'{error["mean"] - theirs:+.2f}'
   cells = [
     f'`{name}`' + (f': {result["note"]}' if result['note'] else ''),
-    'none' if published is None else f'{published:.2f} %',
+    'none' if theirs is None else f'{theirs:.2f} %',
     shown,
     gap,
     f'{result["images_per_second"]["mean"]:.0f} on {result["device"]}',
     f'[numbers]({links}/{name}.json), [curves]({links}/{name}.png)',
   ]
   return f'| {" | ".join(cells)} |'
-
-
-def _header(root: pathlib.Path, name: str) -> str:
-  """What the header of the configuration `name` says behind `Published: `."""
-  text = ast.get_docstring(ast.parse((root / 'configs' / f'{name}.py').read_text()))
-  return text.partition('Published: ')[2].partition('\nMeasured: ')[0]
-
-
-def _published(root: pathlib.Path, name: str) -> str:
-  """The published figure of a configuration; of one with variants, where the figures are from."""
-  text = ' '.join(_header(root, name).partition(':\n')[0].split()).rstrip('.')
-  return text.removeprefix('test error ').replace('not in the paper', 'none') or 'none'
-
-
-def published_error(root: pathlib.Path, command: str) -> float | None:
-  """The published top-1 error, in percent, of what `command` runs; None if there is none."""
-  match = _CONFIG.search(command)
-  if not match or not (root / 'configs' / f'{match[1]}.py').is_file():
-    return None
-  before = rf'^  {match[2]} +' if match[2] else r'^test error '
-  figure = re.search(rf'{before}(\d+\.\d+) %', _header(root, match[1]), re.MULTILINE)
-  return float(figure[1]) if figure else None
 
 
 def replace_table(page: pathlib.Path, text: str) -> None:

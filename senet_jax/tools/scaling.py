@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
   ]
   print(table(rows), end='')
   if args.output:
-    from senet_jax import files
+    from senet_jax.storage import files
     from senet_jax.training import summary
 
     head = summary.record_head('training on many chips, on paper', 'scaling', argv)
@@ -54,7 +54,7 @@ def predictions(path: pathlib.Path, chips: list[int], images_per_core: float) ->
   Raises:
     UserError: the file is no profile of a training step on a known chip.
   """
-  from senet_jax.analysis import scaling
+  from senet_jax.measure import scaling
 
   try:
     profile = json.loads(path.read_text())['profiles'][0]

@@ -25,9 +25,10 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from senet_jax import cli, files
+from senet_jax import cli
 from senet_jax.errors import UserError, one_of
-from senet_jax.tools import report
+from senet_jax.reporting import published
+from senet_jax.storage import files
 
 if TYPE_CHECKING:
   from senet_jax.config.study import Row, Study
@@ -51,9 +52,9 @@ def main(argv: list[str]) -> int:
   args, overrides = parser.parse_with_overrides(argv)
 
   # Late, so that a missing package is one line.
-  from senet_jax import flags
+  from senet_jax.config import reading
 
-  study = _part(flags.load_study(args.study), args.rows, args.seeds, tuple(overrides))
+  study = _part(reading.load_study(args.study), args.rows, args.seeds, tuple(overrides))
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   _check(study, args.study)
   if not args.table:
@@ -103,7 +104,8 @@ def _part(
 
 def _check(study: 'Study', path: str) -> None:
   """Builds every configuration, so that a mistake in the last one is found first."""
-  from senet_jax import config, flags
+  from senet_jax import config
+  from senet_jax.config import reading
 
   names = [row.name for row in study.rows]
   if len(set(names)) < len(names):
@@ -111,7 +113,7 @@ def _check(study: 'Study', path: str) -> None:
   for row in study.rows:
     if row.baseline not in (None, *names):
       raise UserError(f'--study={path}: baseline={row.baseline!r} is no row: {", ".join(names)}.')
-    config.check(flags.load(row.config, list(row.overrides)))
+    config.check(reading.load(row.config, list(row.overrides)))
 
 
 def _shard(text: str) -> slice:
@@ -143,7 +145,8 @@ def _run_all(runs: list[tuple['Row', int]], root: pathlib.Path) -> bool:
   """Makes the runs that are missing; returns False after SIGTERM."""
   import jax
 
-  from senet_jax import flags, runtime
+  from senet_jax import runtime
+  from senet_jax.config import reading
   from senet_jax.training.loop import train
 
   runtime.use_compilation_cache()
@@ -155,7 +158,7 @@ def _run_all(runs: list[tuple['Row', int]], root: pathlib.Path) -> bool:
     print(f'--- run {number} of {len(runs)}: {row.name}, seed {seed}{left}', flush=True)
     _failure(workdir).unlink(missing_ok=True)
     try:
-      config = flags.load(row.config, [*row.overrides, f'--config.seed={seed}'])
+      config = reading.load(row.config, [*row.overrides, f'--config.seed={seed}'])
       if not train(config, workdir):
         return False
     except Exception as error:  # the other rows go on, whatever it is
@@ -220,14 +223,14 @@ def _time_left(to_do: list[tuple['Row', int]], runs: list, root: pathlib.Path) -
 
 def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, Any]:
   """What is known of a row: `errors` in percent by seed, cost, what was published."""
-  from senet_jax import flags
-  from senet_jax.analysis.complexity import complexity
+  from senet_jax.complexity.counts import complexity
+  from senet_jax.config import reading
   from senet_jax.training import setup
 
   workdirs = {seed: _workdir(root, row, seed) for seed in seeds}
   summaries = {seed: s for seed, workdir in workdirs.items() if (s := _summary(workdir))}
   failures = {seed: _failure(workdir) for seed, workdir in workdirs.items()}
-  config = flags.load(row.config, list(row.overrides))
+  config = reading.load(row.config, list(row.overrides))
   # Where a run ends when it gets no better, its best checkpoint is what was published, too.
   chosen = 'best' if config.early_stopping.patience else 'final'
   cost = complexity(setup.build_model(config), setup.input_size(config))
@@ -236,7 +239,7 @@ def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
     'errors': {seed: s[chosen]['top1_error'] for seed, s in summaries.items()},
     'failures': {s: path.read_text() for s, path in failures.items() if path.exists()},
-    'published': report.published_error(pathlib.Path(), f'--config={row.published or row.config}'),
+    'published': published.error(pathlib.Path(), f'--config={row.published or row.config}'),
     'comparable': row.published is None,
     'params': cost.params,
     'macs': cost.macs,

@@ -14,10 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from senet_jax import buckets, config as config_lib
-from senet_jax.buckets import Path
+from senet_jax import config as config_lib
 from senet_jax.errors import UserError
 from senet_jax.runtime import checksum, is_first
+from senet_jax.storage import buckets
+from senet_jax.storage.buckets import Path
 from senet_jax.training.state import TrainState
 
 _DIRECTORY = 'checkpoints'

@@ -10,8 +10,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import buckets, config as config_lib
+from senet_jax import config as config_lib
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets
 from senet_jax.training import saved, setup
 
 # Variables that a message lists.

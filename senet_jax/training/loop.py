@@ -13,12 +13,14 @@ import numpy as np
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
-from senet_jax import buckets, config as config_lib, files, runtime
-from senet_jax.buckets import Path
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import feeds as data_feeds
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
-from senet_jax.training import curves, initial, saved, setup
+from senet_jax.reporting import curves
+from senet_jax.storage import buckets, files
+from senet_jax.storage.buckets import Path
+from senet_jax.training import initial, saved, setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state, check_same_run
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.progress import Clock, Reporter, read_records

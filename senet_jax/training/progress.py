@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from senet_jax import files, runtime
-from senet_jax.buckets import Path
+from senet_jax import runtime
+from senet_jax.storage import files
+from senet_jax.storage.buckets import Path
 
 _STATUS = (
   'epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error:.2f} %  {images_per_second:.0f} images/s'

@@ -11,14 +11,18 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import buckets, config as config_lib, files, runtime
-from senet_jax.buckets import Path
+from senet_jax import config as config_lib, runtime
+from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets, files
+from senet_jax.storage.buckets import Path
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau
 
 _CLASSES = 'classes.json'
+# Fields that say what a network computes and of which images.
+_FUNCTION = ('model.', 'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +135,20 @@ def write(
     write_classes(partial, num_classes, class_names)
     with Checkpoints(partial) as checkpoints:
       checkpoints.save(state, {'identity': identity}, metrics=None)
+
+
+def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
+  """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
+  if path.is_dir():
+    fields = config_lib.changed(config, *_FUNCTION).items()
+    flags = [f'--config.{k}="{v}"' if isinstance(v, tuple) else f'--config.{k}={v}'
+             for k, v in fields]  # fmt: skip
+    return [
+      f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS',
+      f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}',
+    ]
+  images = evaluation_transform(config)
+  return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']
 
 
 def load(workdir: str | Path, checkpoint: str, mesh: Mesh) -> Saved:

@@ -22,7 +22,8 @@ import time
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-from senet_jax import cli, files, runtime
+from senet_jax import cli, runtime
+from senet_jax.storage import files
 from senet_jax.training import saved, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -45,12 +45,14 @@ import torch
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib, files, flags, runtime
+from senet_jax import cli, config as config_lib, flags, runtime
+from senet_jax.config import reading
 from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
 from senet_jax.data.builders import cifar, imagenet, packed
 from senet_jax.errors import UserError
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
+from senet_jax.storage import files
 from senet_jax.tools import convert
 from senet_jax.training import optimizer, saved, setup, summary
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
@@ -180,7 +182,7 @@ class Material:
 
   @functools.cached_property
   def config(self):
-    config = flags.load(str(ROOT / 'configs/digits_se_r20.py'), list(_MODEL))
+    config = reading.load(str(ROOT / 'configs/digits_se_r20.py'), list(_MODEL))
     config.data.name, config.data.feed = 'image_folder', 'stream'
     config.data.image_size, config.batch_size = _SIDE, 8
     return config

@@ -9,10 +9,10 @@ import jax
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.analysis.throughput import twin
-from senet_jax.analysis.timing import Workload
 from senet_jax.errors import UserError
 from senet_jax.interop.names import VARIANTS, Variant
+from senet_jax.measure.throughput import twin
+from senet_jax.measure.timing import Workload
 
 _TIMM = 'timm:'
 

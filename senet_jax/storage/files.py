@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from senet_jax import buckets
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from senet_jax import files
+from senet_jax.storage import files
 
 # Colour-blind safe (Okabe and Ito), and by shape too.
 _STYLES = {

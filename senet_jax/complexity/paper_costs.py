@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from senet_jax.analysis import complexity as complexity_lib
+from senet_jax.complexity import counts as complexity_lib
 from senet_jax.layers import SEConfig
 from senet_jax.models import create_model, list_models, model_info
 

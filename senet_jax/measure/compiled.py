@@ -17,11 +17,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.analysis import hlo
-from senet_jax.analysis.complexity import jaxpr_macs
-from senet_jax.analysis.targets import Chip
+from senet_jax.complexity.counts import jaxpr_macs
 from senet_jax.data.preprocessing import TrainingTransform
 from senet_jax.errors import UserError
+from senet_jax.measure import hlo
+from senet_jax.measure.targets import Chip
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule

@@ -9,8 +9,8 @@ chip through the network of their hosts.
 import dataclasses
 from typing import Any
 
-from senet_jax.analysis.targets import CHIPS
 from senet_jax.errors import one_of
+from senet_jax.measure.targets import CHIPS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from senet_jax.analysis.activations import Block
 from senet_jax.errors import UserError, one_of
+from senet_jax.excitation.activations import Block
 from senet_jax.models import pruned
 from senet_jax.models.resnet import ResNet
 from senet_jax.training import setup

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
-from senet_jax.analysis import hlo
-from senet_jax.analysis.complexity import complexity
-from senet_jax.analysis.timing import Workload
+from senet_jax.complexity.counts import complexity
+from senet_jax.measure import hlo
+from senet_jax.measure.timing import Workload
 from senet_jax.models import list_models, model_info
 from senet_jax.training import optimizer as optimizer_lib, setup
 from senet_jax.training.checkpoints import abstract_state

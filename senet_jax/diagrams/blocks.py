@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from senet_jax import files
-from senet_jax.analysis import dataflow
-from senet_jax.analysis.dataflow import Graph, Node
+from senet_jax.diagrams import dataflow
+from senet_jax.diagrams.dataflow import Graph, Node
 from senet_jax.layers import SEConfig
 from senet_jax.models import create_model, model_info
+from senet_jax.storage import files
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

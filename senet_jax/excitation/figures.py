@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from senet_jax import files
-from senet_jax.analysis.activations import SATURATED, Block, uniform
+from senet_jax.excitation.activations import SATURATED, Block, uniform
+from senet_jax.storage import files
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 import jax
 
-from senet_jax.analysis import hlo
 from senet_jax.errors import UserError
+from senet_jax.measure import hlo
 
 PRODUCTS = 'convolution and matrix products'
 BN_SE = 'BN + SE'

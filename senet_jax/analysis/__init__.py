@@ -1,1 +1,0 @@
-"""What a network costs and what its gates do, without training it."""

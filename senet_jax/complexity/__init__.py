@@ -1,0 +1,1 @@
+"""Parameters and multiply-adds of networks, and the tables of the paper that list them."""
