@@ -418,7 +418,58 @@ def test_a_rehearsal_goes_through_the_whole_list(tmp_path):
 # --- tables --------------------------------------------------------------------------------------
 
 
+def spread(value: float, std: float | None = 0.1) -> dict:
+  return {'mean': value, 'std': std, 'median': value, 'n': 2, 'values': [value, value]}
+
+
+def put(results: pathlib.Path, name: str, status: str = 'done', **record) -> None:
+  how = {'name': name, 'status': status, 'seconds': 60.0}
+  path = results / 'evidence' / 'h200' / f'{name}.json'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps({'device': '1 x NVIDIA H200', 'measurement': how, **record}))
+
+
 def test_tables_say_what_was_not_run(tmp_path):
   for text in (evidence_tables.overview(tmp_path), evidence_tables.details(tmp_path)):
     rows = [line for line in text.splitlines()[2:] if line]
     assert rows and all('| not run |' in row for row in rows)
+
+
+def test_tables_show_what_was_measured(tmp_path):
+  of = {'network': 'se_resnet50', 'mode': 'train', 'batch_size': 128}
+  ours = {**of, 'framework': 'senet_jax', 'images_per_second': spread(3000.0), 'mfu': 0.25,
+          'ms_per_step': 42.0, 'gb_per_second': 1000.0, 'of_copy_rate': 0.5,
+          'bytes_per_step': 45_000_000_000, 'batch_per_device': 128}  # fmt: skip
+  put(tmp_path, 'se_tax_r50_train', rows=[ours], se_tax=[{**of, 'percent': spread(1.25)}])
+  theirs = {**ours, 'framework': 'torch', 'images_per_second': spread(2000.0)}
+  put(tmp_path, 'torch_train', rows=[ours, theirs], against_torch=[{**of, 'ratio': spread(1.5)}])
+  trained = {'row': 'cifar10_r110', 'mean': 6.25, 'std': None, 'published': 6.37,
+             'difference': -0.12, 'errors': {'0': 6.25}, 'best': {'0': 6.0},
+             'images_per_second': {'0': 10_000.0}}  # fmt: skip
+  put(tmp_path, 'cifar10_r110', rows=[trained])
+  put(tmp_path, 'logits', status='failed', rows=[])
+  profile = {'target': 'gpu:h200', 'command': 'x', 'profiles': [
+    {'name': 'resnet50', 'batch_per_device': 128, 'bytes': 1},
+    {'name': 'se_resnet50', 'batch_per_device': 64, 'bytes': 2},
+    {'name': 'se_resnet50', 'batch_per_device': 128, 'bytes': 46_000_000_000},
+  ]}  # fmt: skip
+  (tmp_path / 'benchmarks').mkdir()
+  (tmp_path / 'benchmarks' / 'profile_h200.json').write_text(json.dumps(profile))
+  text = evidence_tables.details(tmp_path)
+  assert '### 1 x NVIDIA H200' in text
+  assert (
+    '| `se_resnet50` | train | 128 | 42.00 | 3,000 | 0.250 | 1,000 | 50% | 45.00 | 46.00 | +1.2 |'
+    in text
+  )
+  assert '| `se_resnet50` | train | 128 | 3,000 | 2,000 | 1.50 ± 0.10 |' in text
+  # An epoch of 50,000 images at 10,000 a second.
+  assert '| `cifar10_r110` | 6.37 | 6.25 | -0.12 | 6.00 | 5.0 |' in text
+  assert re.search(r'^\| `logits` \| .* \| not run \|$', text, re.MULTILINE)
+  text = evidence_tables.overview(tmp_path)
+  assert (
+    '| SE-ResNet-50, training, 128 | se_resnet50 +1.2 % (train 128) | 1 x NVIDIA H200 |' in text
+  )
+  assert 'cifar10_r110 6.25 % (published 6.37)' in text
+  (tmp_path / 'evidence' / 'h200' / 'digits.json').write_text('[]')
+  with pytest.raises(UserError, match=r'digits\.json is no record of tools\.evidence; remove it'):
+    evidence_tables.overview(tmp_path)

@@ -18,9 +18,10 @@ def project(tmp_path):
   from senet_jax import config
   from senet_jax.storage import files
 
-  for name in ('configs', 'results'):
+  for name in ('configs', 'docs', 'results'):
     (tmp_path / name).mkdir()
-  for page in (tmp_path / 'README.md', tmp_path / 'configs' / 'README.md'):
+  for page in ('README.md', 'configs/README.md', 'docs/performance.md'):
+    page = tmp_path / page
     page.write_text(f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n')
   for name, figure in (('a', 'test error 5.21 % (Table 4)'), ('b', 'not in the paper')):
     (tmp_path / 'configs' / f'{name}.py').write_text(f'"""A.\n\nPublished: {figure}.\n"""\n')
@@ -166,7 +167,7 @@ def test_tables_of_studies(project):
   assert 'Ratio' not in (project / 'README.md').read_text()
 
 
-@pytest.mark.parametrize('page', ['README.md', 'configs/README.md'])
+@pytest.mark.parametrize('page', ['README.md', 'configs/README.md', 'docs/performance.md'])
 def test_committed_tables_are_those_of_the_results(page):
   text = report.pages(ROOT)[ROOT / page]
   assert f'{report.BEGIN}\n{text}\n{report.END}' in (ROOT / page).read_text()

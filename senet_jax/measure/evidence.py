@@ -222,7 +222,8 @@ class Evidence:
     seconds = time.monotonic() - start
     body = measurement.merge(results) if status == DONE else {'partial': results}
     record = {
-      **self._head(commands),
+      'what': measurement.what,
+      **self._head(),
       **body,
       'command': '; '.join(commands),
       'measurement': {
@@ -272,11 +273,9 @@ class Evidence:
       return {}
     return {command.label: json.loads(command.result.read_text())}
 
-  def _head(self, commands: Sequence[str]) -> dict[str, Any]:
+  def _head(self) -> dict[str, Any]:
     machine = self.context.machine
     return {
-      'what': '',
-      'command': '; '.join(commands),
       'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
       **{key: machine[key] for key in ('device', 'git_commit', 'versions', 'cpu_cores')},
     }
