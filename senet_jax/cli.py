@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from senet_jax.errors import USER_ERROR, Stalled, UserError
@@ -127,22 +127,6 @@ def words(text: str) -> tuple[str, ...]:
   if not found:
     raise argparse.ArgumentTypeError('nothing is given')
   return found
-
-
-def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
-  """Prints rows under their column names.
-
-  Args:
-    columns: names, separated by spaces.
-    rows: a cell for each column.
-    left: align all columns to the left, as of words; otherwise only the first, as of numbers.
-  """
-  lines = [columns.split(), *rows]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  for first, *rest in lines:
-    cells = [cell.ljust(w) if left else cell.rjust(w)
-             for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
-    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
 
 
 def path_or_bucket(text: str) -> buckets.Path:

@@ -20,6 +20,7 @@ from senet_jax.errors import UserError
 from senet_jax.excitation import activations, figures as activation_figures
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import create_model
+from senet_jax.reporting import look
 from senet_jax.tools import activations as tool
 from senet_jax.training import saved
 from senet_jax.training.loop import train
@@ -401,7 +402,7 @@ def test_files_are_whole(output):
 def test_nothing_is_left_of_a_figure_that_fails(blocks, tmp_path, monkeypatch):
   figure = activation_figures.classes({'SE_2_1': blocks['SE_2_1']}, {'a': 0}, 50, '')
   path = tmp_path / 'classes.png'
-  activation_figures.save(figure, path)
+  look.save(figure, path)
   kept = path.read_bytes()
 
   def full(partial, **_):
@@ -410,7 +411,7 @@ def test_nothing_is_left_of_a_figure_that_fails(blocks, tmp_path, monkeypatch):
 
   monkeypatch.setattr(figure, 'savefig', full)
   with pytest.raises(OSError, match='no space'):
-    activation_figures.save(figure, path)
+    look.save(figure, path)
   assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]
 
 

@@ -18,6 +18,7 @@ from senet_jax.errors import UserError
 from senet_jax.measure import agreement, cases, feeding, targets, throughput, timing, torch_models
 from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
+from senet_jax.reporting.statistics import spread
 from senet_jax.tools import benchmark, latency
 from senet_jax.training import setup
 from senet_jax.training.optimizer import make_optimizer, make_schedule
@@ -113,7 +114,7 @@ def test_se_tax_and_ratios_are_of_one_turn():
   assert tax['median'] == pytest.approx(10) and tax['n'] == 3
   assert tax['mean'] == pytest.approx(35 / 3)
   assert tax['std'] == pytest.approx(np.std([10, 20, 5], ddof=1))
-  assert timing.spread([2.0])['std'] is None
+  assert spread([2.0])['std'] is None
   assert timing.Timing(0.0, [[1.0, 9.0, 2.0]]).per_turn == [2.0]
 
 

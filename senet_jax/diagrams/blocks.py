@@ -13,6 +13,7 @@ from senet_jax.diagrams import dataflow
 from senet_jax.diagrams.dataflow import Graph, Node
 from senet_jax.layers import SEConfig
 from senet_jax.models import create_model, model_info
+from senet_jax.reporting import look
 from senet_jax.storage import files
 
 if TYPE_CHECKING:
@@ -117,9 +118,6 @@ def draw(drawing: Drawing, graphs: Mapping[str, Graph]) -> 'Figure':
     drawing: how shapes and the caption are written.
     graphs: by title.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   last = next(iter(graphs.values()))[-1]
   _, height, width, channels = last.shape
   ratio = SEConfig().ratio
@@ -131,8 +129,7 @@ def draw(drawing: Drawing, graphs: Mapping[str, Graph]) -> 'Figure':
   rows = [panels[i : i + _PANELS_A_ROW] for i in range(0, len(panels), _PANELS_A_ROW)]
   total = max(sum(p.width + _GAP for p in row) for row in rows) + _GAP
   heights = [max(p.height for p in row) for row in rows]
-  figure = Figure(figsize=(total, sum(heights) + _CAPTION))
-  FigureCanvasAgg(figure)
+  figure = look.canvas(total, sum(heights) + _CAPTION, layout=None)
   axes = figure.add_axes((0, 0, 1, 1))
   axes.set(xlim=(0, total), ylim=(-sum(heights) - _CAPTION, 0))
   axes.axis('off')

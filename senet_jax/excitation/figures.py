@@ -1,19 +1,17 @@
 """The figures of section 7.2 of the paper: gates by channel, for classes and within them."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from senet_jax.excitation.activations import SATURATED, Block, uniform
-from senet_jax.storage import files
+from senet_jax.reporting import look
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-# Colour-blind safe (Okabe and Ito), without the yellow, which is faint on white.
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PURPLE, look.SKY, look.ORANGE)
 # So that a seventh class, which has the colour of the first, looks different.
 _STYLES = ('-', ':', '-.')
 _ALL = {'color': 'black', 'linestyle': '--', 'linewidth': 1.6}
@@ -84,18 +82,13 @@ def separation(
     title: above it.
     saturated: that of `measure`.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   # Numbers that are not known leave a gap.
   columns = {
     key: np.array([np.nan if s[key] is None else s[key] for s in summaries.values()])
     for key in next(iter(summaries.values()))
   }
   names, at = list(summaries), np.arange(len(summaries))
-  figure = Figure(figsize=(9, 7.5), layout='constrained')
-  FigureCanvasAgg(figure)
-  figure.suptitle(title)
+  figure = look.canvas(9, 7.5, title)
   ratio, pattern, ends = figure.subplots(3, 1, sharex=True)
   _draw_ratio(ratio, at, columns)
   _draw_pattern(pattern, at, columns)
@@ -148,23 +141,12 @@ def _draw_ends(
     axes.bar(at, high, bottom=low, **stripes, label=f'above {saturated[1]}')
 
 
-def save(figure: 'Figure', path: pathlib.Path) -> None:
-  """Writes a PNG, whole or not at all."""
-  with files.whole(path) as partial:
-    figure.savefig(partial, dpi=110, format='png')
-
-
 def _panels(
   blocks: Mapping[str, Block], title: str, limits: tuple[float, float] | None
 ) -> tuple['Figure', list[Any]]:
   """An empty panel for each block, by rows."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   rows = -(-len(blocks) // _COLUMNS)
-  figure = Figure(figsize=(10, 0.9 + 2.4 * rows), layout='constrained')
-  FigureCanvasAgg(figure)
-  figure.suptitle(title)
+  figure = look.canvas(10, 0.9 + 2.4 * rows, title)
   grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True)
   panels = list(grid.flat)[: len(blocks)]
   for axes in list(grid.flat)[len(blocks) :]:

@@ -4,13 +4,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from senet_jax.storage import files
+from senet_jax.reporting import look
 
-# Colour-blind safe (Okabe and Ito), and by shape too.
+# By shape too, not by colour alone.
 _STYLES = {
-  'gates': {'color': '#0072B2', 'marker': 'o', 'linestyle': '-', 'zorder': 4},
-  'magnitude': {'color': '#D55E00', 'marker': 's', 'linestyle': '--', 'zorder': 3},
-  'random': {'color': '#009E73', 'marker': '^', 'linestyle': ':', 'zorder': 2},
+  'gates': {'color': look.BLUE, 'marker': 'o', 'linestyle': '-', 'zorder': 4},
+  'magnitude': {'color': look.VERMILION, 'marker': 's', 'linestyle': '--', 'zorder': 3},
+  'random': {'color': look.GREEN, 'marker': '^', 'linestyle': ':', 'zorder': 2},
 }
 _TITLES = {'blocks': 'SE blocks dropped', 'channels': 'share of channels dropped'}
 
@@ -27,13 +27,8 @@ def draw(
     table: rows of tools.prune's JSON: `what` (blocks, channels), `amount`, `by`, and `params` and
       `top1_error` as `mean`, `std` and `n`. Points have the amounts beside them.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   kinds = [kind for kind in _TITLES if any(row['what'] == kind for row in table)]
-  figure = Figure(figsize=(1 + 4.7 * len(kinds), 4.4), layout='constrained')
-  FigureCanvasAgg(figure)
-  figure.suptitle(title)
+  figure = look.canvas(1 + 4.7 * len(kinds), 4.4, title)
   handles = {}
   for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
     rows = [row for row in table if row['what'] == kind]
@@ -42,8 +37,7 @@ def draw(
     axes.set_ylabel('top-1 error (%)')
     axes.grid(alpha=0.3)
   figure.legend(handles.values(), handles, loc='outside lower center', ncols=4, frameon=False)
-  with files.whole(path) as partial:
-    figure.savefig(partial, dpi=110, format='png')
+  look.save(figure, path)
 
 
 def _panel(axes: Any, whole: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict:

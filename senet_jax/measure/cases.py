@@ -19,6 +19,7 @@ from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
 from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import model_info
+from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup, summary
 
 OURS, TORCH = 'senet_jax', 'torch'
@@ -300,7 +301,7 @@ def pairs(measured: Measured) -> Iterator[tuple[str, Case, Case]]:
 
 
 def comparison(kind: str, first: Case, second: Case, measured: Measured) -> dict[str, Any]:
-  """Returns one entry of the list `kind` of a file of results, as `timing.spread` over the turns.
+  """Returns one entry of the list `kind` of a file of results, over the turns.
 
   `against_torch` has `ratio`, the speed of ours over theirs; the others have `percent`, the time
   that the first adds to that of the second.
@@ -309,7 +310,7 @@ def comparison(kind: str, first: Case, second: Case, measured: Measured) -> dict
   if kind == 'against_torch':
     images = [measured[case][0].images for case in (first, second)]
     scale = images[0] / images[1]
-    number = {'ratio': timing.spread([scale * r for r in timing.ratios(b, a)])}
+    number = {'ratio': spread([scale * r for r in timing.ratios(b, a)])}
   else:
     number = {'percent': timing.added_percent(a, b)}
   return {

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from senet_jax import runtime
 from senet_jax.measure import throughput, timing
 from senet_jax.measure.cases import Case
+from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
 
 # Larger than any cache, and a small part of the memory of an accelerator.
@@ -30,7 +31,7 @@ def copy_rate(mesh: Mesh, repeats: int, seconds: float) -> dict[str, Any]:
 
   Returns:
     `bytes`, read and written by one device in a dispatch, and `gb_per_second` of one device, as
-    `timing.spread`, with 1 GB = 1e9 bytes.
+    `statistics.spread`, with 1 GB = 1e9 bytes.
   """
   size = _COPY_BYTES.get(jax.default_backend(), _COPY_BYTES_ELSEWHERE)
   shared = PartitionSpec(runtime.DATA_AXIS)
@@ -41,7 +42,7 @@ def copy_rate(mesh: Mesh, repeats: int, seconds: float) -> dict[str, Any]:
   moved = 2 * size
   return {
     'bytes': moved,
-    'gb_per_second': timing.spread([moved / s / 1e9 for s in timed.per_turn]),
+    'gb_per_second': spread([moved / s / 1e9 for s in timed.per_turn]),
   }
 
 
@@ -55,7 +56,7 @@ def all_reduce(case: Case, mesh: Mesh, repeats: int, seconds: float) -> dict[str
     seconds: of a turn, about.
 
   Returns:
-    `bytes` that are all-reduced, and `ms`, as `timing.spread`.
+    `bytes` that are all-reduced, and `ms`, as `statistics.spread`.
   """
   shapes = setup.variable_shapes(case.config, case.module)
   whole = PartitionSpec()
@@ -65,7 +66,7 @@ def all_reduce(case: Case, mesh: Mesh, repeats: int, seconds: float) -> dict[str
   timed = _time(program, (values,), repeats, seconds)
   return {
     'bytes': sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(shapes)),
-    'ms': timing.spread([1000 * s for s in timed.per_turn]),
+    'ms': spread([1000 * s for s in timed.per_turn]),
   }
 
 

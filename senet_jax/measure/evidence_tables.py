@@ -7,6 +7,7 @@ from typing import Any
 
 from senet_jax.errors import UserError
 from senet_jax.measure import evidence, plan, targets
+from senet_jax.reporting import tables
 
 Record = dict[str, Any]
 _NOT_RUN = 'not run'
@@ -67,15 +68,12 @@ def _of_device(records: dict[str, Record], results: pathlib.Path) -> list[str]:
     for m in plan.MEASUREMENTS
   ]
   measurements = _table(('measurement', 'what', 'result'), rows)
-  tables = _speed(records, results), _torch(records), _errors(records), measurements
-  return [table for table in tables if table]
+  found = _speed(records, results), _torch(records), _errors(records), measurements
+  return [table for table in found if table]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  if not rows:
-    return ''
-  lines = (columns, ['---'] * len(columns), *rows)
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  return tables.markdown(columns, rows) if rows else ''
 
 
 def _in_group(records: dict[str, Record], group: str) -> Iterator[Record]:

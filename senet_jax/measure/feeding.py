@@ -21,6 +21,7 @@ from senet_jax.data import feeds
 from senet_jax.errors import UserError
 from senet_jax.measure import throughput, timing, trace
 from senet_jax.measure.timing import Workload
+from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.step import training_program
@@ -84,9 +85,9 @@ def measure(
         'dtype': dtype,
         'steps_per_dispatch': steps,
         'batch_size': config.batch_size,
-        'images_per_second': timing.spread([work.images / s for s in found.per_turn]),
-        'waiting_share': timing.spread(found.waiting),
-        'cpu_cores_used': timing.spread(found.cores),
+        'images_per_second': spread([work.images / s for s in found.per_turn]),
+        'waiting_share': spread(found.waiting),
+        'cpu_cores_used': spread(found.cores),
         'device_busy_share': _busy(work, steps) if kind == FED else None,
         'compile_s': work.compile_s,
       }

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,6 +13,7 @@ from senet_jax import runtime
 from senet_jax.data import decoding, feeds, preprocessing
 from senet_jax.data.sources import Source
 from senet_jax.errors import UserError
+from senet_jax.reporting.statistics import mean_std
 
 # Encoded images that the raw rate is measured on; they stay in memory.
 _RAW_IMAGES = 512
@@ -51,14 +51,7 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
     next(batches)  # building the pipeline is not counted
   for _, way in itertools.product(range(rounds), ways):
     rates[way].append(_rate(functools.partial(next, ways[way]), config.batch_size, seconds))
-  found = {
-    way: {
-      'mean': statistics.mean(values),
-      'std': statistics.stdev(values) if rounds > 1 else None,
-      'rounds': values,
-    }
-    for way, values in rates.items()
-  }
+  found = {way: {**mean_std(values), 'rounds': values} for way, values in rates.items()}
   return {**found, 'ratio': found['input']['mean'] / found['raw']['mean']}
 
 

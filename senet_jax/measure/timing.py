@@ -9,8 +9,10 @@ import gc
 import re
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
+
+from senet_jax.reporting.statistics import spread
 
 # Dispatches in front of the first measurement, each waited for.
 WARM_UP = 2
@@ -123,17 +125,6 @@ def _undisturbed() -> Iterator[None]:
     yield
   finally:
     gc.enable()
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-  """`mean`, `std` (None of a single value), `median`, `n`, and the `values` themselves."""
-  return {
-    'mean': statistics.mean(values),
-    'std': statistics.stdev(values) if len(values) > 1 else None,
-    'median': statistics.median(values),
-    'n': len(values),
-    'values': list(values),
-  }
 
 
 def ratios(first: Timing, second: Timing) -> list[float]:

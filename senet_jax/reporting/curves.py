@@ -3,11 +3,12 @@
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from senet_jax.reporting import look
+
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-# Colour-blind safe (Okabe and Ito).
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+_COLOURS = (*look.COLOURS, 'black')
 _TRAIN, _EVAL = _COLOURS[:2]
 # More of them than this would hide their line.
 _DOTS = 30
@@ -21,12 +22,7 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
     path: of the picture.
     title: above it.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(9, 3.6), layout='constrained')
-  FigureCanvasAgg(figure)
-  figure.suptitle(title)
+  figure = look.canvas(9, 3.6, title)
   panels = (('loss', 'loss (nats)', 'log'), ('top1_error', 'top-1 error (%)', 'linear'))
   for axes, (key, label, scale) in zip(figure.subplots(1, 2), panels, strict=True):
     for kind, colour, style, name in (
@@ -37,7 +33,7 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
     axes.set(xlabel='epoch', ylabel=label, yscale=scale)
     axes.grid(alpha=0.3, which='both')
     axes.legend(frameon=False)
-  figure.savefig(path, dpi=110, format='png')
+  look.save(figure, path)
 
 
 def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Figure':
@@ -50,11 +46,7 @@ def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Fig
     runs: names of the networks, and their `metrics.jsonl`.
     title: above the picture.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(7, 4.2), layout='constrained')
-  FigureCanvasAgg(figure)
+  figure = look.canvas(7, 4.2)
   axes = figure.subplots()
   networks = list(dict.fromkeys(name.removeprefix('se_') for name, _ in runs))
   for name, records in runs:

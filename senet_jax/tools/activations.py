@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError, one_of
+from senet_jax.reporting import look, tables
 from senet_jax.storage import files
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _draw(
     ('within_class', activation_figures.within_class(panels, pair, **style)),
     ('separation', activation_figures.separation(record['blocks'], title, saturated)),
   ):
-    activation_figures.save(figure, args.output / f'{name}.png')
+    look.save(figure, args.output / f'{name}.png')
 
 
 def _print(record: dict[str, Any]) -> None:
@@ -220,7 +221,7 @@ def _print(record: dict[str, Any]) -> None:
     numbers = ['-' if summary[key] is None else f'{summary[key]:.3f}' for key in keys[:-2]]
     shares = [f'{100 * summary[key]:.1f}' for key in keys[-2:]]
     rows.append([name, str(summary['channels']), *numbers, *shares])
-  cli.print_table(_COLUMNS, rows)
+  tables.print_table(_COLUMNS, rows)
 
 
 def _write_npz(

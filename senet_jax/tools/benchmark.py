@@ -44,6 +44,8 @@ from typing import Any
 from senet_jax import cli, errors
 from senet_jax.errors import UserError
 from senet_jax.measure.networks import add_arguments, networks
+from senet_jax.reporting import tables
+from senet_jax.reporting.statistics import in_words, spread
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
@@ -153,7 +155,7 @@ def _measure_models(args: argparse.Namespace, overrides: list[str], argv: list[s
   if args.ceilings:
     rate = in_words(found['copy']['gb_per_second'], '.1f', ' GB/s')
     print(f'copies of memory, read and written: {rate}')
-  cli.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
+  tables.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
   for kind in _COMPARISONS:
     for comparison in found[kind]:
       print(_sentence(kind, comparison))
@@ -255,7 +257,7 @@ def _row(
   case: 'Case', workload: 'Workload', timing: 'Timing', bench: 'Bench', copy: dict | None
 ) -> dict[str, Any]:
   from senet_jax.measure import targets, throughput
-  from senet_jax.measure.timing import WARM_UP, spread
+  from senet_jax.measure.timing import WARM_UP
 
   rates = spread([workload.images / s for s in timing.per_turn])
   gflops = throughput.gflops_per_image(case.config, case.mode, case.module)
@@ -319,14 +321,6 @@ def _sentence(kind: str, comparison: dict[str, Any]) -> str:
   return f'{what} of {c["network"]} over {c["over"]} ({c["framework"]}, {where}): {added}'
 
 
-def in_words(spread: dict[str, Any], digits: str, unit: str) -> str:
-  """Returns the median, and mean and standard deviation over the turns."""
-  if spread['std'] is None:
-    return f'{spread["median"]:{digits}}{unit}'
-  mean, std = f'{spread["mean"]:{digits}}', f'{spread["std"]:{digits.removeprefix("+")}}'
-  return f'{spread["median"]:{digits}}{unit} (mean {mean} ± {std}, {spread["n"]} turns)'
-
-
 def _compare_logits(args: argparse.Namespace, argv: list[str]) -> int:
   from senet_jax.measure import agreement
 
@@ -337,7 +331,7 @@ def _compare_logits(args: argparse.Namespace, argv: list[str]) -> int:
      f'{r["relative"]:.2g}')
     for r in rows
   ]  # fmt: skip
-  cli.print_table('network dtype max_difference spread relative', cells)
+  tables.print_table('network dtype max_difference spread relative', cells)
   if args.output:
     head = bench.record('logits of the device beside those of the CPU', 'benchmark', argv)
     files.write_json(args.output, {**head, 'images': agreement.IMAGES, 'rows': rows})
@@ -380,7 +374,7 @@ def _measure_feed(args: argparse.Namespace, overrides: list[str], argv: list[str
      '-' if r['device_busy_share'] is None else f'{100 * r["device_busy_share"]:.0f}')
     for r in rows
   ]  # fmt: skip
-  cli.print_table('images dtype steps images/s waiting_% cores busy_%', cells)
+  tables.print_table('images dtype steps images/s waiting_% cores busy_%', cells)
   for row in together:
     print(f'{row["runs"]} at a time: {row["images_per_second"]:.0f} images/s')
   if args.output:

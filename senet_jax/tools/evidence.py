@@ -26,6 +26,7 @@ import pathlib
 
 from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.reporting import tables
 from senet_jax.storage import files
 
 
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
 def _print_list(measurements) -> None:
   rows = [(m.name, m.group, f'{m.minutes:g}', ', '.join(m.needs) or '-', m.what)
           for m in measurements]  # fmt: skip
-  cli.print_table('name group minutes needs what', rows, left=True)
+  tables.print_table('name group minutes needs what', rows, left=True)
 
 
 def _pack(args) -> int:
@@ -107,7 +108,7 @@ def _measure(args, measurements) -> int:
     work = evidence.Evidence(context, measurements, args.budget)
     rows = work.run()
   print()
-  cli.print_table(
+  tables.print_table(
     'measurement status minutes result',
     [(row.name, row.status, f'{row.minutes:.1f}', row.what) for row in rows],
     left=True,

@@ -21,6 +21,8 @@ from typing import Any
 
 from senet_jax import cli, errors
 from senet_jax.measure.networks import Network, add_arguments, networks
+from senet_jax.reporting import look, tables
+from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
@@ -28,12 +30,12 @@ if typing.TYPE_CHECKING:
 
 _COLUMNS = 'network framework batch ms/batch p90 mean ± runs ms/image se_%'
 _DTYPES = ('float32', 'bfloat16')
-# Colour-blind safe (Okabe and Ito), by framework and whether it is with SE.
+# By framework and whether it is with SE.
 _COLOURS = {
-  ('senet_jax', False): '#0072B2',
-  ('senet_jax', True): '#D55E00',
-  ('torch', False): '#56B4E9',
-  ('torch', True): '#E69F00',
+  ('senet_jax', False): look.BLUE,
+  ('senet_jax', True): look.VERMILION,
+  ('torch', False): look.SKY,
+  ('torch', True): look.ORANGE,
 }
 # A bar with its label, in inches.
 _BAR, _HEIGHT = 0.42, 3.2
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> None:
     del measured  # the memory of its steps
   if not found['rows']:
     raise errors.UserError('out of memory with every network; use smaller --batches.')
-  cli.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
+  tables.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
   if args.output:
     files.write_json(args.output, found)
   if args.plot:
@@ -118,9 +120,7 @@ def _times(timing: 'Timing', batch_size: int) -> dict[str, Any]:
       'median': statistics.median(times),
       'p10': deciles[0],
       'p90': deciles[-1],
-      'mean': statistics.mean(times),
-      'std': statistics.stdev(times) if len(times) > 1 else None,
-      'n': len(times),
+      **mean_std(times),
       'turns': [1000 * seconds for seconds in timing.per_turn],
     },
     'ms_per_image': statistics.median(times) / batch_size,
@@ -152,16 +152,11 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None
     path: of the PNG.
     title: above it.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   batches = list(dict.fromkeys(row['batch_size'] for row in rows))
   names = list(dict.fromkeys(row['network'].removeprefix('se_') for row in rows))
   kinds = [k for k in _COLOURS if any((row['framework'], row['se']) == k for row in rows)]
   width = max(6.0, 1.5 + _BAR * len(names) * (len(kinds) + 1))
-  figure = Figure(figsize=(min(width, 12), _HEIGHT * len(batches)), layout='constrained')
-  FigureCanvasAgg(figure)
-  figure.suptitle(title)
+  figure = look.canvas(min(width, 12), _HEIGHT * len(batches), title)
   share = 0.8 / len(kinds)
   panels = figure.subplots(len(batches), 1, squeeze=False)[:, 0]
   for axes, batch in zip(panels, batches, strict=True):
@@ -175,8 +170,7 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None
     axes.grid(axis='y', alpha=0.3)
     axes.set_axisbelow(True)
   panels[0].legend(frameon=False)
-  with files.whole(path) as partial:
-    figure.savefig(partial, dpi=110, format='png')
+  look.save(figure, path)
 
 
 def _draw_bars(axes: Any, rows: list[dict[str, Any]], places: list[float], width: float) -> None:

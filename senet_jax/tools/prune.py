@@ -24,12 +24,13 @@ each branch with SE the same share goes. To drop channels and blocks, drop the c
 
 import argparse
 import pathlib
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from senet_jax import cli
 from senet_jax.errors import UserError, one_of
+from senet_jax.reporting import tables
+from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _make_one(
     'pruned': after,
   }
   rows = [['whole', *_cells(before, before)], ['pruned', *_cells(after, before)]]
-  cli.print_table('network params % top-1_% top-5_%', rows)
+  tables.print_table('network params % top-1_% top-5_%', rows)
   print(f'written to {args.to}')
   for line in saved.how_to_use(smaller.config, args.to):
     print(line)
@@ -377,15 +378,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       'what': what,
       'amount': amount,
       'by': by,
-      **{key: _summary([row[key] for row in group]) for key in keys},
+      **{key: mean_std([row[key] for row in group]) for key in keys},
     }
     for (what, amount, by), group in groups.items()
   ]
-
-
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-  std = statistics.stdev(values) if len(values) > 1 else None
-  return {'mean': statistics.fmean(values), 'std': std, 'n': len(values)}
 
 
 def _print(record: dict[str, Any]) -> None:
@@ -407,7 +403,7 @@ def _print(record: dict[str, Any]) -> None:
         f'{top1["n"]}',
       ]
     )
-  cli.print_table(_COLUMNS, rows)
+  tables.print_table(_COLUMNS, rows)
 
 
 if __name__ == '__main__':

@@ -19,12 +19,12 @@ import datetime
 import json
 import os
 import pathlib
-import statistics
 from typing import Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError
-from senet_jax.reporting import published
+from senet_jax.reporting import look, published
+from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
 
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
@@ -84,8 +84,7 @@ def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None,
     records.append(read_records(workdir / 'metrics.jsonl'))
   title = configs[0].data.name + (f': {note}' if note else '')
   named = [(c.model.name, points) for c, points in zip(configs, records, strict=True)]
-  with files.whole(path) as new:
-    curves.comparison(named, title).savefig(new, dpi=110, format='png')
+  look.save(curves.comparison(named, title), path)
   if command:
     keys = ('kind', 'epoch', 'loss', 'top1_error')
     runs = [
@@ -143,8 +142,8 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     'dataset': configs[0].data.name,
     'params': first['params'],
     'published_top1_error': None if held_out else published.error(path.parents[1], command),
-    'top1_error': _statistics(errors),
-    'images_per_second': _statistics([s['images_per_second'] for s in summaries]),
+    'top1_error': mean_std(errors),
+    'images_per_second': mean_std([s['images_per_second'] for s in summaries]),
     'runs': [
       {'seed': c.seed, **{k: s[k] for k in _OF_A_RUN}}
       for c, s in zip(configs, summaries, strict=True)
@@ -161,14 +160,6 @@ def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads((workdir / 'summary.json').read_text())
   except FileNotFoundError as error:
     raise UserError(f'{workdir} holds no finished run: there is no summary.json in it.') from error
-
-
-def _statistics(values: list[float]) -> dict[str, float]:
-  return {
-    'mean': statistics.mean(values),
-    'std': statistics.stdev(values) if len(values) > 1 else None,
-    'n': len(values),
-  }
 
 
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:

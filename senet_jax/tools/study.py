@@ -13,21 +13,19 @@ time, each a process of its own, which small networks on a large GPU gain from. 
 all runs are there, 1 if one failed or is missing, 75 after SIGTERM.
 """
 
-import csv
 import dataclasses
 import datetime
 import functools
-import io
 import json
+import math
 import pathlib
-import statistics
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError, one_of
-from senet_jax.reporting import published
+from senet_jax.reporting import published, statistics, tables
 from senet_jax.storage import files
 
 if TYPE_CHECKING:
@@ -214,7 +212,7 @@ def _time_left(to_do: list[tuple['Row', int]], runs: list, root: pathlib.Path) -
   if not done:
     return ''
   missing = sum(_summary(_workdir(root, row, seed)) is None for row, seed in to_do)
-  left = datetime.timedelta(seconds=round(missing * statistics.mean(done)))
+  left = datetime.timedelta(seconds=round(missing * statistics.mean_std(done)['mean']))
   return f'; all {missing} that are missing: about {left}'
 
 
@@ -257,29 +255,24 @@ def compare(rows: list[dict[str, Any]], baselines: dict[str, str | None]) -> Non
   `to_baseline` is the mean difference over the seeds that both have, in points, and `p` that of a
   paired t-test, two-sided, None below two seeds or if all differences are equal.
   """
-  from scipy import stats
-
   by_name = {row['row']: row['errors'] for row in rows}
   for row in rows:
     errors = list(row['errors'].values())
-    row['mean'] = statistics.mean(errors) if errors else None
-    row['std'] = statistics.stdev(errors) if len(errors) > 1 else None
+    row |= {'mean': None, 'std': None}
+    if errors:
+      found = statistics.mean_std(errors)
+      row |= {key: found[key] for key in ('mean', 'std')}
     both = errors and row['comparable'] and row['published'] is not None
     row['difference'] = row['mean'] - row['published'] if both else None
     base = by_name.get(baselines[row['row']], {})
     row['baseline'] = baselines[row['row']]
-    seeds = [s for s in row['errors'] if s in base]
-    pairs = [row['errors'][s] - base[s] for s in seeds]
-    row['to_baseline'] = statistics.mean(pairs) if pairs else None
-    row['p'] = None
-    if len(set(pairs)) > 1:
-      row['p'] = float(stats.ttest_1samp(pairs, 0.0).pvalue)
+    row['to_baseline'], p = statistics.paired(row['errors'], base) or (None, math.nan)
+    row['p'] = None if math.isnan(p) else p
 
 
 def markdown(study: 'Study', rows: list[dict[str, Any]]) -> str:
   """The table, with title and note."""
-  lines = [_COLUMNS, ['---'] * len(_COLUMNS), *map(_cells, rows)]
-  table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  table = tables.markdown(_COLUMNS, [_cells(row) for row in rows])
   seeds = ', '.join(map(str, study.seeds))
   baselines = dict.fromkeys(f'`{row.baseline}`' for row in study.rows if row.baseline)
   compared = (
@@ -304,7 +297,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
   if row['p'] is not None:
     against += f' (p = {row["p"]:.2f})'
   seconds = row['wall_time_s'] and str(
-    datetime.timedelta(seconds=round(statistics.mean(row['wall_time_s'])))
+    datetime.timedelta(seconds=round(statistics.mean_std(row['wall_time_s'])['mean']))
   )
   return [
     f'`{row["row"]}`',
@@ -327,11 +320,8 @@ def _write(
   head = summary.record_head(study.title, 'study', argv)
   files.write_json(path, {**head, 'note': study.note, 'rows': rows})
   files.write_text(path.with_suffix('.md'), text)
-  buffer = io.StringIO()
-  writer = csv.writer(buffer, lineterminator='\n')
-  writer.writerow(_COLUMNS)
-  writer.writerows(map(_cells, rows))
-  files.write_text(path.with_suffix('.csv'), buffer.getvalue())
+  text = tables.csv_text(_COLUMNS, [_cells(row) for row in rows])
+  files.write_text(path.with_suffix('.csv'), text)
 
 
 if __name__ == '__main__':

@@ -489,8 +489,7 @@ class Run:
     config, final, best = self.config, summary['final'], summary['best']
     split = config.data.eval_split
     title = f'{config.model.name} on {config.data.name}: {split} error {final["top1_error"]:.2f} %'
-    with files.whole(self.workdir / 'curves.png') as path:
-      curves.plot(read_records(self.reporter.path), path, title)
+    curves.plot(read_records(self.reporter.path), self.workdir / 'curves.png', title)
     self.reporter.say(
       f'{split} error {final["top1_error"]:.2f} % after {final["epoch"]:g} epochs '
       f'(best {best["top1_error"]:.2f} % at epoch {best["epoch"]:g}), '

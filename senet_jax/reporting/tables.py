@@ -1,0 +1,36 @@
+"""Tables as text for a terminal, as Markdown and as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+
+def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
+  """Prints rows under their column names.
+
+  Args:
+    columns: names, separated by spaces.
+    rows: a cell for each column.
+    left: align all columns to the left, as of words; otherwise only the first, as of numbers.
+  """
+  lines = [columns.split(), *rows]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  for first, *rest in lines:
+    cells = [cell.ljust(w) if left else cell.rjust(w)
+             for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
+    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """Returns a table in Markdown, without a line break at its end."""
+  lines = (columns, ['---'] * len(columns), *rows)
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+  """Returns a table as CSV."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(columns)
+  writer.writerows(rows)
+  return buffer.getvalue()
