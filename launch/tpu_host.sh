@@ -17,7 +17,7 @@ case $1 in
     # Versions of pip that do not need the variable do not know it.
     command -v uv > /dev/null || PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv || exit
     [ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv || exit
-    uv pip install --quiet -c constraints.txt -e '.[tpu]'
+    uv pip install --quiet -c constraints.txt -e '.[tensorflow,tpu]'
     ;;
   mount)
     if ! command -v gcsfuse > /dev/null; then

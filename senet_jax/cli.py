@@ -54,11 +54,10 @@ _PACKAGES = {
   'sklearn': 'scikit-learn',
   'wrapt': 'wrapt',
 }
-# Those that only the files of tfds, photos and TensorBoard need.
+# Those that only the files of tfds and photos need: the extra `tensorflow`, and what it works with.
 _TENSORFLOW = {
   'importlib_resources': 'importlib_resources',
-  'tensorboard': 'tensorboard',
-  'tensorflow': 'tensorflow-cpu',
+  'tensorflow': 'TensorFlow',
   'tensorflow_datasets': 'tensorflow-datasets',
 }
 # Small, and nothing else brings them; what they depend on could replace the jax of the machine.
@@ -180,9 +179,8 @@ def _missing(error: ImportError) -> str | None:
   if module in _TENSORFLOW:
     return (
       f'the files of tfds and folders of photos need {_TENSORFLOW[module]}, which is not '
-      'installed: pip install tensorflow-cpu tensorflow-datasets. digits, data sets that are '
-      'prepared as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do '
-      'without.'
+      "installed: pip install 'senet_jax[tensorflow]'. digits, data sets that are prepared as "
+      'arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
     )
   if module not in _PACKAGES:
     return None

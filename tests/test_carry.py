@@ -84,9 +84,10 @@ def test_every_required_package_is_known():
   setup.read(commit.ROOT / 'setup.cfg')
   lines = setup['options']['install_requires'].split('\n')
   required = {re.match(r'[\w-]*', line)[0] for line in lines} - {''}
-  known = {*cli._PACKAGES.values(), *cli._TENSORFLOW.values()} - {'wrapt'}
-  plain = {name.lower().replace('_', '-') for name in known | {'tensorflow'}}
-  assert plain == {name.lower().replace('_', '-') for name in required}
+  known = {*cli._PACKAGES.values(), *cli._TENSORFLOW.values()} - {'wrapt', 'TensorFlow'}
+  assert {n.lower().replace('_', '-') for n in known} == {
+    n.lower().replace('_', '-') for n in required
+  }
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -446,7 +446,7 @@ def test_tpu_makes_the_slice_installs_and_runs(cloud):
     for host in ('host0', 'host1')
     for command in (
       'venv --quiet --python 3.12 .venv',
-      'pip install --quiet -c constraints.txt -e .[tpu]',
+      'pip install --quiet -c constraints.txt -e .[tensorflow,tpu]',
     )
   )
 

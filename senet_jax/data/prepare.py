@@ -172,8 +172,8 @@ def _import_tfds():
   except ImportError as error:
     raise errors.UserError(
       f'preparing data needs TensorFlow and tfds ({error}): '
-      'pip install tensorflow-cpu tensorflow-datasets; CIFAR as arrays alone, with --arrays_only, '
-      'does without, and digits need no preparation.'
+      "pip install 'senet_jax[tensorflow]'; CIFAR as arrays alone, with --arrays_only, does "
+      'without, and digits need no preparation.'
     ) from error
   return tfds
 
