@@ -174,7 +174,7 @@ def end_with_parent() -> None:
 
 
 def _missing(error: ImportError) -> str | None:
-  """What to install after a failed import; None if it was not of a package that we require."""
+  """Returns what to install after a failed import; None if it was of no package that we require."""
   module = (error.name or '').partition('.')[0]
   if module in _TENSORFLOW:
     return (

@@ -60,7 +60,7 @@ def load_study(path: str) -> Study:
 
 
 def _call(flag: str, path: str, function: str) -> Any:
-  """What a function of the user's file returns, given what is behind the colon, if anything is."""
+  """Calls a function of the user's file, with what is behind the colon, if anything is."""
   name, _, argument = path.partition(':')
   file = pathlib.Path(name)
   if not os.path.isfile(file):  # also of a name that cannot be one

@@ -12,7 +12,7 @@ _T = TypeVar('_T')
 
 
 def variant(given: str, variants: Mapping[str, _T]) -> _T:
-  """What a configuration file with several variants has under the argument of `get_config`.
+  """Returns what a configuration file with variants has under the argument of `get_config`.
 
   Args:
     given: the argument, `r8` of `--config=configs/ablation_ratio.py:r8`; empty if there is none.
@@ -309,7 +309,7 @@ def student_tiny(model: str, *, augmented: bool) -> ConfigDict:
 
 
 def _student(model: str, dataset: str, held_out: str, until: str = '') -> ConfigDict:
-  """What all of the report's runs share: Keras' defaults, and a validation split of their own.
+  """Returns what the report's runs share: Keras' defaults, and a validation split of their own.
 
   The part `held_out` is drawn at random there; here it comes first in the order of tfds, in which
   images are shuffled, too. Images from `until` on are left out.

@@ -135,7 +135,7 @@ def read_arrays(
 
 
 def read_version(version_dir: str | os.PathLike, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """As `read_arrays`, of the version whose directory is given."""
+  """Reads one split of the version whose directory is given; see `read_arrays`."""
   version_dir = buckets.to_path(version_dir)
   splits = read_index(version_dir)['splits']
   errors.one_of('split', split, splits)

@@ -104,7 +104,7 @@ def pack(
 
 
 def is_pack(folder: str | os.PathLike) -> bool:
-  """Whether the directory holds a pack, or at least its first part."""
+  """Returns whether a directory holds a pack, or at least its first part."""
   return _find_index(pathlib.Path(folder).expanduser()) is not None
 
 
@@ -418,7 +418,7 @@ def _is_split(entry: Any) -> bool:
 
 
 def _are_names(*texts: str) -> bool:
-  """Whether paths that are made of them stay in their directory."""
+  """Returns whether paths that are made of these names stay in their directory."""
   return all(re.fullmatch(r'\w[\w.+-]*', text) for text in texts)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class ClassOrder:
-  """Which example comes at a place of an endless sequence that shows all classes equally often.
+  """The order of an endless sequence of examples that shows all classes equally often.
 
   As Shen et al. have it (Relay Backpropagation, 2016): a shuffled list of the classes is gone
   through, then one in another order, and so on; of each class it takes the next example of a
@@ -22,7 +22,7 @@ class ClassOrder:
     self._lists: dict[int, tuple[int, np.ndarray]] = {}  # the last one of each class
 
   def examples(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How often the list of its class has ended, and index, each `[n]` int64, of some places.
+    """Returns, for places of the sequence, the epoch of the class and the index, each `[n]` int64.
 
     Args:
       position: `[n]` int64, places in the sequence.

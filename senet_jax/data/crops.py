@@ -19,7 +19,7 @@ _CORNERS_AND_MIDDLE = ((0, 0), (0, 2), (2, 0), (2, 2), *_MIDDLE)
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-  """Which crops are taken of each image.
+  """The crops that are taken of each image.
 
   Attributes:
     size: side of each, and of the network's input, in pixels.
@@ -40,7 +40,7 @@ class Crops:
 
   @property
   def photo_shape(self) -> tuple[int, int, int, int]:
-    """Of what `of_photo` gives."""
+    """Returns the shape of what `of_photo` returns."""
     return len(self.scales) * len(self._places), self.size, self.size, 3
 
   def describe(self) -> str:
@@ -92,7 +92,7 @@ class Crops:
 
 @dataclasses.dataclass(frozen=True)
 class CropTransform:
-  """From images to the crops that several networks take; stands where a `Transform` does in a feed.
+  """Turns images into the crops that several networks take; a feed has it instead of a `Transform`.
 
   Attributes:
     crops: that are taken.

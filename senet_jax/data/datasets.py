@@ -60,7 +60,7 @@ _FAKE_EXAMPLES, _FAKE_PHOTOS = 2048, 256
 
 
 def dataset_info(name: str) -> DatasetInfo:
-  """What is known about the data set `name`.
+  """Returns what is known about the data set `name`.
 
   Raises:
     UserError: there is none of that name.
@@ -70,7 +70,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 
 def streamed_info(name: str) -> DatasetInfo:
-  """As `dataset_info`; for a name that is not known, the statistics of ImageNet and 10 classes.
+  """Returns `dataset_info`, or for an unknown name the statistics of ImageNet and 10 classes.
 
   A stream finds the classes of such a data set in its files; made-up data has these ten.
   """

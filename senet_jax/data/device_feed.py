@@ -109,7 +109,7 @@ class DeviceFeed:
     return cls(split, config.batch_size, config.seed, transform, mesh, by_class)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
-    """What the program needs to run steps from `step` on, and how many it can run with that.
+    """Returns the inputs of a program that runs from `step` on, and how many steps they allow.
 
     Args:
       step: the next step.
@@ -196,7 +196,7 @@ class EvalFeed:
     return -(-self.split.num_examples // self.batch_size)
 
   def inputs(self, step: int) -> dict[str, jax.Array]:
-    """What the program needs for batch `step`."""
+    """Returns the inputs of a program that evaluates batch `step`."""
     return {**self.split.arrays, 'first': np.int32(step * self.batch_size)}
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -29,5 +29,5 @@ def evaluation_feed(config: ConfigDict, split: str, mesh: Mesh) -> EvaluationFee
 
 
 def streams(config: ConfigDict) -> bool:
-  """Whether images come from a stream; made-up ones are few and live on the devices."""
+  """Returns whether images are streamed; made-up ones are few and live on the devices."""
   return config.data.feed == 'stream' and not config.data.fake

@@ -33,7 +33,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFolder:
-  """What a folder of photos holds.
+  """The photos of a folder, by split.
 
   Attributes:
     root: the folder.

@@ -149,7 +149,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Transpose | None:
-  """What brings the image upright; None if it is, or if its EXIF block cannot be read."""
+  """Returns what brings an image upright; None if it is, or if its EXIF block cannot be read."""
   try:
     return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
   except Exception:

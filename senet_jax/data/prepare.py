@@ -27,7 +27,7 @@ _RESERVED = ('image_folder',)
 
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
-  """How a dataset is prepared from local files.
+  """The preparation of a dataset from local files.
 
   Attributes:
     builder: name, data_dir, an empty directory, options -> the tfds builder that does it. It checks
@@ -114,7 +114,7 @@ def prepare(
 
 
 def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
-  """What tfds knows of a prepared dataset.
+  """Returns what tfds knows of a prepared dataset.
 
   Returns:
     `splits` (name -> number of examples), `file_format` and `num_classes`.

@@ -14,7 +14,7 @@ from senet_jax.models import model_info
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """From an image to an input, without random changes.
+  """Turns an image into an input, without random changes.
 
   Attributes:
     shape: `(H, W, C)` of the images as they come to the device, uint8.
@@ -41,7 +41,7 @@ class Transform:
 
 
 def evaluation_transform(config: ConfigDict) -> Transform:
-  """What images are evaluated with, from the network, the data set and what `config` changes.
+  """Returns the transform of evaluations, from the network, the data set and `config`.
 
   A network that was published with a mean and a crop of its own has those on any data.
 
@@ -76,7 +76,7 @@ def evaluation_transform(config: ConfigDict) -> Transform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingTransform:
-  """From an image to an input, with the random changes that a device makes.
+  """Turns an image into an input, with the random changes that a device makes.
 
   Each draw is keyed by (seed, epoch, index of the example), so that no other example, batch or
   device has a part in it.

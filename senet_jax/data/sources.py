@@ -305,7 +305,7 @@ def _tfrecords(
 def _distant_records(
   files: list[str], file_of: np.ndarray, offset: np.ndarray, length: np.ndarray
 ) -> Callable[[np.ndarray], list[bytes]]:
-  """As `_tfrecords`, of a bucket: the records of a call are asked for at the same time."""
+  """Reads records from a bucket as `_tfrecords` does from a disk, those of a call concurrently."""
   system = buckets.file_system(files[0])
 
   def read(indices: np.ndarray) -> list[bytes]:
@@ -354,7 +354,7 @@ def _tfrecord_index(
 
 
 def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> bool:
-  """Whether each of `count` records lies within its file."""
+  """Returns whether each of `count` records lies within its file."""
   shard, offset, length = (kept[name] for name in ('shard', 'offset', 'length'))
   if any(x.dtype != np.int64 or x.shape != (count,) for x in (shard, offset, length)):
     return False

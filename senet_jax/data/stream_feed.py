@@ -43,7 +43,7 @@ _log = logging.getLogger('senet_jax')
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-  """Which examples a host reads: those of its places in each batch, in the order of the steps.
+  """The examples that a host reads: those of its places in each batch, in the order of the steps.
 
   Attributes:
     num_examples: of the split.
@@ -299,7 +299,7 @@ class _ToDevices:
 
 @dataclasses.dataclass
 class _Streamed:
-  """What the feeds below share.
+  """The base of the streaming feeds.
 
   Attributes:
     split: the source of the examples.
@@ -326,7 +326,7 @@ class _Streamed:
     return self.stream.damaged
 
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    """What the devices get, from step `first` on."""
+    """Yields what the devices get, from step `first` on."""
     raise NotImplementedError
 
 
@@ -359,7 +359,7 @@ class StreamFeed(_Streamed):
       yield {name: batch[name] for name in ('images', 'labels', 'epoch', 'index')}
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
-    """What the program needs to run `step`, and that it can run one step with it."""
+    """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
     del limit
     return self._to_devices.at(step), 1
 
@@ -431,7 +431,7 @@ class StreamEvalFeed(_Streamed):
       }
 
   def inputs(self, step: int) -> dict[str, jax.Array]:
-    """What the program needs for batch `step`."""
+    """Returns the inputs of a program that evaluates batch `step`."""
     return self._to_devices.at(step)
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -57,7 +57,7 @@ MAP_BY_CHANNEL = Layout(
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-  """How a code base names and lays out the variables of a family.
+  """The names and layouts that a code base has for the variables of a family.
 
   Attributes:
     renames: (pattern, template), applied one after the other to the path of a module; a pattern

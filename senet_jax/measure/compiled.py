@@ -101,7 +101,7 @@ def compile_program(
 
 
 def _too_large(batch_size: int, devices: int, message: str) -> str:
-  """What to tell of XLA's `message` that a program needs too much memory."""
+  """Returns what to say when XLA's `message` is that a program needs too much memory."""
   text = f'config.batch_size={batch_size} does not fit the memory of {devices} such devices'
   found = re.search(r'Used ([\d.]+)G of ([\d.]+)G hbm', message)
   if not found:
@@ -145,7 +145,7 @@ def _placed(tree, mesh: Mesh, spec: PartitionSpec):
 
 
 def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
-  """What a program costs on each device.
+  """Returns what a program costs on each device.
 
   Bytes are those of `hlo.bytes_moved`.
 

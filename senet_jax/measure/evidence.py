@@ -134,7 +134,7 @@ class Evidence:
   # --- what there is to do -------------------------------------------------------------------
 
   def _row(self, measurement: Measurement) -> Row:
-    """How a measurement stands before it is made."""
+    """Returns how a measurement stands before it is made."""
     context, minutes = self.context, self.estimate(measurement)
     record = context.record(measurement.name)
     if record:
@@ -154,7 +154,7 @@ class Evidence:
     return measurement.minutes * self._pace()
 
   def _pace(self) -> float:
-    """What this machine needs over what an H100 is expected to need."""
+    """Returns the time that this machine needs over what an H100 is expected to need."""
     found = []
     for measurement in plan.MEASUREMENTS:
       record = None if measurement.resumable else self.context.record(measurement.name)

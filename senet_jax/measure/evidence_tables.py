@@ -83,7 +83,7 @@ def _in_group(records: dict[str, Record], group: str) -> Iterator[Record]:
 
 
 def _speed(records: dict[str, Record], results: pathlib.Path) -> str:
-  """What networks cost, beside what was predicted of them ahead of time."""
+  """Returns a table of what networks cost, beside what was predicted ahead of time."""
   rows = []
   for record in _in_group(records, 'se_tax'):
     taxes = {_key(tax): tax['percent']['median'] for tax in record['se_tax']}

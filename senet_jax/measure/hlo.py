@@ -294,7 +294,7 @@ def _in_memory(arrays: tuple[Array, ...]) -> int:
 
 
 def _results(instruction: Instruction) -> tuple[Array, ...]:
-  """What it writes: not the workspace of a library call."""
+  """Returns the arrays that it writes, without the workspace of a library call."""
   results = instruction.results
   if instruction.opcode == 'custom-call' and len(results) > 1 and results[-1].dtype == 'u8':
     results = results[:-1]

@@ -34,7 +34,7 @@ _UNLOGGED = '--config.log.tensorboard=False'
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What the commands depend on.
+  """The circumstances that the commands depend on.
 
   Attributes:
     output: the directory of all results.
@@ -158,7 +158,7 @@ def why_not(measurement: Measurement, context: Context) -> str | None:
 
 
 def _data_dir(context: Context, name: str) -> pathlib.Path | None:
-  """Where a data set lies, or is to be prepared; None is the usual directory."""
+  """Returns where a data set lies, or is to be prepared; None is the usual directory."""
   from senet_jax.data import arrays
 
   if context.data is None or arrays.find_arrays(name, context.data):

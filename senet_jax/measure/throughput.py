@@ -257,7 +257,7 @@ def device_peak_mib(mesh: Mesh) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-  """What else decides the numbers, beside the versions of the packages."""
+  """Returns what decides the numbers beside the versions of the packages."""
   return {
     'cpu_cores': runtime.usable_cores(),
     'cpu': _in_proc('cpuinfo', r'^model name\s*:\s*(.+)$'),
@@ -269,7 +269,7 @@ def machine() -> dict[str, Any]:
 
 
 def _in_proc(file: str, pattern: str) -> str | None:
-  """What Linux tells of the machine; None elsewhere."""
+  """Returns what Linux tells of the machine; None elsewhere."""
   try:
     text = pathlib.Path('/proc', file).read_text(encoding='utf-8')
   except OSError:

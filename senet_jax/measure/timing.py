@@ -49,7 +49,7 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """What was measured of one workload.
+  """The times of one workload.
 
   Attributes:
     warm_up_s: seconds of the dispatches in front of all measurements.
@@ -141,7 +141,7 @@ def added_percent(first: Timing, second: Timing) -> dict[str, Any]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-  """Whether a device, or this machine, has too little memory."""
+  """Returns whether an error says that a device, or this machine, has too little memory."""
   return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 

@@ -166,7 +166,7 @@ def prepare(config: ConfigDict, mode: str, device: str, compiled: str) -> Worklo
 
 
 def versions() -> dict[str, str]:
-  """Of what the numbers of PyTorch depend on."""
+  """Returns the versions of what the numbers of PyTorch depend on."""
   torch, timm = import_timm()
   found = {'torch': torch.__version__, 'timm': timm.__version__}
   if torch.version.cuda:

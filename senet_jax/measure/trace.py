@@ -88,7 +88,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Reduced:
-  """What a trace says of a program.
+  """The times of a program in a trace.
 
   The times of operations that run at the same time, on several streams of a GPU or threads of a
   CPU, all count, so that `seconds` can be more than `busy_s`.
@@ -116,7 +116,7 @@ class Reduced:
 
   @property
   def seconds(self) -> float:
-    """Of all operations of one device in one step."""
+    """The seconds of all operations of one device in one step."""
     return sum(kernel.seconds for kernel in self.kernels)
 
   def by(self, field: str) -> dict[str, float]:
@@ -127,7 +127,7 @@ class Reduced:
     return dict(sums.most_common())
 
   def report(self, top: int = 12) -> dict:
-    """What `tools.profile` writes: all kinds and layers, and the `top` largest kernels."""
+    """Returns what `tools.profile` writes: all kinds and layers, and the `top` largest kernels."""
     return {
       'file': self.file,
       'devices': self.devices,
@@ -265,7 +265,7 @@ def table(report: dict, rows: int = 12) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Op:
-  """What the rules see of an instruction, and of all that is fused in it."""
+  """The properties of an instruction, and of all that is fused in it, that the rules see."""
 
   opcodes: set[str]
   target: str

@@ -40,7 +40,7 @@ def git_commit() -> str | None:
 
 
 def git(*arguments: str) -> str | None:
-  """What git prints of the repository of this code; None outside it, or if git fails."""
+  """Returns what git prints of the repository of this code; None outside it, or if git fails."""
   command = ['git', '-C', str(ROOT)]
 
   def output(*more: str) -> str:

@@ -148,7 +148,7 @@ def _give_up(timeout: int, where: str) -> None:
 
 
 def _part_of_a_job() -> bool:
-  """Whether JAX can find out by itself who the other processes are."""
+  """Returns whether JAX can find out by itself who the other processes are."""
   env = os.environ
   if int(env.get('SLURM_STEP_NUM_TASKS', 1)) > 1 or int(env.get('OMPI_COMM_WORLD_SIZE', 1)) > 1:
     return True
@@ -157,7 +157,7 @@ def _part_of_a_job() -> bool:
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes what is written once."""
+  """Returns whether this process is the one that writes what is written once."""
   return coordination.process_id() == 0
 
 
@@ -208,7 +208,7 @@ def agree(name: str, facts: dict[str, Any]) -> None:
 
 
 def gather(name: str, value: Any) -> list[Any]:
-  """What each process gives, in the order of their numbers; waits until all have.
+  """Returns what each process gives, in the order of their numbers; waits until all have given it.
 
   Args:
     name: of this exchange; each serves once.
@@ -279,7 +279,7 @@ def _end(message: str, status: int) -> None:
 
 
 class Preemption:
-  """Whether the run is to save and stop, as SIGTERM asks; a context manager.
+  """A context manager that knows whether SIGTERM has asked the run to save and stop.
 
   With several processes the signal may come to any of them; all stop at the same question.
   """
@@ -305,7 +305,7 @@ class Preemption:
     return self._signal.is_set()
 
   def asked(self) -> bool:
-    """Whether to stop now; to be asked at the same points of the run by all its processes."""
+    """Returns whether to stop now; all processes of a run ask at the same points of it."""
     if not self.noticed and coordination.connected():
       self._questions += 1
       if multihost_utils.reached_preemption_sync_point(self._questions):

@@ -33,7 +33,7 @@ _SETTLE_S = 2
 
 
 def in_bucket(path: str | os.PathLike) -> bool:
-  """Whether a path has a scheme, as gs://bucket/run has."""
+  """Returns whether a path has a scheme, as gs://bucket/run has."""
   return '://' in os.fspath(path)
 
 
@@ -52,13 +52,13 @@ def to_path(path: str | os.PathLike) -> Path:
 
 
 def absolute(path: str | os.PathLike) -> Path:
-  """As `to_path`, with a path on a disk from the root on."""
+  """Returns `to_path`, with a path on a disk from the root on."""
   path = to_path(path)
   return path if in_bucket(path) else path.absolute()
 
 
 def file_system(path: str | os.PathLike) -> 'fsspec.AbstractFileSystem':
-  """What reads and writes the bucket of `path`; credentials are those of its library.
+  """Returns what reads and writes the bucket of `path`; credentials are those of its library.
 
   Raises:
     UserError: see `to_path`.
@@ -154,7 +154,7 @@ def leased(directory: 'epath.Path') -> Iterator[None]:
 
 
 def _holder(path: 'epath.Path') -> dict | None:
-  """Who has the lease of `path`; None if nobody alive has."""
+  """Returns who has the lease of `path`; None if nobody alive has."""
   try:
     held = json.loads(path.read_text())
     age = time.time() - held['time']

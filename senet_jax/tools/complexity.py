@@ -57,7 +57,7 @@ class _Report:
 
   @property
   def deviation_percent(self) -> float | None:
-    """Of the MACs from the paper's."""
+    """The deviation of the MACs from the paper's."""
     if self.paper_gflops is None:
       return None
     return 100 * (self.complexity.macs / 1e9 / self.paper_gflops - 1)

@@ -201,7 +201,7 @@ def _check_classes(
 
 
 def _all_names(names: Sequence[str], num_classes: int) -> list[str]:
-  """Of the outputs of a network, which may be more than the classes of its data, or fewer."""
+  """Returns names of all outputs of a network, which may be more than the classes of its data."""
   return [*names, *(f'class {i}' for i in range(len(names), num_classes))][:num_classes]
 
 

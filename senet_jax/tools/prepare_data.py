@@ -127,7 +127,7 @@ def _print_arrays(version_dir: pathlib.Path, name: str) -> None:
 
 
 def _beside(name: str, split: str, count: int) -> str:
-  """How many there are officially, if that is another number."""
+  """Returns how many there are officially, if that is another number."""
   from senet_jax.data.builders import imagenet, places365, tiny_imagenet
 
   # Data sets of which a part may be taken, and which know how many images there are.

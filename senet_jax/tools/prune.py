@@ -50,7 +50,7 @@ _COLUMNS = 'drop amount by params % top-1_% ± top-5_% n'
 
 
 class _Choice(NamedTuple):
-  """What goes.
+  """A choice of what is dropped.
 
   Attributes:
     what: `blocks` or `channels`.
@@ -348,7 +348,7 @@ def _smaller(run: 'Saved', gates: dict[str, 'Gates'], gone: 'Gone') -> 'Saved':
 
 
 def _dropped(gone: 'Gone') -> list[str] | int:
-  """What went, for the record: the names of blocks, or how many channels of all branches."""
+  """Returns what was dropped, for the record: names of blocks, or the number of channels."""
   return int(sum((~mask).sum() for mask in gone.values())) if isinstance(gone, dict) else gone
 
 

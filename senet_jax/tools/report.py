@@ -96,7 +96,7 @@ def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None,
 
 
 def _origin(command: str, note: str, summary: dict[str, Any]) -> dict[str, Any]:
-  """Where a result comes from: the command, and the machine and versions of its first run."""
+  """Returns where a result comes from: the command, and machine and versions of its first run."""
   return {
     'command': command,
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -163,7 +163,7 @@ def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
-  """What is between the marks of each page of the project in `root`."""
+  """Returns what is between the marks of each page of the project in `root`."""
   from senet_jax.measure import evidence_tables
 
   results = root / 'results'

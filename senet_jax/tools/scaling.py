@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def predictions(path: pathlib.Path, chips: list[int], images_per_core: float) -> list[dict]:
-  """What `analysis.scaling.predict` says of the first network of a profile.
+  """Returns what `measure.scaling.predict` says of the first network of a profile.
 
   Raises:
     UserError: the file is no profile of a training step on a known chip.

@@ -129,12 +129,12 @@ def _workdir(root: pathlib.Path, row: 'Row', seed: int) -> pathlib.Path:
 
 
 def _failure(workdir: pathlib.Path) -> pathlib.Path:
-  """Where it is kept why a run failed."""
+  """Returns the file that says why a run failed."""
   return workdir.with_suffix('.error')
 
 
 def _summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """Of a run that came to its end."""
+  """Returns the summary of a run that came to its end; None of others."""
   path = workdir / 'summary.json'
   return json.loads(path.read_text()) if path.exists() else None
 
@@ -203,7 +203,7 @@ def _run_together(count: int, runs: list[tuple['Row', int]], root: pathlib.Path)
 
 
 def _log(workdir: pathlib.Path) -> pathlib.Path:
-  """Where a run that is a process of its own prints."""
+  """Returns the file to which a run that is a process of its own prints."""
   return workdir.with_suffix('.log')
 
 
@@ -220,7 +220,7 @@ def _time_left(to_do: list[tuple['Row', int]], runs: list, root: pathlib.Path) -
 
 
 def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str, Any]:
-  """What is known of a row: `errors` in percent by seed, cost, what was published."""
+  """Returns what is known of a row: `errors` in percent by seed, cost, what was published."""
   from senet_jax.complexity.counts import complexity
   from senet_jax.config import reading
   from senet_jax.training import setup

@@ -98,7 +98,7 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
 
 
 def other(what: str | os.PathLike, found: str, expected: str) -> errors.UserError:
-  """That a file in an archive, `found`, is not one of those that are `expected`."""
+  """Returns the error that a file in an archive, `found`, is not one of those `expected`."""
   return errors.UserError(
     f'{what} holds {found}, but the official archive {expected}: it is another file.'
   )

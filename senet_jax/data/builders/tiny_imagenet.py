@@ -42,7 +42,7 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-  """What an archive or a folder holds.
+  """The files of an archive or a folder.
 
   Attributes:
     where: it is.
@@ -55,7 +55,7 @@ class _Files:
   read: Callable[[str], bytes]
 
   def lines(self, name: str) -> list[str]:
-    """Of a text file that must be there."""
+    """Returns the lines of a text file that must be there."""
     if name not in self.names:
       raise errors.UserError(f'{self.where} has no {name}: {HOW_TO_GET}')
     return self.read(name).decode().splitlines()
@@ -133,7 +133,7 @@ def _train(files: _Files) -> list[tuple[str, str]]:
 
 
 def _validation(files: _Files) -> list[tuple[str, str]]:
-  """As `_train`, of the validation images."""
+  """Yields the validation images; see `_train`."""
   lines = (line.split('\t') for line in files.lines('val/val_annotations.txt'))
   wnids = {f'val/images/{line[0]}': line[1] for line in lines if len(line) > 1}
   images = (name for name in files.names if re.fullmatch(r'val/images/\w+\.JPEG', name))
@@ -147,7 +147,7 @@ def _in_order(files: _Files, images: list[tuple[str, str]]) -> list[tuple[str, s
 
 
 def _is_grey(files: _Files, name: str) -> bool:
-  """Whether an image has one channel.
+  """Returns whether an image has one channel.
 
   Raises:
     UserError: it is no JPEG of 64x64 pixels, grey or RGB.

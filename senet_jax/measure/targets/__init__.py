@@ -160,7 +160,7 @@ class Target:
 
 
 def here(device_kind: str) -> Chip | None:
-  """What is known about a device that is here, by the name that JAX gives its kind."""
+  """Returns what is known about a device that is here, by the name that JAX gives its kind."""
   kind = device_kind.lower().replace('tpu v5 lite', 'v5e').replace('tpu v6 lite', 'v6e')
   return next((chip for name, chip in CHIPS.items() if name in kind.replace('tpu v5', 'v5p')), None)
 
