@@ -36,25 +36,21 @@ resizes the same files on the same cores. Any field of the configuration can be 
 """
 
 import argparse
-import itertools
 import os
 import typing
 from typing import Any
 
 from senet_jax import cli, errors
-from senet_jax.errors import UserError
 from senet_jax.measure.networks import add_arguments, networks
 from senet_jax.reporting import tables
-from senet_jax.reporting.statistics import in_words, spread
+from senet_jax.reporting.statistics import in_words
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
-  from senet_jax.measure.cases import Bench, Case, Measured
-  from senet_jax.measure.timing import Timing, Workload
+  from senet_jax.measure.cases import Bench
 
 _MODES = {'train': ('train',), 'inference': ('inference',), 'both': ('train', 'inference')}
 _DTYPES = ('float32', 'bfloat16')
-_COMPARISONS = ('se_tax', 'changes', 'over_textbook', 'against_torch')
 # What --repeats and --seconds are where they are not given, with --input and without.
 _USUAL = {False: (5, 2.0), True: (3, 10.0)}
 _COLUMNS = ('network framework mode dtype batch images/s ± ms/step TFLOP/s MFU GB/s compile_s '
@@ -118,45 +114,35 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _measure_models(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax.measure import cases, ceilings
+  from senet_jax.measure import rates
 
   bench = _bench(args)
-  found = {
-    **bench.record('throughput of steps on images that are on the device', 'benchmark', argv),
-    'not_in_torch': bench.not_in_torch(args.models),
-    'copy': None,
-    'rows': [],
-    **{kind: [] for kind in _COMPARISONS},
-    'out_of_memory': [],
-  }
-  groups = list(
-    itertools.product(_MODES[args.mode], args.dtype, args.batch, args.steps_per_dispatch)
+  head = bench.record('throughput of steps on images that are on the device', 'benchmark', argv)
+  wanted = rates.Wanted(
+    networks=args.models,
+    modes=_MODES[args.mode],
+    dtypes=args.dtype,
+    batches=args.batch,
+    dispatches=args.steps_per_dispatch,
+    overrides=overrides,
+    repeats=args.repeats,
+    seconds=args.seconds,
+    ceilings=args.ceilings,
+    or_smaller=args.or_smaller,
+    find_up_to=args.max_batch if args.find_batch else None,
+    refine=args.refine,
   )
-  _group(args, bench, overrides, *groups[0], check=True)
-  if args.ceilings:
-    found['copy'] = ceilings.copy_rate(bench.mesh, args.repeats, args.seconds)
-  for group in groups:
-    measured = _measure_group(args, bench, overrides, group, found['out_of_memory'])
-    rows = [_row(case, *measured[case], bench, found['copy']) for case in measured]
-    if args.ceilings and bench.mesh.size > 1:
-      for case, row in zip(measured, rows, strict=True):
-        row['all_reduce'] = ceilings.all_reduce(case, bench.mesh, args.repeats, args.seconds)
-    found['rows'] += rows
-    for kind, first, second in cases.pairs(measured):
-      found[kind].append(cases.comparison(kind, first, second, measured))
-    if args.output:  # after each group: what comes later may fail
-      from senet_jax.measure import throughput
 
-      peak = throughput.device_peak_mib(bench.mesh)
-      files.write_json(args.output, {**found, 'device_peak_mib': peak})
-    del measured  # the memory of its steps
-  if not found['rows']:
-    raise UserError('out of memory with every network; use a smaller --batch.')
-  if args.ceilings:
+  def keep(found: dict[str, Any]) -> None:
+    if args.output:
+      files.write_json(args.output, {**head, **found})
+
+  found = rates.measure(bench, wanted, keep)
+  if found['copy']:
     rate = in_words(found['copy']['gb_per_second'], '.1f', ' GB/s')
     print(f'copies of memory, read and written: {rate}')
   tables.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
-  for kind in _COMPARISONS:
+  for kind in rates.COMPARISONS:
     for comparison in found[kind]:
       print(_sentence(kind, comparison))
 
@@ -169,121 +155,6 @@ def _bench(args: argparse.Namespace) -> 'Bench':
   from senet_jax.measure.cases import Bench
 
   return Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
-
-
-def _group(
-  args: argparse.Namespace,
-  bench: 'Bench',
-  overrides: list[str],
-  mode: str,
-  dtype: str,
-  batch_size: int,
-  steps: int,
-  *,
-  check: bool = False,
-) -> list['Case']:
-  from senet_jax.training import setup
-
-  found = bench.cases(
-    args.models,
-    mode=mode,
-    dtype=dtype,
-    batch_size=batch_size,
-    steps_per_dispatch=steps,
-    overrides=overrides,
-  )
-  if check:
-    for case in found:
-      setup.check_model(case.config)
-  return found
-
-
-def _measure_group(
-  args: argparse.Namespace,
-  bench: 'Bench',
-  overrides: list[str],
-  group: tuple[str, str, int, int],
-  out_of_memory: list[dict[str, Any]],
-) -> 'Measured':
-  """Measures networks in turn, if asked to with the largest batch that all of them fit with."""
-  from senet_jax.measure.cases import OutOfMemory
-
-  mode, dtype, size, steps = group
-  while True:
-    wanted = _group(args, bench, overrides, mode, dtype, size, steps)
-    if args.find_batch:
-      _find_batches(args, wanted, bench)
-    try:
-      measured, too_large = bench.measure(wanted, args.repeats, args.seconds)
-    except OutOfMemory:
-      if not args.or_smaller:
-        raise
-      measured, too_large = {}, wanted
-    out_of_memory += [bench.describe(case) for case in too_large]
-    smaller = size // 2 // bench.mesh.size * bench.mesh.size
-    if not (too_large and args.or_smaller and smaller):
-      return measured
-    print(f'a batch of {smaller} instead of {size}', flush=True)
-    size = smaller
-    del measured
-
-
-def _find_batches(args: argparse.Namespace, group: list['Case'], bench: 'Bench') -> None:
-  """Gives each network of ours the largest batch that fits, and PyTorch the same."""
-  from senet_jax.measure import timing
-  from senet_jax.measure.cases import OURS
-
-  for case in group:
-    if case.framework != OURS:
-      continue
-    config = case.config
-
-    def run(size: int, case: 'Case' = case) -> None:
-      case.config.batch_size = size
-      workload = bench.prepare(case)
-      workload.dispatch()
-      workload.wait()
-      print(f'{case.label} fits', flush=True)
-
-    best = timing.largest_batch(
-      run, config.batch_size, devices=bench.mesh.size, most=args.max_batch, refine=args.refine
-    )
-    if best is None:
-      raise UserError(f'out of memory: {case.label}; not even one image a device fits.')
-    config.batch_size = best
-
-
-def _row(
-  case: 'Case', workload: 'Workload', timing: 'Timing', bench: 'Bench', copy: dict | None
-) -> dict[str, Any]:
-  from senet_jax.measure import targets, throughput
-  from senet_jax.measure.timing import WARM_UP
-
-  rates = spread([workload.images / s for s in timing.per_turn])
-  gflops = throughput.gflops_per_image(case.config, case.mode, case.module)
-  step_s = spread(timing.per_turn)['median'] * case.config.batch_size / workload.images
-  tflops = rates['median'] * gflops / 1000
-  devices = bench.mesh.devices.flat
-  chip = targets.here(devices[0].device_kind)
-  known = chip and case.config.model.dtype == 'bfloat16'
-  moved = workload.bytes_per_step
-  rate = moved and moved / step_s / 1e9
-  return {
-    **bench.describe(case),
-    'images_per_second': rates,
-    'ms_per_step': 1000 * step_s,
-    'compile_s': workload.compile_s,
-    'warm_up_dispatches': WARM_UP,
-    'warm_up_s': timing.warm_up_s,
-    'gflops_per_image': gflops,
-    'tflops_per_second': tflops,
-    'mfu': tflops * 1e12 / chip.flops / len(devices) if known else None,
-    'bytes_per_step': moved,
-    'bytes_counted_by': workload.bytes_counted_by,
-    'gb_per_second': rate,
-    'of_copy_rate': rate / copy['gb_per_second']['median'] if rate and copy else None,
-    'program_mib': workload.program_mib,
-  }
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
