@@ -59,7 +59,7 @@ def errors(monkeypatch):
       raise result
     if result is None:  # preempted
       return False
-    workdir.mkdir(parents=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     summary = {'final': {'top1_error': result}, 'wall_time_s': 60.0, 'params_sha256': 'x'}
     (workdir / 'summary.json').write_text(json.dumps(summary))
     return True
@@ -75,8 +75,14 @@ def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, caps
   found, ran = errors
   found |= dict(zip(RUNS, (5.0, 6.0, None, 4.0), strict=True))
   argv = [study_file, f'--workdir={tmp_path}/runs', f'--output={tmp_path}/out/t.json']
+  (tmp_path / 'runs' / 'se' / 'seed0').mkdir(parents=True)
+  evaluation = {'kind': 'eval', 'epoch': 1.0, 'top1_error': 50.0}
+  (tmp_path / 'runs' / 'se' / 'seed0' / 'metrics.jsonl').write_text(json.dumps(evaluation))
   assert tool.main(argv) == cli.PREEMPTED
-  assert ran == RUNS[:3] and not (tmp_path / 'out').exists()
+  assert ran == RUNS[:3]
+  so_far = json.loads((tmp_path / 'out' / 't.json').read_text())['rows']
+  assert so_far[0]['errors'] == {'0': 5.0, '1': 6.0} and so_far[1]['errors'] == {}
+  assert so_far[1]['unfinished'] == {'0': evaluation}
   found['se', 0] = 4.5
   assert tool.main(argv) == 0
   assert ran == [*RUNS[:3], *RUNS[2:]]

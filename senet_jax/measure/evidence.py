@@ -212,7 +212,8 @@ class Evidence:
       limit = min(limit, 60 * left)
     status, commands, why = DONE, [], []
     for command in measurement.commands(self.context):
-      commands.append('python -m senet_jax.' + ' '.join(command.arguments))
+      line = 'python -m senet_jax.' + ' '.join(command.arguments)
+      commands.append(line.replace(str(self.context.output), 'OUTPUT'))
       if command.result and command.result.is_file():
         command.result.unlink()
       status, why = self._run(command, children, start + limit, measurement.resumable)

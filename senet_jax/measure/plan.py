@@ -28,7 +28,6 @@ _DIGITS = (
   '--config.eval.every_epochs=1',
 )
 _TINY_BENCH = ('--image_size=8', '--repeats=2', '--seconds=0.02', *_TINY)
-_CIFAR = ('cifar10', 'cifar100')
 _UNLOGGED = '--config.log.tensorboard=False'
 
 

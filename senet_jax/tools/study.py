@@ -10,7 +10,7 @@ stopped. --shard=1/4 makes the first quarter of the runs, for four machines with
 table as JSON, and as .csv and .md beside it. --rows and --seeds take a part of a study,
 --config.FIELD=VALUE changes a field of all its configurations, and --together=N makes N runs at a
 time, each a process of its own, which small networks on a large GPU gain from. Exit status: 0 when
-all runs are there, 1 if one failed or is missing, 75 after SIGTERM.
+all runs are there, 1 if one failed or is missing, 75 after SIGTERM, with a table of what is there.
 """
 
 import dataclasses
@@ -55,17 +55,19 @@ def main(argv: list[str]) -> int:
   study = _part(reading.load_study(args.study), args.rows, args.seeds, tuple(overrides))
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   _check(study, args.study)
+  finished = True
   if not args.table:
     mine = [(row, seed) for row in study.rows for seed in study.seeds][_shard(args.shard)]
     run_all = _run_all if args.together == 1 else functools.partial(_run_together, args.together)
-    if not run_all(mine, args.workdir):
-      return cli.PREEMPTED
+    finished = run_all(mine, args.workdir)
   rows = [_results(row, study.seeds, args.workdir) for row in study.rows]
   compare(rows, {row.name: row.baseline for row in study.rows})
   text = markdown(study, rows)
   print(text, end='')
   if args.output:
     _write(args.output, study, rows, text, argv)
+  if not finished:
+    return cli.PREEMPTED
   missing = [row for row in rows if len(row['errors']) < len(study.seeds)]
   failed = any(row['failures'] for row in rows)
   return int(failed or bool(missing and args.shard == '1/1'))
@@ -137,6 +139,14 @@ def _summary(workdir: pathlib.Path) -> dict[str, Any] | None:
   """Returns the summary of a run that came to its end; None of others."""
   path = workdir / 'summary.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+def _last(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The last evaluation of a run that goes on later."""
+  from senet_jax.training.progress import read_records
+
+  records = [r for r in read_records(workdir / 'metrics.jsonl') if r['kind'] == 'eval']
+  return records[-1] if records else None
 
 
 def _run_all(runs: list[tuple['Row', int]], root: pathlib.Path) -> bool:
@@ -236,6 +246,9 @@ def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
     'errors': {seed: s[chosen]['top1_error'] for seed, s in summaries.items()},
+    'unfinished': {
+      s: last for s, w in workdirs.items() if s not in summaries and (last := _last(w))
+    },
     'failures': {s: path.read_text() for s, path in failures.items() if path.exists()},
     'published': published.error(pathlib.Path(), f'--config={row.published or row.config}'),
     'comparable': row.published is None,
