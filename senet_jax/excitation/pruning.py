@@ -66,7 +66,7 @@ class Gates:
 
 
 def prepared(run: Saved) -> Saved:
-  """`run` as the other functions take it: NumPy arrays, no loops over units.
+  """Returns `run` as the other functions take it: with NumPy arrays.
 
   Raises:
     UserError: its network is not one that can be pruned.
@@ -84,9 +84,7 @@ def prepared(run: Saved) -> Saved:
       f'config.model.se.position={model.se.position!r}: only networks with SE at the end of the '
       "branches can be pruned, position 'standard'."
     )
-  config = run.config.copy_and_resolve_references()
-  config.model.scan_blocks = None  # its variables are the same
-  return _changed(run, config, jax.tree.map(np.asarray, run.variables))
+  return dataclasses.replace(run, variables=jax.tree.map(np.asarray, run.variables))
 
 
 def _changed(run: Saved, config: Any, variables: dict[str, Any]) -> Saved:

@@ -33,8 +33,8 @@ class SEConfig:
     without: blocks that are left out, by the names of `excitations`: `('SE_5_2', 'SE_5_3')`; only
       networks of `ResNet` can do without some.
     fused: take the squeeze from the statistics that BatchNorm takes, where SE directly follows it
-      and squeezes by the average: `auto` and True do, on every platform; False writes BN and SE one
-      after the other, as the textbooks do. It never changes the variables.
+      and squeezes by the average; False writes BN and SE one after the other, as the textbooks do.
+      It never changes the variables. `auto`, of earlier versions, is read as True.
     hidden_divisor: the bottleneck's width is rounded to a multiple of this, to one at least; timm's
       SE networks have 8.
 
@@ -49,7 +49,7 @@ class SEConfig:
   position: str = 'standard'
   stages: str | tuple[int, ...] = 'all'
   without: tuple[str, ...] = ()
-  fused: str | bool = 'auto'
+  fused: bool = True
   hidden_divisor: int = 1
 
   def __post_init__(self):
@@ -60,7 +60,9 @@ class SEConfig:
     errors.one_of('model.se.squeeze', self.squeeze, SQUEEZES)
     errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
     errors.one_of('model.se.position', self.position, POSITIONS)
-    errors.one_of('model.se.fused', self.fused, ('auto', True, False))
+    if self.fused == 'auto':
+      object.__setattr__(self, 'fused', True)
+    errors.one_of('model.se.fused', self.fused, (True, False))
     errors.one_of('model.se.use_bias', self.use_bias, (True, False))
     if self.stages != 'all':
       stages = (self.stages,) if isinstance(self.stages, int | str) else tuple(self.stages)
@@ -77,7 +79,7 @@ class SEConfig:
   @property
   def uses_image_means(self) -> bool:
     """Whether the block can take its squeeze from the means of images that BN gives it."""
-    return bool(self.fused) and self.squeeze == 'avg'
+    return self.fused and self.squeeze == 'avg'
 
   def in_stage(self, stage: int) -> bool:
     """Whether stage `stage` (2..5) has SE blocks."""

@@ -21,13 +21,11 @@ class Preprocessing:
     mean: of RGB on the 0-255 scale, subtracted; None: the data set's own.
     std: of RGB on the 0-255 scale, divided by; None: the data set's own.
     resize: the shorter side before the centre crop of an evaluation, in pixels; None: as it is.
-    channels: their order in the input, `rgb` or `bgr`.
   """
 
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
   resize: int | None = None
-  channels: str = 'rgb'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,14 +6,12 @@ Sources: He et al. 2015 (ImageNet), He et al. 2016 "Identity Mappings" (pre-acti
 appendix, the released models of each, and the code of its student reproduction.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import Scope
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -178,16 +176,6 @@ class ResidualBlock(nn.Module):
     return x if self.preact else _norm(self, 'proj_bn', 'identity')(x, train)
 
 
-def _write(scope: Scope, collections: Mapping) -> None:
-  """Writes variables, `{collection: tree}`, to a module's scope and to those of its submodules."""
-  for kind, tree in collections.items():
-    for name, value in tree.items():
-      if isinstance(value, Mapping):
-        _write(scope.push(name, reuse=True), {kind: value})
-      else:
-        scope.put_variable(kind, name, value)
-
-
 class ResNet(nn.Module):
   """A residual network; the registry's arguments make each of the published ones.
 
@@ -216,8 +204,6 @@ class ResNet(nn.Module):
     branch_relu: a ReLU behind the last BN of a branch too, in front of SE, as in timm's
       legacy_seresnet18 and 34; post-activation only.
     zero_init_last_bn: start units as identities; post-activation only.
-    scan_blocks: run the equal units of a stage in a loop, which XLA compiles much faster; for TPU
-      and GPU. Variables are the same. On CPU convolutions in loops are 20-34 times slower.
     kept_channels: for each pruned unit, the output channels that its branch has, as
       `pruned.as_text` writes them.
     se: squeeze-and-excitation, or None.
@@ -245,7 +231,6 @@ class ResNet(nn.Module):
   dropout: float = 0.0
   branch_relu: bool = False
   zero_init_last_bn: bool = False
-  scan_blocks: bool = False
   kept_channels: tuple[str, ...] = ()
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
@@ -282,11 +267,6 @@ class ResNet(nn.Module):
     if self.se is not None:
       self._check_se(self.se)
     self._kept()
-    if self.scan_blocks and (self.kept_channels or (self.se and self.se.without)):
-      raise errors.UserError(
-        'model.scan_blocks=True runs the units of a stage alike, which those of a pruned network '
-        'are not; leave it out.'
-      )
     super().__post_init__()
 
   def _check_se(self, se: SEConfig) -> None:
@@ -333,12 +313,8 @@ class ResNet(nn.Module):
     """
     x = self._stem(images.astype(self.dtype), train)
     for stage, depth in enumerate(self.depths, start=2):
-      x = self._block(stage, 1)(x, train)
-      if self.scan_blocks and depth > 2 and not self.is_initializing():
-        x = self._scanned(stage, depth, x, train)
-      else:
-        for block in range(2, depth + 1):
-          x = self._block(stage, block)(x, train)
+      for block in range(1, depth + 1):
+        x = self._block(stage, block)(x, train)
     if self.preact:
       x = computed(_norm(self, 'final_bn')(x, train), relu=True)
     x = x.astype(jnp.float32).mean((1, 2))
@@ -355,33 +331,6 @@ class ResNet(nn.Module):
       if not (self.preact and last):
         x = computed(_norm(self, f'stem_bn{number}')(x, train), relu=True)
     return max_pool(x, self.pool_align) if pooled else x
-
-  def _scanned(self, stage: int, depth: int, x: jax.Array, train: bool) -> jax.Array:
-    """The units of `stage` from the second on, `[N, H, W, C]` to the same shape.
-
-    They are equal, so one loop over their stacked variables runs them, and XLA compiles one.
-    """
-    names = [f'stage{stage}_block{block}' for block in range(2, depth + 1)]
-    frozen = {self.bn.is_frozen((name, '')) for name in names}
-    if len(frozen) > 1:
-      raise errors.UserError(
-        f'model.scan_blocks=True runs all units of stage {stage} alike; freeze all of them or none.'
-      )
-    # Outside the network it does not know the name by which it is frozen.
-    bn = dataclasses.replace(self.bn, frozen=frozen.pop())
-    unit = self._block(stage, 2).clone(bn=bn, parent=None, name=None)
-    kinds = [kind for kind in ('batch_stats', 'intermediates') if self.is_mutable_collection(kind)]
-    variables = [
-      {kind: tree[name] for kind, tree in self.variables.items() if name in tree} for name in names
-    ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
-    x, changed = jax.lax.scan(
-      lambda x, variables: unit.apply(variables, x, train, mutable=kinds), x, stacked
-    )
-    for i, name in enumerate(names):
-      scope = self.scope.push(name, reuse=True)
-      _write(scope, jax.tree.map(lambda leaf, i=i: leaf[i], changed))
-    return x
 
   def _block(self, stage: int, block: int) -> ResidualBlock:
     planes, bottleneck = self.width * 2 ** (stage - 2), self._has_bottlenecks(stage)
