@@ -137,7 +137,7 @@ def masked(run, images, kept):
   """Logits of the whole network whose branches are zero outside `kept`, in front of SE."""
 
   def intercept(method, args, kwargs, context):
-    mine = isinstance(context.module, ResidualBlock) and context.method_name == '_se'
+    mine = isinstance(context.module, ResidualBlock) and context.method_name == '_gated'
     if not mine or args[0] != 'standard':
       return method(*args, **kwargs)
     asked.append(context.module.name)

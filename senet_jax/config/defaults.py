@@ -69,6 +69,7 @@ def _model() -> ConfigDict:
   c.name = 'se_resnet50'  # one of senet_jax.models.list_models()
   c.num_classes = config_dict.placeholder(int)  # None: those of the data set
   c.dtype = 'float32'  # of the computation; or bfloat16
+  c.attention = 'se'  # what gates the units of residual networks named se_…: se, eca
   # Options of a family; None: the network's own.
   c.stride_in = config_dict.placeholder(str)  # convolution of a bottleneck that strides: 1x1, 3x3
   c.pool_align = config_dict.placeholder(str)  # alignment of the stem's max pooling: caffe, torch
@@ -89,7 +90,8 @@ def _model() -> ConfigDict:
   c.bottleneck_of = config_dict.placeholder(str)  # of ShuffleNet, a quarter of: unit, branch
   c.backward = config_dict.placeholder(str)  # of shake nets, coefficients of gradients: shake, even
   c.se_at = config_dict.placeholder(str)  # of shake nets, SE on each: branch, or on their mix
-  # Of networks named se_…; not type-safe, as `stages` takes values of several types.
+  # Of networks named se_…: `position`, `stages`, `without` and `fused` of any attention, the others
+  # of SE; not type-safe, as `stages` takes values of several types.
   c.se = ConfigDict(type_safe=False)
   c.se.ratio = 16  # channels over hidden units
   c.se.use_bias = True  # in the two fully connected layers

@@ -79,6 +79,11 @@ def prepared(run: Saved) -> Saved:
     )
   if model.se is None:
     raise UserError(f'{name} has no SE blocks, whose gates say what to prune; use one that has.')
+  if model.attention != 'se':
+    raise UserError(
+      f'config.model.attention={model.attention!r}: only networks with SE can be pruned by their '
+      'gates.'
+    )
   if model.se.position != 'standard':
     raise UserError(
       f'config.model.se.position={model.se.position!r}: only networks with SE at the end of the '

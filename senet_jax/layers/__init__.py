@@ -1,7 +1,10 @@
-"""Layers: squeeze-and-excitation, normalisation, convolution, pooling, shake."""
+"""Layers: channel attention, normalisation, convolution, pooling, shake."""
 
 from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
+from senet_jax.layers.attention import BlockAttention, register_attention
+from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
+from senet_jax.layers.efficient_channel_attention import EfficientChannelAttention
 from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, Normalized, computed
 from senet_jax.layers.pooling import avg_pool, max_pool
 from senet_jax.layers.shake import shake
@@ -11,6 +14,9 @@ __all__ = [
   'HEAD',
   'BatchNorm',
   'BatchNormConfig',
+  'BlockAttention',
+  'ChannelGate',
+  'EfficientChannelAttention',
   'Normalized',
   'SEConfig',
   'SqueezeExcite',
@@ -22,5 +28,6 @@ __all__ = [
   'depthwise_conv',
   'excitations',
   'max_pool',
+  'register_attention',
   'shake',
 ]

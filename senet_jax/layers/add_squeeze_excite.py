@@ -11,6 +11,7 @@ from flax import linen as nn, traverse_util
 from flax.core import Scope, freeze
 
 from senet_jax.errors import UserError, closest_first
+from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.normalization import Normalized
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
 
@@ -179,7 +180,7 @@ class _Interceptor:
     self._running[path] = module
     try:
       output = call(*args, **kwargs)
-      in_se = any(isinstance(m, SqueezeExcite) for m in self._running.values())
+      in_se = any(isinstance(m, ChannelGate) for m in self._running.values())
     finally:
       del self._running[path]
     if not path or in_se:
