@@ -11,9 +11,9 @@ from senet_jax import config as config_lib
 from senet_jax.complexity.counts import complexity
 from senet_jax.diagrams import dataflow
 from senet_jax.errors import UserError
-from senet_jax.layers import EfficientChannelAttention, Normalized, SEConfig, excitations
+from senet_jax.layers import Normalized, SEConfig, excitations
 from senet_jax.layers.attention import BlockAttention
-from senet_jax.layers.efficient_channel_attention import kernel_size
+from senet_jax.layers.efficient_channel_attention import EfficientChannelAttention, kernel_size
 from senet_jax.layers.squeeze_excite import POSITIONS
 from senet_jax.models import create_model
 from senet_jax.models.resnet import ResidualBlock

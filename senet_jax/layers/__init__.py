@@ -4,7 +4,6 @@ from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
 from senet_jax.layers.attention import BlockAttention, register_attention
 from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
-from senet_jax.layers.efficient_channel_attention import EfficientChannelAttention
 from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, Normalized, computed
 from senet_jax.layers.pooling import avg_pool, max_pool
 from senet_jax.layers.shake import shake
@@ -16,7 +15,6 @@ __all__ = [
   'BatchNormConfig',
   'BlockAttention',
   'ChannelGate',
-  'EfficientChannelAttention',
   'Normalized',
   'SEConfig',
   'SqueezeExcite',

@@ -214,7 +214,7 @@ class ResNet(nn.Module):
     zero_init_last_bn: start units as identities; post-activation only.
     kept_channels: for each pruned unit, the output channels that its branch has, as
       `pruned.as_text` writes them; of networks with SE, or without attention.
-    attention: what gates the units, `se`, `eca` or another name of `layers.register_attention`.
+    attention: what gates the units, a name of `layers.register_attention`.
     se: options of the attention and where it is, or None for none.
     bn: normalisation.
     dtype: of the computation.

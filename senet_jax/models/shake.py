@@ -122,7 +122,7 @@ class ShakeNet(nn.Module):
       second of the image shifted by one pixel) or `projection` (one 1x1 convolution).
     backward: coefficients of the backward pass, `shake` (random) or `even` (0.5).
     se_at: SE on each `branch`, so that the gates come before the coefficients, or on their `mix`.
-    attention: what gates the units, `se`, `eca` or another name of `layers.register_attention`.
+    attention: what gates the units, a name of `layers.register_attention`.
     se: options of the attention and where it is, or None for none.
     bn: normalisation.
     dtype: of the computation.
