@@ -12,7 +12,14 @@ from PIL import Image
 from senet_jax import cli
 from senet_jax.diagrams import blocks as block_drawings, dataflow
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, SqueezeExcite, conv
+from senet_jax.layers import (
+  BatchNorm,
+  BatchNormConfig,
+  BlockAttention,
+  SEConfig,
+  SqueezeExcite,
+  conv,
+)
 from senet_jax.models import create_model
 from senet_jax.models.inception import ConvSpec, InceptionModule, Layers
 from senet_jax.models.resnet import ResidualBlock
@@ -53,7 +60,9 @@ PAPER = {
 
 def bottleneck(position='standard', features=8, **options):
   config = position and SEConfig(position=position, ratio=2, fused=False)
-  return ResidualBlock(features, bottleneck=4, se=config, **options)
+  return ResidualBlock(
+    features, bottleneck=4, attention=config and BlockAttention(config), **options
+  )
 
 
 def formula(block, x=MAP):
@@ -77,7 +86,9 @@ def test_identity_with_a_projection():
 
 def test_pre_activation_with_a_padded_shortcut():
   config = SEConfig(ratio=2, fused=False)
-  block = ResidualBlock(16, preact=True, share_preact=True, shortcut='pad', stride=2, se=config)
+  block = ResidualBlock(
+    16, preact=True, share_preact=True, shortcut='pad', stride=2, attention=BlockAttention(config)
+  )
   x = 'ReLU(bn1(x))'
   assert formula(block) == add(f'pad(slice({x}))', se(f'conv2(ReLU(bn2(conv1({x}))))'))
 

@@ -178,6 +178,10 @@ def test_print_config_shows_overrides(monkeypatch, capsys, request):
   assert exit_info.value.code == 0
   assert 'steps: 7' in out and 'flip: false' in out and 'fused: false' in out
   assert re.search(r'stages: .*\n\s+- 2\n\s+- 3', out)
+  monkeypatch.setattr(sys, 'argv', ['main', config, *arguments, '--config.model.se.fused=auto'])
+  with pytest.raises(SystemExit):
+    cli.run(main.main)
+  assert 'fused: true' in capsys.readouterr().out
 
 
 def test_help_imports_nothing_slow():

@@ -220,7 +220,7 @@ def test_caffemodel(tmp_path):
   predictor = senet_jax.load(tmp_path / 'run')
   assert predictor.config.model.name == 'se_bn_inception'
   assert predictor.preprocessing.mean == (123.0, 117.0, 104.0)
-  assert predictor.preprocessing.std == (1.0,) * 3 and not predictor.preprocessing.bgr
+  assert predictor.preprocessing.std == (1.0,) * 3
 
 
 # --- mistakes -------------------------------------------------------------------------------------

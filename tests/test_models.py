@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNormConfig, SEConfig
+from senet_jax.layers import BatchNormConfig, BlockAttention, SEConfig
 from senet_jax.models import create_model, list_models, model_info
 from senet_jax.models.resnet import ResidualBlock
 
@@ -456,7 +456,9 @@ def started(block, x):
 def test_zero_init_last_bn_starts_units_as_identities(bottleneck):
   x = jax.nn.relu(jax.random.normal(jax.random.key(1), (2, 5, 5, 8)))
   for zero in (True, False):
-    block = ResidualBlock(8, bottleneck, zero_init_last_bn=zero, se=SEConfig(ratio=2))
+    block = ResidualBlock(
+      8, bottleneck, zero_init_last_bn=zero, attention=BlockAttention(SEConfig(ratio=2))
+    )
     assert np.array_equal(started(block, x)[0], x) == zero
 
 

@@ -137,7 +137,7 @@ def masked(run, images, kept):
   """Logits of the whole network whose branches are zero outside `kept`, in front of SE."""
 
   def intercept(method, args, kwargs, context):
-    mine = isinstance(context.module, ResidualBlock) and context.method_name == '_se'
+    mine = isinstance(context.module, ResidualBlock) and context.method_name == '_gated'
     if not mine or args[0] != 'standard':
       return method(*args, **kwargs)
     asked.append(context.module.name)
@@ -250,14 +250,6 @@ def test_pruned_again(given):
   assert setup.build_model(restored, 10) == blocks.model
 
 
-def test_loops_over_units_are_unrolled():
-  run, _ = network('preact')
-  config = run.config.copy_and_resolve_references()
-  config.model.scan_blocks = True
-  looped = dataclasses.replace(run, config=config, model=setup.build_model(config, 10))
-  assert pruning.prepared(looped).model == run.model
-
-
 def test_spread_and_its_gradient():
   y = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
   kept, weights = (1, 2, 6), np.arange(8, dtype=np.float32)
@@ -356,7 +348,6 @@ def without(*names, **options):
   [
     (RESNET20, {'se': without('SE_5_1')}, r"without='SE_5_1' is unknown; did you mean 'SE_\d_1'"),
     (RESNET20, {'se': without('SE_2_1', stages=3)}, "'SE_2_1' is unknown"),
-    (RESNET20, {'se': without('SE_2_1'), 'scan_blocks': True}, 'scan_blocks=True runs the units'),
     ('se_vgg16_bn', {'se': without('SE_2_1')}, 'has no effect on se_vgg16_bn'),
     ('se_vgg16_bn', {'kept_channels': ('SE_2_1:ff',)}, "of se_vgg16_bn='kept_channels' is unknown"),
     (RESNET20, {'kept_channels': ('SE_2_4:ffff',)}, "kept_channels='SE_2_4' is unknown"),
@@ -365,7 +356,6 @@ def without(*names, **options):
     (RESNET20, {'kept_channels': ('SE_2_1:zz',)}, 'does not say which channels'),
     (RESNET20, {'kept_channels': ('SE_2_1:0001',), 'width': 12}, 'which channels of 12 a unit'),
     (RESNET20, {'kept_channels': ('SE_2_1:ffff',) * 2}, 'has SE_2_1 twice'),
-    (RESNET20, {'kept_channels': ('SE_2_1:0fff',), 'scan_blocks': True}, 'scan_blocks=True runs'),
   ],
 )
 def test_options_that_do_not_fit(name, options, message):

@@ -10,7 +10,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from senet_jax.errors import UserError
-from senet_jax.layers import SEConfig, SqueezeExcite, excitations
+from senet_jax.layers import BlockAttention, SEConfig, SqueezeExcite, excitations
 from senet_jax.models import create_model
 from senet_jax.models.resnet import ResidualBlock
 
@@ -284,7 +284,7 @@ def test_positions_equal_oracle(position, bottleneck, activation):
   # A unit with an identity shortcut, and one with a stride and a projection.
   for features, stride in ((8, 1), (12, 2)):
     se = SEConfig(ratio=2, position=position, excitation='tanh')
-    block = ResidualBlock(features, bottleneck, stride, se=se, **options)
+    block = ResidualBlock(features, bottleneck, stride, attention=BlockAttention(se), **options)
     variables = variables_of(block, x, False, seed=features)
     assert ('proj_conv' in variables['params']) == (stride == 2)
     oracle = BlockOracle(variables, position, stride, excitation='tanh')
@@ -301,7 +301,7 @@ def test_positions_with_constant_gates():
 
   def run(position, gate):
     se = position and SEConfig(ratio=2, position=position, excitation='relu')
-    block = ResidualBlock(8, 4, se=se)
+    block = ResidualBlock(8, 4, attention=se and BlockAttention(se))
     variables = variables_of(ResidualBlock(8, 4), x, False)
     if se:
       params = jax.tree.map(np.zeros_like, variables_of(block, x, False)['params']['se'])

@@ -252,6 +252,27 @@ def test_run_of_an_older_version(tmp_path, monkeypatch):
   assert config_lib.differences(saved_identity, given) == {'optimizer.clip_norm': (0.0, 1.0)}
 
 
+def test_fields_and_values_that_went():
+  old = {'model': {'name': 'se_resnet50', 'scan_blocks': None, 'se': {'fused': 'auto', 'ratio': 8}}}
+  config = config_lib.from_dict(old)
+  assert config.model.se.fused is True and config.model.se.ratio == 8
+  assert not hasattr(config.model, 'scan_blocks')
+  assert old['model']['se']['fused'] == 'auto' and 'scan_blocks' in old['model']
+  given = config.to_dict()
+  assert config_lib.differences(old, given) == {}
+  old['model']['scan_blocks'] = False
+  assert config_lib.differences(old, given) == {} and config_lib.from_dict(old) == config
+  old['model']['scan_blocks'] = True
+  for read in (config_lib.from_dict, lambda old: config_lib.differences(old, given)):
+    with pytest.raises(
+      UserError, match=r'config\.model\.scan_blocks=True is of an earlier version'
+    ):
+      read(old)
+  for odd in ({'model.scan_blocks': None}, {'model': None}, {'model': {'se': 3}}):
+    with pytest.raises(UserError, match='not a configuration of this version'):
+      config_lib.from_dict(odd)
+
+
 def test_evaluation_that_is_not_finite(tmp_path, monkeypatch):
   monkeypatch.setattr(loop, 'evaluate', lambda *_: {'loss': float('nan'), 'top1_error': 90.0})
   with pytest.raises(UserError, match='evaluation loss is not finite at step 2'):

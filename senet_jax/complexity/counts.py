@@ -17,7 +17,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 from flax import linen as nn, traverse_util
 
-from senet_jax.layers import SqueezeExcite
+from senet_jax.layers import ChannelGate
 
 _Path = tuple[str, ...]
 
@@ -37,7 +37,7 @@ class Layer:
     macs: multiply-adds.
     stage: `stem`, `stage2`, …, `head`: modules named `stage…` give the stages, what runs before
       them is the stem and anything else the head. Without such modules, the outermost module.
-    se: whether it belongs to an SE block.
+    se: whether it belongs to an SE block, or to another kind of attention.
   """
 
   path: str
@@ -73,7 +73,8 @@ class Complexity(Cost):
   Attributes:
     batch_stats: running means and variances.
     se_weights: weights of SE blocks, without the biases.
-    equation_5: the paper's (2 / r) Σ N_s C_s², with N_s SE blocks on C_s channels.
+    equation_5: the paper's (2 / r) Σ N_s C_s², with N_s SE blocks on C_s channels;
+      0 for other kinds of attention.
     squeezed_elements: elements that enter the squeezes; none for NoSqueeze.
     stages: the costs of stem, stages and head, or of what stands in for them.
     layers: in the order in which they run, then those that only training runs: all modules without
@@ -105,13 +106,13 @@ class _Trace:
   macs: collections.Counter[_Path]
 
   @functools.cached_property
-  def se_blocks(self) -> dict[_Path, SqueezeExcite]:
-    """The SE blocks by path."""
-    return {path: m for path, m in self.modules.items() if isinstance(m, SqueezeExcite)}
+  def gates(self) -> dict[_Path, ChannelGate]:
+    """The attention blocks, SE or others, by path."""
+    return {path: m for path, m in self.modules.items() if isinstance(m, ChannelGate)}
 
   def in_se(self, path: Sequence[str]) -> bool:
-    """Whether the module or variable at `path` belongs to an SE block."""
-    return any(tuple(path[:i]) in self.se_blocks for i in range(len(path) + 1))
+    """Whether the module or variable at `path` belongs to an attention block."""
+    return any(tuple(path[:i]) in self.gates for i in range(len(path) + 1))
 
 
 def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
@@ -131,8 +132,8 @@ def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
   stages = collections.defaultdict(list)
   for layer in layers:
     stages[layer.stage].append(layer)
-  # An SE block returns the shape that it takes.
-  blocks = [(module.se, trace.outputs[path]) for path, module in trace.se_blocks.items()]
+  # A gate's output has the shape of its input.
+  gates = [(gate, trace.outputs[path]) for path, gate in trace.gates.items()]
   sizes = collections.Counter()
   for (collection, *path), leaf in trace.variables.items():
     sizes[collection] += leaf.size
@@ -141,8 +142,8 @@ def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
     **vars(_sum(layers)),
     batch_stats=sizes['batch_stats'],
     se_weights=sizes['se_weights'],
-    equation_5=round(sum(2 * shape[-1] ** 2 / se.ratio for se, shape in blocks)),
-    squeezed_elements=sum(math.prod(shape) for se, shape in blocks if se.squeeze != 'none'),
+    equation_5=round(sum(gate.estimated_weights(shape[-1]) for gate, shape in gates)),
+    squeezed_elements=sum(math.prod(shape) for gate, shape in gates if gate.squeeze != 'none'),
     stages={name: _sum(members) for name, members in stages.items()},
     layers=tuple(layers),
   )

@@ -92,6 +92,10 @@ _MOST_DROPS, _MOST_EVALUATIONS = 1000, 10**6
 # Fields that change no number that is computed, so that a run may be resumed with others.
 _NEUTRAL = ('checkpoint.', 'log.', 'profile.', 'data.dir', 'data.max_damaged', 'data.read_timeout',
             'eval.batch_size', 'model.se.fused', 'steps_per_dispatch')  # fmt: skip
+# Fields that earlier versions had, with the values that change nothing today.
+_REMOVED = {'model.scan_blocks': (None, False)}
+# Values that earlier versions wrote, with their meaning: `{field: (old, new)}`.
+OLD_VALUES = {'model.se.fused': ('auto', True)}
 # Fields that say how long a run goes on.
 _LENGTH = ('epochs', 'steps')
 
@@ -109,23 +113,57 @@ def changed(config: ConfigDict, *beginnings: str) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
   """A configuration from nested values, such as a workdir's `config.json`.
 
-  Fields that are missing, as in a run of an older version, have their defaults.
+  Fields that are missing, as in a run of an older version, have their defaults; fields that went
+  are left out where they had theirs.
 
   Raises:
-    UserError: a field does not exist, has the wrong type or a value that it may not have.
+    UserError: a field does not exist (any more), has the wrong type or a value that it may not
+      have.
   """
   if not isinstance(values, Mapping):
     raise UserError(f'not a configuration of this version: {type(values).__name__}, not fields.')
   config = default()
+  values = _modernized(values)
   unknown = sorted(dict(flatten(values)).keys() - dict(flatten(config)).keys())
   if unknown:
     raise UserError(f'not a configuration of this version, which has no {", ".join(unknown)}.')
   try:
-    config.update(_tuples(values))
+    config.update(values)
   except (KeyError, AttributeError, TypeError, ValueError) as error:
     raise UserError(f'not a configuration of this version: {error}') from error
   check(config)
   return config
+
+
+def _modernized(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns nested values of an earlier version as this version writes them.
+
+  Raises:
+    UserError: a field that went has another value than its default.
+  """
+  modern = _tuples(values)
+  for field, usual in _REMOVED.items():
+    owner, leaf = _owner(modern, field)
+    value = owner.pop(leaf, None)
+    if value not in usual:
+      raise UserError(
+        f'config.{field}={value!r} is of an earlier version, and this one has no such field; '
+        'leave it out, or use the version that the run was made with.'
+      )
+  for field, (old, meaning) in OLD_VALUES.items():
+    owner, leaf = _owner(modern, field)
+    if owner.get(leaf) == old:
+      owner[leaf] = meaning
+  return modern
+
+
+def _owner(values: dict[str, Any], field: str) -> tuple[dict[str, Any], str]:
+  """Returns the dictionary that holds `field`, empty if there is none, and the name in it."""
+  *parents, leaf = field.split('.')
+  owner: Any = values
+  for name in parents:
+    owner = owner.get(name) if isinstance(owner, dict) else None
+  return owner if isinstance(owner, dict) else {}, leaf
 
 
 def _tuples(value):
@@ -283,12 +321,12 @@ def differences(
   """Fields that change what a run computes and that differ, as `{field: (saved, given)}`.
 
   Args:
-    saved: nested values; fields that are missing have their defaults.
+    saved: nested values, also of an earlier version; fields that are missing have their defaults.
     given: the same.
     length: count the length of the run even where steps already taken do not depend on it. Under a
       cosine, or with statistics frozen at the end, they do, and it always counts.
   """
-  old, new = ({**dict(flatten(default())), **dict(flatten(_tuples(c)))} for c in (saved, given))
+  old, new = ({**dict(flatten(default())), **dict(flatten(_modernized(c)))} for c in (saved, given))
   length = length or new['schedule.name'] == 'cosine' or new['bn.freeze_last_epochs'] > 0
   return {
     field: (old.get(field), new.get(field))

@@ -69,13 +69,13 @@ def _model() -> ConfigDict:
   c.name = 'se_resnet50'  # one of senet_jax.models.list_models()
   c.num_classes = config_dict.placeholder(int)  # None: those of the data set
   c.dtype = 'float32'  # of the computation; or bfloat16
+  c.attention = 'se'  # what gates the units of residual networks named se_…: se, eca
   # Options of a family; None: the network's own.
   c.stride_in = config_dict.placeholder(str)  # convolution of a bottleneck that strides: 1x1, 3x3
   c.pool_align = config_dict.placeholder(str)  # alignment of the stem's max pooling: caffe, torch
   c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad, strided_3x3, …
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
-  c.scan_blocks = config_dict.placeholder(bool)  # loops over equal units; not for CPU
   c.branch_relu = config_dict.placeholder(bool)  # a ReLU behind the last BN of a residual unit too
   c.depths = config_dict.placeholder(tuple)  # units of each stage
   c.width = config_dict.placeholder(int)  # channels of the stem
@@ -90,7 +90,8 @@ def _model() -> ConfigDict:
   c.bottleneck_of = config_dict.placeholder(str)  # of ShuffleNet, a quarter of: unit, branch
   c.backward = config_dict.placeholder(str)  # of shake nets, coefficients of gradients: shake, even
   c.se_at = config_dict.placeholder(str)  # of shake nets, SE on each: branch, or on their mix
-  # Of networks named se_…; not type-safe, as two fields take values of several types.
+  # Of networks named se_…: `position`, `stages`, `without` and `fused` of any attention, the others
+  # of SE; not type-safe, as `stages` takes values of several types.
   c.se = ConfigDict(type_safe=False)
   c.se.ratio = 16  # channels over hidden units
   c.se.use_bias = True  # in the two fully connected layers
@@ -99,7 +100,7 @@ def _model() -> ConfigDict:
   c.se.position = 'standard'  # standard, pre, post, identity, conv3x3
   c.se.stages = 'all'  # or a list of stages: (2, 3)
   c.se.without = ()  # blocks left out: ('SE_5_2', 'SE_5_3'); tools.prune sets it
-  c.se.fused = 'auto'  # take the squeeze from BN's statistics: auto, True, False
+  c.se.fused = True  # take the squeeze from the statistics of BN
   c.se.hidden_divisor = 1  # hidden units are rounded to a multiple of it
   return c
 

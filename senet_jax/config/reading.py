@@ -14,14 +14,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from senet_jax.config.checks import check_fields, flatten
+from senet_jax.config.checks import OLD_VALUES, check_fields, flatten
 from senet_jax.config.study import Study
 from senet_jax.errors import UserError, one_of
 
 # How arguments begin that change a field.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
-# `(2, 3)` or `all`; `False` or `auto`.
-_OF_SEVERAL_TYPES = ('model.se.stages', 'model.se.fused')
+# `(2, 3)` or `all`.
+_OF_SEVERAL_TYPES = ('model.se.stages',)
 # What Python makes of a text that is no value; the last two of thousands of brackets.
 _NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
@@ -95,6 +95,8 @@ def apply(config: ConfigDict, override: str) -> None:
     if kind is not bool:
       raise UserError(f'{override} needs a value: {override}=…')
     text = str(flag.startswith(FIELD))
+  old, meaning = OLD_VALUES.get(field, (None, None))
+  text = str(meaning) if text == old else text
   try:
     owner[leaf] = _literal(text) if field in _OF_SEVERAL_TYPES else _value(kind, text)
   except (KeyError, *_NO_LITERAL) as error:

@@ -23,7 +23,6 @@ class Transform:
     image_size: side of the network's input.
     mean: per channel, 0-255 scale, subtracted.
     std: per channel, 0-255 scale, divided by.
-    bgr: the network takes blue first.
   """
 
   shape: tuple[int, int, int]
@@ -31,13 +30,11 @@ class Transform:
   image_size: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
-  bgr: bool = False
   keep_aspect: bool = True
 
   def to_input(self, images: jax.Array) -> jax.Array:
     """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
-    inputs = augment.to_input(images, self.mean, self.std, self.image_size)
-    return inputs[..., ::-1] if self.bgr else inputs
+    return augment.to_input(images, self.mean, self.std, self.image_size)
 
 
 def evaluation_transform(config: ConfigDict) -> Transform:
@@ -69,7 +66,6 @@ def evaluation_transform(config: ConfigDict) -> Transform:
     image_size=size,
     mean=tuple(data.mean) or expected.mean or info.mean,
     std=tuple(data.std) or expected.std or info.std,
-    bgr=expected.channels == 'bgr',
     keep_aspect=data.resize_keep_aspect,
   )
 

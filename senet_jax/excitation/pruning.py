@@ -66,7 +66,7 @@ class Gates:
 
 
 def prepared(run: Saved) -> Saved:
-  """`run` as the other functions take it: NumPy arrays, no loops over units.
+  """Returns `run` as the other functions take it: with NumPy arrays.
 
   Raises:
     UserError: its network is not one that can be pruned.
@@ -79,14 +79,17 @@ def prepared(run: Saved) -> Saved:
     )
   if model.se is None:
     raise UserError(f'{name} has no SE blocks, whose gates say what to prune; use one that has.')
+  if model.attention != 'se':
+    raise UserError(
+      f'config.model.attention={model.attention!r}: only networks with SE can be pruned by their '
+      'gates.'
+    )
   if model.se.position != 'standard':
     raise UserError(
       f'config.model.se.position={model.se.position!r}: only networks with SE at the end of the '
       "branches can be pruned, position 'standard'."
     )
-  config = run.config.copy_and_resolve_references()
-  config.model.scan_blocks = None  # its variables are the same
-  return _changed(run, config, jax.tree.map(np.asarray, run.variables))
+  return dataclasses.replace(run, variables=jax.tree.map(np.asarray, run.variables))
 
 
 def _changed(run: Saved, config: Any, variables: dict[str, Any]) -> Saved:

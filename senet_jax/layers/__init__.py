@@ -1,6 +1,8 @@
-"""Layers: squeeze-and-excitation, normalisation, convolution, pooling, shake."""
+"""Layers: channel attention, normalisation, convolution, pooling, shake."""
 
 from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
+from senet_jax.layers.attention import BlockAttention, register_attention
+from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
 from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, Normalized, computed
 from senet_jax.layers.pooling import avg_pool, max_pool
@@ -11,6 +13,8 @@ __all__ = [
   'HEAD',
   'BatchNorm',
   'BatchNormConfig',
+  'BlockAttention',
+  'ChannelGate',
   'Normalized',
   'SEConfig',
   'SqueezeExcite',
@@ -22,5 +26,6 @@ __all__ = [
   'depthwise_conv',
   'excitations',
   'max_pool',
+  'register_attention',
   'shake',
 ]

@@ -2,9 +2,8 @@
 
 import dataclasses
 import fnmatch
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from flax import linen as nn, traverse_util
 from flax.core import Scope, freeze
 
 from senet_jax.errors import UserError, closest_first
+from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.normalization import Normalized
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
 
@@ -34,10 +34,10 @@ def add_squeeze_excite(
 
   The block behind `Block_0/BatchNorm_2` has its parameters at `Block_0/BatchNorm_2/se`. All
   variables of `module` stay where they are: a checkpoint of it lacks the `se` entries and no more.
-  Transformations inside it (`nn.remat`, `nn.jit`, `nn.scan`, …) stay too; parameters of blocks
-  under `nn.scan` are stacked like the others there, and `nn.jit` compiles anew at every call, so
-  that `jax.jit` belongs around all of it. Inside another module's `@nn.compact` method, which would
-  take `Net()` for a submodule of its own:
+  Transformations inside it (`nn.remat`, `nn.scan`, …) stay too; parameters of blocks under
+  `nn.scan` are stacked like the others there. `nn.jit` in it is refused: put `jax.jit` around
+  `init` and `apply` instead. Inside another module's `@nn.compact` method, which would take `Net()`
+  for a submodule of its own:
 
     x = add_squeeze_excite(Net(parent=None), 'Block_*', SEConfig(ratio=8))(x, train=train)
 
@@ -67,11 +67,6 @@ def add_squeeze_excite(
   if module.scope is not None:
     raise UserError(
       f'module {"/".join(module.path)} is part of another already; make it with parent=None.'
-    )
-  if getattr(module, 'scan_blocks', False):
-    raise UserError(
-      'module.scan_blocks=True runs units without their names, so that `where` cannot find them; '
-      'set it to False.'
     )
   if not isinstance(se, SEConfig):
     raise UserError(f'se={se!r} must be a senet_jax.layers.SEConfig.')
@@ -130,13 +125,14 @@ class _Plan:
   rules: tuple[_Rule, ...]
 
 
-class _New:
-  """What is never the same twice to Flax, which compares by iteration."""
+class _NotUnderJit:
+  """A flag of scopes that `nn.jit`, which iterates over flags to find an old trace, stops at."""
 
-  _count = itertools.count()
-
-  def __iter__(self) -> Iterator[int]:
-    yield next(self._count)
+  def __iter__(self) -> Iterator[NoReturn]:
+    raise UserError(
+      'nn.jit is on a module with SE blocks of add_squeeze_excite, or on one inside it; leave '
+      'nn.jit out and put jax.jit around init and apply.'
+    )
 
 
 class SqueezeExcited(nn.Module):
@@ -150,9 +146,9 @@ class SqueezeExcited(nn.Module):
 
   def setup(self):
     """Puts the module in this one's place."""
-    # `nn.jit` runs an old trace, without calls of submodules, for a module that it cannot tell from
-    # an earlier one, be it of another network. It compares flags, and submodules inherit them.
-    self.scope.flags = freeze({**self.scope.flags, 'add_squeeze_excite': _New()})
+    # `nn.jit` runs its old trace for every module with the same fields, whatever the path: without
+    # the block of this one, or with that of another, in silence. Submodules inherit flags.
+    self.scope.flags = freeze({**self.scope.flags, 'add_squeeze_excite': _NotUnderJit()})
     module = self.plan.module
     self._module = module.clone(parent=self.scope, name=self.name or type(module).__name__)
     self._interceptor = _Interceptor(self.plan.rules, self.path)
@@ -184,7 +180,7 @@ class _Interceptor:
     self._running[path] = module
     try:
       output = call(*args, **kwargs)
-      in_se = any(isinstance(m, SqueezeExcite) for m in self._running.values())
+      in_se = any(isinstance(m, ChannelGate) for m in self._running.values())
     finally:
       del self._running[path]
     if not path or in_se:

@@ -4,16 +4,16 @@ import collections
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
-from senet_jax.layers.normalization import Normalized, computed
+from senet_jax.layers.channel_gate import SQUEEZES, ChannelGate
 
 POSITIONS = ('standard', 'pre', 'post', 'identity', 'conv3x3')
-SQUEEZES = {'avg': jnp.mean, 'max': jnp.max, 'none': None}
 EXCITATIONS = {'sigmoid': jax.nn.sigmoid, 'tanh': jnp.tanh, 'relu': jax.nn.relu}
 
 
@@ -33,8 +33,8 @@ class SEConfig:
     without: blocks that are left out, by the names of `excitations`: `('SE_5_2', 'SE_5_3')`; only
       networks of `ResNet` can do without some.
     fused: take the squeeze from the statistics that BatchNorm takes, where SE directly follows it
-      and squeezes by the average: `auto` and True do, on every platform; False writes BN and SE one
-      after the other, as the textbooks do. It never changes the variables.
+      and squeezes by the average; False writes BN and SE one after the other, as the textbooks do.
+      It never changes the variables. `auto`, of earlier versions, is read as True.
     hidden_divisor: the bottleneck's width is rounded to a multiple of this, to one at least; timm's
       SE networks have 8.
 
@@ -49,7 +49,7 @@ class SEConfig:
   position: str = 'standard'
   stages: str | tuple[int, ...] = 'all'
   without: tuple[str, ...] = ()
-  fused: str | bool = 'auto'
+  fused: bool = True
   hidden_divisor: int = 1
 
   def __post_init__(self):
@@ -60,7 +60,9 @@ class SEConfig:
     errors.one_of('model.se.squeeze', self.squeeze, SQUEEZES)
     errors.one_of('model.se.excitation', self.excitation, EXCITATIONS)
     errors.one_of('model.se.position', self.position, POSITIONS)
-    errors.one_of('model.se.fused', self.fused, ('auto', True, False))
+    if self.fused == 'auto':
+      object.__setattr__(self, 'fused', True)
+    errors.one_of('model.se.fused', self.fused, (True, False))
     errors.one_of('model.se.use_bias', self.use_bias, (True, False))
     if self.stages != 'all':
       stages = (self.stages,) if isinstance(self.stages, int | str) else tuple(self.stages)
@@ -74,11 +76,6 @@ class SEConfig:
       )
     object.__setattr__(self, 'without', tuple(self.without))
 
-  @property
-  def uses_image_means(self) -> bool:
-    """Whether the block can take its squeeze from the means of images that BN gives it."""
-    return bool(self.fused) and self.squeeze == 'avg'
-
   def in_stage(self, stage: int) -> bool:
     """Whether stage `stage` (2..5) has SE blocks."""
     return self.stages == 'all' or stage in self.stages
@@ -88,12 +85,8 @@ class SEConfig:
     return self.in_stage(stage) and block_name(stage, block) not in self.without
 
 
-class SqueezeExcite(nn.Module):
-  """Squeeze-and-excitation: scales each channel by a gate computed from all of them.
-
-  The squeeze and the gate are float32 whatever the dtype of the input: they are `[N, C]`, so this
-  costs nothing, and a bfloat16 mean over thousands of pixels would lose digits. The gate is sown
-  as `intermediates/excitation`.
+class SqueezeExcite(ChannelGate):
+  """Squeeze-and-excitation: scales each channel of a map by a gate computed from all of them.
 
   Attributes:
     se: the options; `position`, `stages`, `without` and `fused` are the caller's business.
@@ -104,24 +97,27 @@ class SqueezeExcite(nn.Module):
   se: SEConfig = SEConfig()
   full_width: int | None = None
 
-  @nn.compact
-  def __call__(self, x: jax.Array | Normalized) -> jax.Array | Normalized:
-    """Gates `x` `[N, …, C]` of any float dtype; returns the same shape and dtype.
+  options: ClassVar[tuple[str, ...]] = (
+    'ratio', 'use_bias', 'squeeze', 'excitation', 'hidden_divisor',
+  )  # fmt: skip
 
-    A `Normalized` that knows the means of its images stays uncomputed.
-    """
-    if isinstance(x, Normalized):
-      if self.se.squeeze == 'avg' and x.image_mean is not None:
-        return x.times(self.gate(x.mean()))
-      x = computed(x)
-    squeeze = SQUEEZES[self.se.squeeze]
-    squeezed = x.astype(jnp.float32)
-    if squeeze is not None:
-      squeezed = squeeze(squeezed, axis=tuple(range(1, x.ndim - 1)), keepdims=True)
-    return x * self.gate(squeezed).astype(x.dtype)
+  @classmethod
+  def for_unit(cls, se: SEConfig, full_width: int | None, name: str) -> 'SqueezeExcite':
+    """Returns the block of one unit of a network, as of `ChannelGate`."""
+    return cls(se, full_width, name=name)
+
+  @property
+  def squeeze(self) -> str:
+    """What the gate is computed from: `se.squeeze`."""
+    return self.se.squeeze
+
+  @nn.nowrap
+  def estimated_weights(self, channels: int) -> float:
+    """Returns 2 C² / r, the paper's equation 5 for one block."""
+    return 2 * channels**2 / self.se.ratio
 
   def gate(self, squeezed: jax.Array) -> jax.Array:
-    """The excitation of equation 3, float32, of the shape of `squeezed` `[N, 1, …, 1, C]`.
+    """Returns the excitation of equation 3, float32, of the shape of `squeezed` `[N, 1, …, 1, C]`.
 
     NoSqueeze has `[N, …, C]`.
     """
@@ -138,13 +134,7 @@ class SqueezeExcite(nn.Module):
     # He initialisation for the layer in front of the ReLU, variance 1/fan_in for the other one.
     fc1 = nn.Dense(hidden, self.se.use_bias, kernel_init=nn.initializers.he_normal(), name='fc1')
     fc2 = nn.Dense(channels, self.se.use_bias, name='fc2')
-    gate = EXCITATIONS[self.se.excitation](fc2(nn.relu(fc1(squeezed))))
-    self.sow(
-      'intermediates',
-      'excitation',
-      gate if self.se.squeeze == 'none' else gate.reshape(-1, channels),
-    )
-    return gate
+    return EXCITATIONS[self.se.excitation](fc2(nn.relu(fc1(squeezed))))
 
 
 def excitations(intermediates: Mapping) -> dict[str, jax.Array]:

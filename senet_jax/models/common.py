@@ -33,15 +33,11 @@ def gated(
   se: SEConfig | None,
   position: str,
   x: jax.Array | Normalized,
-  full_width: int | None = None,
 ) -> jax.Array | Normalized:
-  """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`.
-
-  `full_width` is that of `SqueezeExcite`.
-  """
+  """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`."""
   if se is None or se.position != position:
     return x
-  return SqueezeExcite(se, full_width, name='se')(x)
+  return SqueezeExcite(se, name='se')(x)
 
 
 def se_of_stage(se: SEConfig | None, stage: int) -> SEConfig | None:

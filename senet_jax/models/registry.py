@@ -21,13 +21,11 @@ class Preprocessing:
     mean: of RGB on the 0-255 scale, subtracted; None: the data set's own.
     std: of RGB on the 0-255 scale, divided by; None: the data set's own.
     resize: the shorter side before the centre crop of an evaluation, in pixels; None: as it is.
-    channels: their order in the input, `rgb` or `bgr`.
   """
 
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
   resize: int | None = None
-  channels: str = 'rgb'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +143,9 @@ def create_model(
     dtype: of the computation (`float32`, `bfloat16`); parameters, statistics and logits stay
       float32.
     **overrides: fields of the family's module, among them `se`, an `SEConfig` (on a plain name it
-      gives the SE twin) or None (the plain twin of an `se_` name), and `bn`, a `BatchNormConfig`;
-      lists are taken as tuples.
+      gives the SE twin) or None (the plain twin of an `se_` name), `attention`, a name of
+      `layers.register_attention` whose blocks replace SE in residual networks, and `bn`, a
+      `BatchNormConfig`; lists are taken as tuples.
 
   Returns:
     A Flax module: `variables = model.init(key, images, train=False)` with images `[N, H, W, 3]`
@@ -158,6 +157,11 @@ def create_model(
   """
   entry = _entry(name)
   allowed = [f for f in entry.module.__dataclass_fields__ if f not in _NOT_OVERRIDES]
+  if 'attention' not in allowed and overrides.pop('attention', 'se') != 'se':
+    raise errors.UserError(
+      f'model.attention has no effect on {name}: only residual networks (resnet, resnext, wrn, '
+      'senet154, shake) can have another one than SE; leave it out.'
+    )
   for override in overrides:
     if override not in allowed:
       errors.one_of(f'the override of {name}', override, allowed)

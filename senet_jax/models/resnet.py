@@ -1,4 +1,4 @@
-"""Residual networks of one path, with squeeze-and-excitation at any position.
+"""Residual networks of one path, with channel attention at any position.
 
 ResNet, ResNeXt, SENet-154, wide and pre-activation networks; `resnet_table` has the published ones.
 Sources: He et al. 2015 (ImageNet), He et al. 2016 "Identity Mappings" (pre-activation), Xie et al.
@@ -6,19 +6,18 @@ Sources: He et al. 2015 (ImageNet), He et al. 2016 "Identity Mappings" (pre-acti
 appendix, the released models of each, and the code of its student reproduction.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import Scope
 
 from senet_jax import errors
 from senet_jax.layers import (
   BatchNorm,
   BatchNormConfig,
+  BlockAttention,
   Normalized,
   SEConfig,
   classifier,
@@ -26,6 +25,7 @@ from senet_jax.layers import (
   conv,
   max_pool,
 )
+from senet_jax.layers.attention import block_attention, check_attention
 from senet_jax.layers.pooling import ALIGNMENTS
 from senet_jax.layers.squeeze_excite import POSITIONS, block_name
 from senet_jax.models import common, pruned
@@ -53,16 +53,9 @@ def _convolution(module: nn.Module) -> Callable[..., nn.Conv]:
   return functools.partial(conv, dtype=module.dtype, **(_KERAS if module.keras else {}))
 
 
-def _norm(module: nn.Module, name: str, position: str | None = None, **options) -> BatchNorm:
-  """Normalisation in a module with the fields `bn`, `dtype` and `se`; its map is computed later.
-
-  An SE block of the module at `position` would directly follow it.
-  """
-  follows = module.se is not None and module.se.position == position
-  image_means = follows and module.se.uses_image_means
-  return BatchNorm(
-    module.bn, module.dtype, lazy=True, image_means=image_means, name=name, **options
-  )
+def _norm(module: nn.Module, name: str, **options) -> BatchNorm:
+  """Normalisation in a module with the fields `bn` and `dtype`; its map is computed later."""
+  return BatchNorm(module.bn, module.dtype, lazy=True, name=name, **options)
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +78,7 @@ class ResidualBlock(nn.Module):
     branch_relu: a ReLU behind the last BN of a post-activation branch too, in front of SE.
     zero_init_last_bn: start post-activation units as identities.
     kept: output channels that the branch has, rising; None: all. The others are the shortcut's.
-    se: squeeze-and-excitation, or None.
+    attention: what gates the branch, the shortcut or the sum, and where; None: nothing does.
     bn: normalisation.
     dtype: of the computation.
   """
@@ -103,7 +96,7 @@ class ResidualBlock(nn.Module):
   branch_relu: bool = False
   zero_init_last_bn: bool = False
   kept: tuple[int, ...] | None = None
-  se: SEConfig | None = None
+  attention: BlockAttention | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
 
@@ -112,17 +105,28 @@ class ResidualBlock(nn.Module):
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
     if self.preact and self.share_preact:
       x = computed(_norm(self, 'bn1')(x, train), relu=True)
-    shortcut = computed(self._se('identity', self._shortcut(x, train)))
+    shortcut = computed(self._gated('identity', self._shortcut(x, train)))
     branch = self._pre_branch if self.preact else self._post_branch
-    y = self._se('standard', branch(self._se('pre', x), train))
+    y = self._gated('standard', branch(self._gated('pre', x), train))
     if self.kept is not None:
       y = pruned.spread(computed(y), self.kept, self.features)
-    return self._se('post', computed(y, shortcut, relu=not self.preact))
+    return self._gated('post', computed(y, shortcut, relu=not self.preact))
 
-  def _se(self, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
-    """Gates `x` `[N, H, W, C]` if `position` is where this unit has its SE block."""
-    full_width = self.features if position == 'standard' else None
-    return common.gated(self.se, position, x, full_width)
+  @nn.nowrap
+  def gates(self) -> dict[str, str]:
+    """Returns the names of the modules that gate, by their positions in the unit."""
+    return {self.attention.position: self.attention.kind} if self.attention else {}
+
+  def _gated(self, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
+    """Gates `x` `[N, H, W, C]` if `position` is where this unit has its attention."""
+    if position not in self.gates():
+      return x
+    return self.attention.block(self.features if position == 'standard' else None)(x)
+
+  @nn.nowrap
+  def _gives_image_means(self, position: str) -> bool:
+    """Whether the BN that `position` directly follows has to take the means of its images."""
+    return position in self.gates() and self.attention.uses_image_means
 
   def _convolutions(self) -> list[tuple[int, int, int, int]]:
     """Features, kernel size, stride and groups of each convolution of the branch."""
@@ -144,12 +148,12 @@ class ResidualBlock(nn.Module):
       last = i == len(convolutions)
       zero = last and self.zero_init_last_bn
       init = nn.initializers.zeros if zero else nn.initializers.ones
-      position = 'standard' if last and not self.branch_relu else None
-      x = _norm(self, f'bn{i}', position, scale_init=init)(x, train)
+      means = last and not self.branch_relu and self._gives_image_means('standard')
+      x = _norm(self, f'bn{i}', image_means=means, scale_init=init)(x, train)
       if not last or self.branch_relu:
         x = computed(x, relu=True)
       if i == 2 and not last:
-        x = self._se('conv3x3', x)
+        x = self._gated('conv3x3', x)
     return x
 
   def _pre_branch(self, x: jax.Array, train: bool) -> jax.Array:
@@ -158,7 +162,7 @@ class ResidualBlock(nn.Module):
       if i > 1 or not self.share_preact:
         x = computed(_norm(self, f'bn{i}')(x, train), relu=True)
       if i == 3:
-        x = self._se('conv3x3', x)
+        x = self._gated('conv3x3', x)
       x = _convolution(self)(*spec, name=f'conv{i}')(x)
     return x
 
@@ -175,17 +179,9 @@ class ResidualBlock(nn.Module):
       _, kernel, *_ = self._convolutions()[-1]
     x = _convolution(self)(self.features, kernel, self.stride, name='proj_conv')(x)
     # Pre-activation keeps the shortcut free of normalisation (He et al. 2016, equation 5).
-    return x if self.preact else _norm(self, 'proj_bn', 'identity')(x, train)
-
-
-def _write(scope: Scope, collections: Mapping) -> None:
-  """Writes variables, `{collection: tree}`, to a module's scope and to those of its submodules."""
-  for kind, tree in collections.items():
-    for name, value in tree.items():
-      if isinstance(value, Mapping):
-        _write(scope.push(name, reuse=True), {kind: value})
-      else:
-        scope.put_variable(kind, name, value)
+    if self.preact:
+      return x
+    return _norm(self, 'proj_bn', image_means=self._gives_image_means('identity'))(x, train)
 
 
 class ResNet(nn.Module):
@@ -216,11 +212,10 @@ class ResNet(nn.Module):
     branch_relu: a ReLU behind the last BN of a branch too, in front of SE, as in timm's
       legacy_seresnet18 and 34; post-activation only.
     zero_init_last_bn: start units as identities; post-activation only.
-    scan_blocks: run the equal units of a stage in a loop, which XLA compiles much faster; for TPU
-      and GPU. Variables are the same. On CPU convolutions in loops are 20-34 times slower.
     kept_channels: for each pruned unit, the output channels that its branch has, as
-      `pruned.as_text` writes them.
-    se: squeeze-and-excitation, or None.
+      `pruned.as_text` writes them; of networks with SE, or without attention.
+    attention: what gates the units, a name of `layers.register_attention`.
+    se: options of the attention and where it is, or None for none.
     bn: normalisation.
     dtype: of the computation.
 
@@ -245,8 +240,8 @@ class ResNet(nn.Module):
   dropout: float = 0.0
   branch_relu: bool = False
   zero_init_last_bn: bool = False
-  scan_blocks: bool = False
   kept_channels: tuple[str, ...] = ()
+  attention: str = 'se'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
@@ -279,14 +274,15 @@ class ResNet(nn.Module):
           f'model.{field}=True: the units of a pre-activation network end in a convolution, there '
           'is no last BN; set it to False.'
         )
+    check_attention(self.attention, self.se)
     if self.se is not None:
       self._check_se(self.se)
-    self._kept()
-    if self.scan_blocks and (self.kept_channels or (self.se and self.se.without)):
+    if self.kept_channels and self.attention != 'se':
       raise errors.UserError(
-        'model.scan_blocks=True runs the units of a stage alike, which those of a pruned network '
-        'are not; leave it out.'
+        f'model.attention={self.attention!r} has no pruned form: model.kept_channels is for '
+        'networks with SE or without attention; leave one of them out.'
       )
+    self._kept()
     super().__post_init__()
 
   def _check_se(self, se: SEConfig) -> None:
@@ -333,12 +329,8 @@ class ResNet(nn.Module):
     """
     x = self._stem(images.astype(self.dtype), train)
     for stage, depth in enumerate(self.depths, start=2):
-      x = self._block(stage, 1)(x, train)
-      if self.scan_blocks and depth > 2 and not self.is_initializing():
-        x = self._scanned(stage, depth, x, train)
-      else:
-        for block in range(2, depth + 1):
-          x = self._block(stage, block)(x, train)
+      for block in range(1, depth + 1):
+        x = self._block(stage, block)(x, train)
     if self.preact:
       x = computed(_norm(self, 'final_bn')(x, train), relu=True)
     x = x.astype(jnp.float32).mean((1, 2))
@@ -355,33 +347,6 @@ class ResNet(nn.Module):
       if not (self.preact and last):
         x = computed(_norm(self, f'stem_bn{number}')(x, train), relu=True)
     return max_pool(x, self.pool_align) if pooled else x
-
-  def _scanned(self, stage: int, depth: int, x: jax.Array, train: bool) -> jax.Array:
-    """The units of `stage` from the second on, `[N, H, W, C]` to the same shape.
-
-    They are equal, so one loop over their stacked variables runs them, and XLA compiles one.
-    """
-    names = [f'stage{stage}_block{block}' for block in range(2, depth + 1)]
-    frozen = {self.bn.is_frozen((name, '')) for name in names}
-    if len(frozen) > 1:
-      raise errors.UserError(
-        f'model.scan_blocks=True runs all units of stage {stage} alike; freeze all of them or none.'
-      )
-    # Outside the network it does not know the name by which it is frozen.
-    bn = dataclasses.replace(self.bn, frozen=frozen.pop())
-    unit = self._block(stage, 2).clone(bn=bn, parent=None, name=None)
-    kinds = [kind for kind in ('batch_stats', 'intermediates') if self.is_mutable_collection(kind)]
-    variables = [
-      {kind: tree[name] for kind, tree in self.variables.items() if name in tree} for name in names
-    ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
-    x, changed = jax.lax.scan(
-      lambda x, variables: unit.apply(variables, x, train, mutable=kinds), x, stacked
-    )
-    for i, name in enumerate(names):
-      scope = self.scope.push(name, reuse=True)
-      _write(scope, jax.tree.map(lambda leaf, i=i: leaf[i], changed))
-    return x
 
   def _block(self, stage: int, block: int) -> ResidualBlock:
     planes, bottleneck = self.width * 2 ** (stage - 2), self._has_bottlenecks(stage)
@@ -401,7 +366,7 @@ class ResNet(nn.Module):
       branch_relu=self.branch_relu,
       zero_init_last_bn=self.zero_init_last_bn,
       kept=self._kept().get(block_name(stage, block)),
-      se=self.se if self.se is not None and self.se.in_block(stage, block) else None,
+      attention=block_attention(self.attention, self.se, stage, block),
       bn=self.bn,
       dtype=self.dtype,
       name=f'stage{stage}_block{block}',

@@ -14,13 +14,14 @@ from senet_jax import errors
 from senet_jax.layers import (
   BatchNorm,
   BatchNormConfig,
+  BlockAttention,
   SEConfig,
-  SqueezeExcite,
   classifier,
   computed,
   conv,
   shake,
 )
+from senet_jax.layers.attention import block_attention, check_attention
 from senet_jax.layers.shake import BACKWARDS
 from senet_jax.models import common
 from senet_jax.models.registry import Preprocessing, register_pair
@@ -33,7 +34,7 @@ class _Branch(ResidualBlock):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
-    return computed(self._se('standard', self._post_branch(x, train)))
+    return computed(self._gated('standard', self._post_branch(x, train)))
 
 
 class ShakeBlock(nn.Module):
@@ -49,7 +50,7 @@ class ShakeBlock(nn.Module):
     shortcut: where shapes differ, `shifted` or `projection`, as of `ShakeNet`.
     backward: coefficients of the backward pass, as of `ShakeNet`.
     se_at: `branch` or `mix`, as of `ShakeNet`.
-    se: squeeze-and-excitation, or None.
+    attention: what gates the branches or their mix; None: nothing does.
     bn: normalisation.
     dtype: of the computation.
   """
@@ -62,7 +63,7 @@ class ShakeBlock(nn.Module):
   shortcut: str = 'shifted'
   backward: str = 'shake'
   se_at: str = 'branch'
-  se: SEConfig | None = None
+  attention: BlockAttention | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
 
@@ -77,14 +78,14 @@ class ShakeBlock(nn.Module):
       stride=self.stride,
       groups=self.groups,
       stride_in='3x3',
-      se=self.se if self.se_at == 'branch' else None,
+      attention=self.attention if self.se_at == 'branch' else None,
       bn=self.bn,
       dtype=self.dtype,
     )
     branches = [branch(name=f'branch{i}')(activated, train) for i in (1, 2)]
     y = shake(*branches, self.make_rng('shake') if train else None, train, self.backward)
-    if self.se is not None and self.se_at == 'mix':
-      y = SqueezeExcite(self.se, name='se')(y)
+    if self.attention is not None and self.se_at == 'mix':
+      y = self.attention.block()(y)
     if x.shape[-1] != self.features or self.stride > 1:
       x = self._projection(activated, train)
     y = x + y
@@ -121,7 +122,8 @@ class ShakeNet(nn.Module):
       second of the image shifted by one pixel) or `projection` (one 1x1 convolution).
     backward: coefficients of the backward pass, `shake` (random) or `even` (0.5).
     se_at: SE on each `branch`, so that the gates come before the coefficients, or on their `mix`.
-    se: squeeze-and-excitation, or None.
+    attention: what gates the units, a name of `layers.register_attention`.
+    se: options of the attention and where it is, or None for none.
     bn: normalisation.
     dtype: of the computation.
 
@@ -139,6 +141,7 @@ class ShakeNet(nn.Module):
   shortcut: str = 'shifted'
   backward: str = 'shake'
   se_at: str = 'branch'
+  attention: str = 'se'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
@@ -153,6 +156,7 @@ class ShakeNet(nn.Module):
       )
     if self.se is None and self.se_at != 'branch':
       raise errors.UserError(f'model.se_at={self.se_at!r} has no effect on a network without SE.')
+    check_attention(self.attention, self.se)
     common.check_se(self.se, ('standard',), len(self.depths) + 1)
     super().__post_init__()
 
@@ -189,7 +193,7 @@ class ShakeNet(nn.Module):
       shortcut=self.shortcut,
       backward=self.backward,
       se_at=self.se_at,
-      se=common.se_of_stage(self.se, stage),
+      attention=block_attention(self.attention, self.se, stage, block),
       bn=self.bn,
       dtype=self.dtype,
       name=f'stage{stage}_block{block}',

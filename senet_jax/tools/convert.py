@@ -176,13 +176,11 @@ def _read_theirs(
 ) -> _Weights:
   from senet_jax.data import class_names
   from senet_jax.interop import caffe, mapping, names
-  from senet_jax.models import model_info
 
   variant = mapping.choose(arrays, sources, args.model, args.variant)
   num_classes = mapping.classes_in(variant, arrays)
   if sources == names.CAFFE:
-    rgb = model_info(variant.model).preprocessing.channels == 'rgb'
-    variables = caffe.to_variables(variant, arrays, rgb, num_classes)
+    variables = caffe.to_variables(variant, arrays, num_classes=num_classes)
   else:
     variables = mapping.to_variables(variant, arrays, num_classes)
   imagenet = num_classes == _IMAGENET_CLASSES
@@ -284,7 +282,7 @@ def _function(model: Any) -> dict[str, Any]:
   """The options of a network that have a part in what it computes in an evaluation."""
   options = {k: getattr(model, k) for k in model.__dataclass_fields__ if k not in _NO_FUNCTION}
   se = options.pop('se')
-  se_options = dataclasses.asdict(dataclasses.replace(se, fused='auto')) if se else {}
+  se_options = dataclasses.asdict(dataclasses.replace(se, fused=True)) if se else {}
   options['bn'] = options['bn'].epsilon
   return options | {f'se.{k}': v for k, v in se_options.items()}
 
