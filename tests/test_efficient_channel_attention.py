@@ -11,7 +11,7 @@ from senet_jax import config as config_lib
 from senet_jax.complexity.counts import complexity
 from senet_jax.diagrams import dataflow
 from senet_jax.errors import UserError
-from senet_jax.layers import Normalized, SEConfig, excitations
+from senet_jax.layers import DeferredAffine, SEConfig, excitations
 from senet_jax.layers.attention import BlockAttention
 from senet_jax.layers.efficient_channel_attention import EfficientChannelAttention, kernel_size
 from senet_jax.layers.squeeze_excite import POSITIONS
@@ -98,13 +98,15 @@ def test_replaces_se_in_every_position(position):
 
 @pytest.mark.parametrize('fused', [True, False])
 def test_takes_its_squeeze_from_batch_norm(fused):
-  """A fused block gets and returns a map that is not computed yet, with the means of its images."""
+  """A fused block gets and returns a deferred map, with the means of its images."""
   seen = []
 
   def look(call, args, kwargs, context):
     output = call(*args, **kwargs)
     if isinstance(context.module, EfficientChannelAttention) and context.method_name == '__call__':
-      has_means = [isinstance(x, Normalized) and x.image_mean is not None for x in (*args, output)]
+      has_means = [
+        isinstance(x, DeferredAffine) and x.image_mean is not None for x in (*args, output)
+      ]
       seen.append(has_means)
     return output
 

@@ -10,7 +10,14 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from senet_jax import runtime
-from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, SqueezeExcite, computed, max_pool
+from senet_jax.layers import (
+  BatchNorm,
+  BatchNormConfig,
+  SEConfig,
+  SqueezeExcite,
+  materialize,
+  max_pool,
+)
 from senet_jax.layers.pooling import _compare_again, _plain_max_pool
 from senet_jax.models import create_model
 
@@ -27,9 +34,9 @@ class Unit(nn.Module):
 
   @nn.compact
   def __call__(self, x, residual, train=True):
-    norm = BatchNorm(self.bn, self.dtype, lazy=self.fused, image_means=self.fused, name='bn')
+    norm = BatchNorm(self.bn, self.dtype, deferred=self.fused, image_means=self.fused, name='bn')
     y = SqueezeExcite(SEConfig(ratio=4), name='se')(norm(x, train))
-    return computed(y, residual, relu=True)
+    return materialize(y, residual, relu=True)
 
 
 def unit_inputs(offset: float, seed: int = 0):

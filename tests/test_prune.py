@@ -18,7 +18,7 @@ from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import datasets, feeds
 from senet_jax.errors import UserError
 from senet_jax.excitation import activations, pruning
-from senet_jax.layers import SEConfig, computed, excitations
+from senet_jax.layers import SEConfig, excitations, materialize
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock
 from senet_jax.tools import evaluate, prune as tool
@@ -141,7 +141,7 @@ def masked(run, images, kept):
     if not mine or args[0] != 'standard':
       return method(*args, **kwargs)
     asked.append(context.module.name)
-    return method('standard', computed(args[1]) * masks[context.module.name])
+    return method('standard', materialize(args[1]) * masks[context.module.name])
 
   asked, masks = [], {unit(name): jnp.asarray(mask, jnp.float32) for name, mask in kept.items()}
   with nn.intercept_methods(intercept):

@@ -4,7 +4,7 @@ from senet_jax.layers.add_squeeze_excite import add_squeeze_excite
 from senet_jax.layers.attention import BlockAttention, register_attention
 from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
-from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, Normalized, computed
+from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, DeferredAffine, materialize
 from senet_jax.layers.pooling import avg_pool, max_pool
 from senet_jax.layers.shake import shake
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite, excitations
@@ -15,16 +15,16 @@ __all__ = [
   'BatchNormConfig',
   'BlockAttention',
   'ChannelGate',
-  'Normalized',
+  'DeferredAffine',
   'SEConfig',
   'SqueezeExcite',
   'add_squeeze_excite',
   'avg_pool',
   'classifier',
-  'computed',
   'conv',
   'depthwise_conv',
   'excitations',
+  'materialize',
   'max_pool',
   'register_attention',
   'shake',

@@ -12,7 +12,7 @@ from flax.core import Scope, freeze
 
 from senet_jax.errors import UserError, closest_first
 from senet_jax.layers.channel_gate import ChannelGate
-from senet_jax.layers.normalization import Normalized
+from senet_jax.layers.normalization import DeferredAffine
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
 
 _Path = tuple[str, ...]
@@ -194,7 +194,7 @@ class _Interceptor:
     # Modules may be called several times, and then share the block too.
     if len(matching) > 1 or (_NAME in scope.reservations and path not in self._gated):
       raise UserError(f'{name} has an entry {_NAME!r} already; it cannot have another one.')
-    if getattr(x, 'ndim', 0) < 3 and not isinstance(x, Normalized):
+    if getattr(x, 'ndim', 0) < 3 and not isinstance(x, DeferredAffine):
       returned = jax.tree.map(lambda leaf: list(jnp.shape(leaf)), x)
       raise UserError(
         f'{name} returns {returned}, and an SE block needs one array [N, ..., C] of three axes or '

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from senet_jax.layers.normalization import Normalized, computed
+from senet_jax.layers.normalization import DeferredAffine, materialize
 
 if TYPE_CHECKING:
   from senet_jax.layers.squeeze_excite import SEConfig
@@ -53,15 +53,15 @@ class ChannelGate(nn.Module):
     return 0.0
 
   @nn.compact
-  def __call__(self, x: jax.Array | Normalized) -> jax.Array | Normalized:
+  def __call__(self, x: jax.Array | DeferredAffine) -> jax.Array | DeferredAffine:
     """Gates `x` `[N, …, C]` of any float dtype; returns the same shape and dtype.
 
-    A `Normalized` that knows the means of its images stays uncomputed.
+    A `DeferredAffine` that knows the means of its images stays deferred.
     """
-    if isinstance(x, Normalized):
+    if isinstance(x, DeferredAffine):
       if self.squeeze == 'avg' and x.image_mean is not None:
         return x.times(self._sown(self.gate(x.mean())))
-      x = computed(x)
+      x = materialize(x)
     squeeze = SQUEEZES[self.squeeze]
     squeezed = x.astype(jnp.float32)
     if squeeze is not None:

@@ -1,9 +1,9 @@
 """Batch normalisation whose statistics have a named scope, fused with what follows it.
 
 A unit of a residual network ends in BN, squeeze-and-excitation, an addition and ReLU. Written one
-after the other they read the map several times. Here BN gives a `Normalized`, a map that is not
-computed yet; SE takes its squeeze from the sums that BN has taken and multiplies the scale and
-shift of each channel; `computed` writes the map once.
+after the other they read the map several times. Here BN gives a `DeferredAffine`, its input with
+the scale and shift of each channel; SE takes its squeeze from the sums that BN has taken and
+multiplies scale and shift; `materialize` writes the map once.
 """
 
 import dataclasses
@@ -60,11 +60,11 @@ class BatchNormConfig:
     return '/'.join(path).startswith(self.frozen)
 
 
-class Normalized(struct.PyTreeNode):
-  """A normalised map that is not computed yet: `(x - center)·scale + shift`.
+class DeferredAffine(struct.PyTreeNode):
+  """A map that is not in memory yet: `(x - center)·scale + shift`.
 
   Attributes:
-    x: `[N, H, W, C]`, what is normalised.
+    x: `[N, H, W, C]`, the input of the normalisation.
     center: `[C]` float32, a constant near the mean of `x`.
     scale: `[N, 1, 1, C]`, or `[1, 1, 1, C]` for all images; float32.
     shift: of the shape of `scale`, float32.
@@ -80,18 +80,31 @@ class Normalized(struct.PyTreeNode):
   dtype: jnp.dtype = struct.field(pytree_node=False)
 
   def mean(self) -> jax.Array:
-    """The map's mean over each image, `[N, 1, 1, C]` float32, by the linearity of the mean."""
+    """Returns the mean over each image, `[N, 1, 1, C]` float32, by the linearity of the mean."""
     return self.image_mean * self.scale + self.shift
 
-  def times(self, gate: jax.Array) -> 'Normalized':
-    """This map with each channel of an image multiplied by `gate` `[N, 1, 1, C]` float32."""
+  def materialize(self, residual: jax.Array | None = None, *, relu: bool = False) -> jax.Array:
+    """Returns the map, plus another one, and ReLU of that, in one pass with its own gradient.
+
+    Args:
+      residual: `[N, H, W, C]` of `self.dtype`, or None.
+      relu: whether to take the ReLU.
+
+    Returns:
+      `[N, H, W, C]` of `self.dtype`.
+    """
+    arrays = (self.x, self.center, self.scale, self.shift, residual)
+    return _materialize(*arrays, relu, self.dtype)
+
+  def times(self, gate: jax.Array) -> 'DeferredAffine':
+    """Returns this map with each channel of an image times `gate` `[N, 1, 1, C]` float32."""
     return self.replace(scale=self.scale * gate, shift=self.shift * gate)
 
 
-def computed(
-  y: jax.Array | Normalized, residual: jax.Array | None = None, *, relu: bool = False
+def materialize(
+  y: jax.Array | DeferredAffine, residual: jax.Array | None = None, *, relu: bool = False
 ) -> jax.Array:
-  """A map, plus another one, and ReLU of that; for a `Normalized` in one pass, with its gradient.
+  """Returns a map, plus another one, and ReLU of that, whether `y` is deferred or in memory.
 
   Args:
     y: `[N, H, W, C]`.
@@ -101,8 +114,8 @@ def computed(
   Returns:
     `[N, H, W, C]` of the dtype of `y`.
   """
-  if isinstance(y, Normalized):
-    return _computed(y.x, y.center, y.scale, y.shift, residual, relu, y.dtype)
+  if isinstance(y, DeferredAffine):
+    return y.materialize(residual, relu=relu)
   y = y if residual is None else residual + y
   return nn.relu(y) if relu else y
 
@@ -113,7 +126,7 @@ def _affine(x, center, scale, shift) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _computed(x, center, scale, shift, residual, relu: bool, dtype) -> jax.Array:
+def _materialize(x, center, scale, shift, residual, relu: bool, dtype) -> jax.Array:
   y = _affine(x, center, scale, shift)
   if residual is not None:
     # Lest XLA computes the units before this one again, from their convolutions.
@@ -121,15 +134,15 @@ def _computed(x, center, scale, shift, residual, relu: bool, dtype) -> jax.Array
   return (jnp.maximum(y, 0) if relu else y).astype(dtype)
 
 
-def _computed_forward(x, center, scale, shift, residual, relu, dtype):
-  y = _computed(x, center, scale, shift, residual, relu, dtype)
+def _materialize_forward(x, center, scale, shift, residual, relu, dtype):
+  y = _materialize(x, center, scale, shift, residual, relu, dtype)
   # The next layer keeps `y` anyway. Without a residual, ReLU's mask follows from `x`, which the
   # gradient of `scale` needs too.
   output = y if relu and residual is not None else None
   return y, (x, center, scale, shift, output, residual is not None)
 
 
-def _computed_backward(relu, dtype, saved, dy):
+def _materialize_backward(relu, dtype, saved, dy):
   """Two passes over `x` and `dy`: for the gradients of `scale` and `shift`, and for that of `x`.
 
   The first takes sums of `x - center`: sums of `x` would lose digits where |mean| >> std.
@@ -154,7 +167,7 @@ def _computed_backward(relu, dtype, saved, dy):
   return (g * scale).astype(x.dtype), None, dscale, dshift, dresidual
 
 
-_computed.defvjp(_computed_forward, _computed_backward)
+_materialize.defvjp(_materialize_forward, _materialize_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -214,19 +227,19 @@ class BatchNorm(nn.Module):
     bn: the options.
     dtype: of the output.
     scale_init: initialiser of the scale γ.
-    lazy: return a `Normalized`.
-    image_means: return a `Normalized` with the means of the images, from which SE takes its
+    deferred: return a `DeferredAffine`.
+    image_means: return a `DeferredAffine` with the means of the images, from which SE takes its
       squeeze; the statistics come from sums over each image then.
   """
 
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
   scale_init: nn.initializers.Initializer = nn.initializers.ones
-  lazy: bool = False
+  deferred: bool = False
   image_means: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array | Normalized:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
     """Normalises `x` `[N, H, W, C]`; returns `[N, H, W, C]` of `self.dtype`.
 
     Raises:
@@ -253,8 +266,8 @@ class BatchNorm(nn.Module):
         )
         running_var.value = keep * running_var.value + (1 - keep) * var.mean((0, 1, 2))
     scale = jnp.broadcast_to(jax.lax.rsqrt(var + self.bn.epsilon) * scale, mean.shape)
-    normalized = Normalized(x, center, scale, bias - mean * scale, image_mean, self.dtype)
-    return normalized if self.lazy or self.image_means else computed(normalized)
+    y = DeferredAffine(x, center, scale, bias - mean * scale, image_mean, self.dtype)
+    return y if self.deferred or self.image_means else y.materialize()
 
   def _statistics(
     self, x: jax.Array, center: jax.Array

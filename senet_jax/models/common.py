@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from senet_jax import errors
-from senet_jax.layers import Normalized, SEConfig, SqueezeExcite
+from senet_jax.layers import DeferredAffine, SEConfig, SqueezeExcite
 from senet_jax.models.registry import Preprocessing
 
 # Image size, classes and preprocessing of the paper's ImageNet recipe (section 5.1: mean
@@ -32,8 +32,8 @@ def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
 def gated(
   se: SEConfig | None,
   position: str,
-  x: jax.Array | Normalized,
-) -> jax.Array | Normalized:
+  x: jax.Array | DeferredAffine,
+) -> jax.Array | DeferredAffine:
   """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`."""
   if se is None or se.position != position:
     return x

@@ -18,11 +18,11 @@ from senet_jax.layers import (
   BatchNorm,
   BatchNormConfig,
   BlockAttention,
-  Normalized,
+  DeferredAffine,
   SEConfig,
   classifier,
-  computed,
   conv,
+  materialize,
   max_pool,
 )
 from senet_jax.layers.attention import block_attention, check_attention
@@ -54,8 +54,8 @@ def _convolution(module: nn.Module) -> Callable[..., nn.Conv]:
 
 
 def _norm(module: nn.Module, name: str, **options) -> BatchNorm:
-  """Normalisation in a module with the fields `bn` and `dtype`; its map is computed later."""
-  return BatchNorm(module.bn, module.dtype, lazy=True, name=name, **options)
+  """Normalisation in a module with the fields `bn` and `dtype`; its map is deferred."""
+  return BatchNorm(module.bn, module.dtype, deferred=True, name=name, **options)
 
 
 class ResidualBlock(nn.Module):
@@ -104,20 +104,20 @@ class ResidualBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
     if self.preact and self.share_preact:
-      x = computed(_norm(self, 'bn1')(x, train), relu=True)
-    shortcut = computed(self._gated('identity', self._shortcut(x, train)))
+      x = materialize(_norm(self, 'bn1')(x, train), relu=True)
+    shortcut = materialize(self._gated('identity', self._shortcut(x, train)))
     branch = self._pre_branch if self.preact else self._post_branch
     y = self._gated('standard', branch(self._gated('pre', x), train))
     if self.kept is not None:
-      y = pruned.spread(computed(y), self.kept, self.features)
-    return self._gated('post', computed(y, shortcut, relu=not self.preact))
+      y = pruned.spread(materialize(y), self.kept, self.features)
+    return self._gated('post', materialize(y, shortcut, relu=not self.preact))
 
   @nn.nowrap
   def gates(self) -> dict[str, str]:
     """Returns the names of the modules that gate, by their positions in the unit."""
     return {self.attention.position: self.attention.kind} if self.attention else {}
 
-  def _gated(self, position: str, x: jax.Array | Normalized) -> jax.Array | Normalized:
+  def _gated(self, position: str, x: jax.Array | DeferredAffine) -> jax.Array | DeferredAffine:
     """Gates `x` `[N, H, W, C]` if `position` is where this unit has its attention."""
     if position not in self.gates():
       return x
@@ -140,7 +140,7 @@ class ResidualBlock(nn.Module):
       (last, 1, 1, 1),
     ]
 
-  def _post_branch(self, x: jax.Array, train: bool) -> jax.Array | Normalized:
+  def _post_branch(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
     """The branch of a post-activation unit, `[N, H / stride, W / stride, features]`."""
     convolutions = self._convolutions()
     for i, spec in enumerate(convolutions, start=1):
@@ -151,7 +151,7 @@ class ResidualBlock(nn.Module):
       means = last and not self.branch_relu and self._gives_image_means('standard')
       x = _norm(self, f'bn{i}', image_means=means, scale_init=init)(x, train)
       if not last or self.branch_relu:
-        x = computed(x, relu=True)
+        x = materialize(x, relu=True)
       if i == 2 and not last:
         x = self._gated('conv3x3', x)
     return x
@@ -160,13 +160,13 @@ class ResidualBlock(nn.Module):
     """The branch of a pre-activation unit, `[N, H / stride, W / stride, features]`."""
     for i, spec in enumerate(self._convolutions(), start=1):
       if i > 1 or not self.share_preact:
-        x = computed(_norm(self, f'bn{i}')(x, train), relu=True)
+        x = materialize(_norm(self, f'bn{i}')(x, train), relu=True)
       if i == 3:
         x = self._gated('conv3x3', x)
       x = _convolution(self)(*spec, name=f'conv{i}')(x)
     return x
 
-  def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | Normalized:
+  def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
     """What is added to the branch, `[N, H / stride, W / stride, features]`."""
     alike = x.shape[-1] == self.features and self.stride == 1
     if alike and self.shortcut != 'like_last':
@@ -332,7 +332,7 @@ class ResNet(nn.Module):
       for block in range(1, depth + 1):
         x = self._block(stage, block)(x, train)
     if self.preact:
-      x = computed(_norm(self, 'final_bn')(x, train), relu=True)
+      x = materialize(_norm(self, 'final_bn')(x, train), relu=True)
     x = x.astype(jnp.float32).mean((1, 2))
     if self.dropout:
       x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
@@ -345,7 +345,7 @@ class ResNet(nn.Module):
       features = widths * (self.stem_width or self.width)
       x = _convolution(self)(features, kernel, stride, name=f'stem_conv{number}')(x)
       if not (self.preact and last):
-        x = computed(_norm(self, f'stem_bn{number}')(x, train), relu=True)
+        x = materialize(_norm(self, f'stem_bn{number}')(x, train), relu=True)
     return max_pool(x, self.pool_align) if pooled else x
 
   def _block(self, stage: int, block: int) -> ResidualBlock:

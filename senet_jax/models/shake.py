@@ -17,8 +17,8 @@ from senet_jax.layers import (
   BlockAttention,
   SEConfig,
   classifier,
-  computed,
   conv,
+  materialize,
   shake,
 )
 from senet_jax.layers.attention import block_attention, check_attention
@@ -34,7 +34,7 @@ class _Branch(ResidualBlock):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
-    return computed(self._gated('standard', self._post_branch(x, train)))
+    return materialize(self._gated('standard', self._post_branch(x, train)))
 
 
 class ShakeBlock(nn.Module):
