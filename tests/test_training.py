@@ -26,6 +26,7 @@ from senet_jax.training import checkpoints, loop, saved
 from senet_jax.training.loop import Run, train
 from senet_jax.training.progress import read_records
 from senet_jax.training.state import TrainState
+from senet_jax.workdir.run_progress import RunProgress
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
 
@@ -146,13 +147,13 @@ def test_other_devices_under_local_normalisation():
   run = types.SimpleNamespace(
     config=small(),
     mesh=runtime.data_mesh(4),
-    host={},
+    progress=RunProgress({}, devices=4),
     reporter=types.SimpleNamespace(say=said.append),
   )
   Run._say_if_devices_changed(run, 4)
   assert not said
   Run._say_if_devices_changed(run, 8)
-  assert 'is now over 16 images instead of 8' in said[0] and run.host['devices'] == 4
+  assert 'is now over 16 images instead of 8' in said[0] and run.progress.devices == 4
 
 
 def test_finished_run_says_so_again(whole, capsys):
@@ -477,7 +478,7 @@ def test_old_checkpoints_go_as_a_whole(tmp_path, monkeypatch):
   def save(steps):
     with checkpoints.Checkpoints(tmp_path, keep=1) as kept:
       for step in steps:
-        kept.save(state.replace(step=np.int32(step)), {}, None)
+        kept.save(state.replace(step=np.int32(step)), RunProgress({}), None)
 
   with monkeypatch.context() as patch:
     patch.setattr(shutil, 'rmtree', lambda *_, **__: None)  # killed before it is done

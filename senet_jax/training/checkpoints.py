@@ -20,6 +20,7 @@ from senet_jax.runtime import checksum, is_first
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
 from senet_jax.training.state import TrainState
+from senet_jax.workdir.run_progress import RunProgress
 
 _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
@@ -33,18 +34,18 @@ class Restored:
 
   Attributes:
     state: the training state.
-    host: what the run keeps outside the device: counters, best result, configuration.
+    progress: what the run keeps besides arrays: counters, results, configuration.
   """
 
   state: TrainState
-  host: dict[str, Any]
+  progress: RunProgress
 
 
 class Checkpoints:
   """The checkpoints of one workdir.
 
   Saving is asynchronous; `close` (or the end of a `with`) waits for it. Each checkpoint has two
-  items, `state` and `host`, and the checksum of the former is in the latter.
+  items, `state` and `host`, which is a `RunProgress` and the checksum of the state.
   """
 
   def __init__(self, workdir: Path, keep: int = 2, *, read_only: bool = False):
@@ -119,8 +120,8 @@ class Checkpoints:
         errors[step] = metrics['top1_error']
     return min(errors, key=lambda step: (errors[step], -step), default=None)
 
-  def save(self, state: TrainState, host: dict[str, Any], metrics: dict | None) -> None:
-    """Starts to save `state`, with the evaluation `metrics` of this step if there are any.
+  def save(self, state: TrainState, progress: RunProgress, metrics: dict | None) -> None:
+    """Starts to save a run, with the evaluation `metrics` of this step if there are any.
 
     Saving a step again does nothing, unless it is now known how good it is, and an older checkpoint
     is there in case this is the moment of a kill.
@@ -133,7 +134,7 @@ class Checkpoints:
     state = jax.tree.map(np.array, state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      host=ocp.args.JsonSave({**host, 'checksum': checksum(state)}),
+      host=ocp.args.JsonSave({**progress.to_json(), 'checksum': checksum(state)}),
     )
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()  # it may be moving an old one
@@ -164,6 +165,7 @@ class Checkpoints:
         ),
       )
       whole = checksum(items.state) == items.host['checksum']
+      progress = RunProgress.from_json(items.host)
     except Exception as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         raise
@@ -171,13 +173,14 @@ class Checkpoints:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
     if not whole:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged (checksum differs).')
-    return Restored(items.state, items.host)
+    return Restored(items.state, progress)
 
-  def host(self, step: int) -> dict[str, Any] | None:
-    """The `host` item of a checkpoint, None if it cannot be read."""
+  def progress(self, step: int) -> RunProgress | None:
+    """Returns what a checkpoint keeps besides arrays, None if it cannot be read."""
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
-    except Exception:
+      items = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
+      return RunProgress.from_json(items.host)
+    except Exception:  # nearly any, of contents that are nearly any
       return None
 
   def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:

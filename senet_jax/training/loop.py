@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -27,6 +28,7 @@ from senet_jax.training.progress import Clock, Reporter, read_records
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import StepMetrics, training_program
 from senet_jax.training.summary import git_commit, summarize, versions
+from senet_jax.workdir.run_progress import Patience, RunProgress
 
 _STEPS_PER_DISPATCH = 50
 
@@ -131,7 +133,7 @@ class Run:
     total: its length in steps.
     step: steps taken.
     state: the training state on the devices.
-    host: what a checkpoint keeps besides: counters, results, configuration.
+    progress: what a checkpoint keeps besides: counters, results, configuration.
   """
 
   def __init__(
@@ -162,11 +164,11 @@ class Run:
     self.optimizer = make_optimizer(config, self.schedule)
     self.plateau = make_plateau(config)
     self.model = setup.build_model(config, feeds.num_classes)
-    self.host = self._fresh_host(feeds.identity())
+    self.progress = self._fresh_progress(feeds.identity())
     self.state = self._restore() or self._fresh_state(self._initial_variables())
     self.step = int(self.state.step)
     for split, names in feeds.unreadable().items():
-      known = self.host.get('unreadable', {}).get(split, {})
+      known = self.progress.unreadable.get(split, {})
       names.update({int(index): name for index, name in known.items()})
     self._evaluate = eval_program(
       self.model, self.eval_feed, self.mesh, deterministic=config.deterministic
@@ -177,7 +179,7 @@ class Run:
     self._exchanges = 0  # with the other processes, of what cannot be read
     self._waited = 0.0  # for data, in seconds, since the last training record
     self._trace = _Trace(config.profile, workdir, reporter.say)
-    self._started = time.monotonic() - self.host['wall_time_s']
+    self._started = time.monotonic() - self.progress.wall_time_s
     if runtime.is_first():
       files.write_json(workdir / 'config.json', config.to_dict())
       saved.write_classes(workdir, feeds.num_classes, self.feed.split.class_names)
@@ -204,25 +206,14 @@ class Run:
 
   # --- start ---------------------------------------------------------------------------------
 
-  def _fresh_host(self, dataset: dict[str, Any]) -> dict[str, Any]:
-    # As JSON gives it back: lists for tuples.
-    identity = json.loads(json.dumps({**self.config.to_dict(), 'dataset': dataset}))
-    return {
-      'identity': identity,
-      # A looped and a per-step program differ in the last bits: a run keeps its kind.
-      'looped': self._wanted_steps_per_dispatch() > 1,
-      'git_commit': git_commit(),
-      'examples_seen': 0,
-      'wall_time_s': 0.0,
-      'train_time_s': 0.0,  # without compilation, evaluation and saving
-      'devices': self.mesh.size,
-      'device_hours': 0.0,  # of all lives of the run, whatever they had
-      'evaluated_step': 0,
-      'final': None,
-      'best': None,
-      'early_stopping': {'best_metric': None, 'patience_count': 0},
-      'unreadable': {},  # images of a stream, by split and index
-    }
+  def _fresh_progress(self, dataset: dict[str, Any]) -> RunProgress:
+    return RunProgress(
+      # As JSON gives it back: lists for tuples.
+      identity=json.loads(json.dumps({**self.config.to_dict(), 'dataset': dataset})),
+      looped=self._wanted_steps_per_dispatch() > 1,
+      git_commit=git_commit(),
+      devices=self.mesh.size,
+    )
 
   def _wanted_steps_per_dispatch(self) -> int:
     one = jax.default_backend() == 'cpu' or data_feeds.streams(self.config)
@@ -238,16 +229,16 @@ class Run:
     )
 
   def _restore(self) -> TrainState | None:
-    """The newest whole checkpoint, with its `host` put in place; None if there is none."""
+    """The newest whole checkpoint, with its progress put in place; None if there is none."""
     steps = self.checkpoints.steps()
     if not steps:
       self.reporter.resume(lambda record: False)
       return None
-    identity = self.host['identity']
-    hosts = (self.checkpoints.host(step) for step in reversed(steps))
-    newest = next((host for host in hosts if host), None)
+    identity = self.progress.identity
+    found = (self.checkpoints.progress(step) for step in reversed(steps))
+    newest = next((progress for progress in found if progress), None)
     if newest:
-      check_same_run(newest['identity'], identity, self.workdir)
+      check_same_run(newest.identity, identity, self.workdir)
     abstract = abstract_state(jax.eval_shape(self._fresh_state), runtime.replicated(self.mesh))
     restored = self.checkpoints.restore_latest(abstract, self.reporter.say)
     step = int(restored.state.step)
@@ -257,13 +248,13 @@ class Run:
         f'{self.workdir} is at step {step}, past the {self.total} steps of this run; raise '
         'config.epochs or config.steps, or give another --workdir.'
       )
-    self.host = {**restored.host, 'identity': identity}
-    done = {'train': step, 'eval': self.host['evaluated_step']}
+    self.progress = dataclasses.replace(restored.progress, identity=identity)
+    done = {'train': step, 'eval': self.progress.evaluated_step}
     self.reporter.resume(lambda record: record['step'] <= done[record['kind']])
     self.reporter.say(f'resumed from step {step} of {self.total} in {self.workdir}')
-    self._say_if_devices_changed(restored.host.get('devices', self.mesh.size))
-    if self.host['looped'] != (self._wanted_steps_per_dispatch() > 1):
-      kind = 'several steps' if self.host['looped'] else 'one step'
+    self._say_if_devices_changed(restored.progress.devices or self.mesh.size)
+    if self.progress.looped != (self._wanted_steps_per_dispatch() > 1):
+      kind = 'several steps' if self.progress.looped else 'one step'
       self.reporter.say(f'this run began with {kind} a dispatch and keeps that, to stay exact.')
     return restored.state
 
@@ -276,7 +267,7 @@ class Run:
       images = f'{config.batch_size // now} images instead of {config.batch_size // before}'
       effect = f'; local batch normalisation is now over {images}, and the run not quite the same'
     self.reporter.say(f'{now} devices instead of {before}, the same batches{effect}.')
-    self.host['devices'] = now
+    self.progress = dataclasses.replace(self.progress, devices=now)
 
   def _headline(self) -> str:
     config, devices = self.config, self.mesh.size
@@ -295,7 +286,7 @@ class Run:
     """Runs to the end; returns False if it was interrupted, after saving."""
     with self._trace:
       while True:
-        due = self.host['evaluated_step'] < self.step and self.step in self.eval_steps
+        due = self.progress.evaluated_step < self.step and self.step in self.eval_steps
         if due and not self._evaluate_and_save():
           break
         if self.step >= self.total or self._early_stopping().should_stop:
@@ -324,7 +315,7 @@ class Run:
     """Dispatches steps until `stop` or an interruption, then reports."""
     first = self.step
     program = self._program(frozen=first >= self.freeze_step)
-    at_once = self._wanted_steps_per_dispatch() if self.host['looped'] else 1
+    at_once = self._wanted_steps_per_dispatch() if self.progress.looped else 1
     self._trace.at(first)
     self._clock.start()
     previous = None
@@ -342,8 +333,7 @@ class Run:
       previous = report
     jax.block_until_ready(self.state)
     images = (self.step - first) * self.config.batch_size
-    self.host['train_time_s'] += self._clock.stop(images)
-    self.host['examples_seen'] += images
+    self.progress = self.progress.after_training(images, self._clock.stop(images))
     self._trace.at(self.step)
     self._check_finite()
     if self._pending and (
@@ -363,7 +353,7 @@ class Run:
     Later a preemption would have to wait for it with steps that are not saved yet; and so the clock
     counts training alone.
     """
-    config, looped = self.config, self.host['looped']
+    config, looped = self.config, self.progress.looped
     inputs, _ = self.feed.inputs(self.step, 1)
     for frozen in {self.step >= self.freeze_step, self.freeze_step < self.total}:
       model = setup.build_model(config, self.feeds.num_classes, frozen_bn=frozen)
@@ -425,39 +415,35 @@ class Run:
       return False
     if not math.isfinite(results['loss']):
       self._diverged(f'evaluation loss is not finite at step {self.step}', self.step)
-    host, record = self.host, {'step': self.step, 'epoch': self._epoch(), **results}
-    host['evaluated_step'], host['final'] = self.step, record
-    if host['best'] is None or record['top1_error'] <= host['best']['top1_error']:
-      host['best'] = record
+    record, best = {'step': self.step, 'epoch': self._epoch(), **results}, self.progress.best
+    is_best = best is None or record['top1_error'] <= best['top1_error']
     if self.plateau:
       metric = self.config.schedule.metric
       _, plateau = self.plateau.update({}, self.state.plateau, value=results[metric])
       self.state = self.state.replace(plateau=runtime.put_everywhere(plateau, self.mesh))
     stopping = self._early_stopping().update(results[self.config.early_stopping.metric])
-    host['early_stopping'] = {
-      'best_metric': stopping.best_metric,
-      'patience_count': stopping.patience_count,
-    }
+    patience = Patience(stopping.best_metric, stopping.patience_count)
+    self.progress = self.progress.after_evaluation(record, patience, is_best=is_best)
     self.reporter.write({'kind': 'eval', **record, 'wall_time_s': round(self._wall_time(), 2)})
     self._save(metrics=results)
     return True
 
   def _early_stopping(self) -> EarlyStopping:
     """Whether to stop, from the counts of the run so far."""
-    options, counts = self.config.early_stopping, self.host['early_stopping']
-    best = counts['best_metric']
+    options, counts = self.config.early_stopping, self.progress.early_stopping
+    best = counts.best_metric
     return EarlyStopping(
       min_delta=options.min_delta,
       patience=options.patience,
       best_metric=float('inf') if best is None else best,
-      patience_count=counts['patience_count'],
-      should_stop=0 < options.patience <= counts['patience_count'],
+      patience_count=counts.patience_count,
+      should_stop=0 < options.patience <= counts.patience_count,
     )
 
   def _save(self, metrics: dict[str, float] | None) -> None:
     self._share_unreadable()
     self._count_time()
-    self.checkpoints.save(self.state, self.host, metrics)
+    self.checkpoints.save(self.state, self.progress, metrics)
 
   def _share_unreadable(self) -> None:
     """Brings what each process has found to all of them, and to the checkpoint."""
@@ -467,21 +453,18 @@ class Run:
       for split, names in theirs.items():
         self.feeds.unreadable()[split].update({int(i): name for i, name in names.items()})
         found[split].update(names)
-    self.host['unreadable'] = found
+    self.progress = dataclasses.replace(self.progress, unreadable=found)
 
   def _count_time(self) -> None:
     """Brings the totals of the run up to date, which a restart goes on from."""
-    host, seconds = self.host, self._wall_time()
-    spent = (seconds - host['wall_time_s']) * self.mesh.size / 3600
-    host['device_hours'] = host.get('device_hours', 0.0) + spent
-    host['wall_time_s'] = seconds
+    self.progress = self.progress.at_time(self._wall_time(), self.mesh.size)
 
   # --- end -----------------------------------------------------------------------------------
 
   def finish(self) -> None:
     """Writes summary and curves, and says where they are."""
     self._count_time()
-    summary = summarize(self.state, self.host)
+    summary = summarize(self.state, self.progress)
     if data_feeds.streams(self.config):
       unreadable = self.feeds.unreadable().items()
       summary['unreadable_images'] = {split: sorted(v.values()) for split, v in unreadable}
@@ -494,7 +477,7 @@ class Run:
     self.reporter.say(
       f'{split} error {final["top1_error"]:.2f} % after {final["epoch"]:g} epochs '
       f'(best {best["top1_error"]:.2f} % at epoch {best["epoch"]:g}), '
-      f'{self.host["wall_time_s"]:.0f} s'
+      f'{self.progress.wall_time_s:.0f} s'
     )
     self.reporter.say(f'curves: {self.workdir / "curves.png"}')
     self.reporter.say(f'summary: {self.workdir / "summary.json"}')

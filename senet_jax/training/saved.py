@@ -19,6 +19,7 @@ from senet_jax.storage.buckets import Path
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau
+from senet_jax.workdir.run_progress import RunProgress
 
 _CLASSES = 'classes.json'
 # Fields that say what a network computes and of which images.
@@ -134,7 +135,7 @@ def write(
     files.write_json(partial / 'config.json', config.to_dict())
     write_classes(partial, num_classes, class_names)
     with Checkpoints(partial) as checkpoints:
-      checkpoints.save(state, {'identity': identity}, metrics=None)
+      checkpoints.save(state, RunProgress(identity), metrics=None)
 
 
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
