@@ -21,8 +21,8 @@ from senet_jax.models import create_model, registry
 from senet_jax.reporting.statistics import spread
 from senet_jax.tools import benchmark, latency
 from senet_jax.training import setup
+from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_schedule
-from senet_jax.training.step import training_program
 
 QUICK = ('--seconds=0.01', '--repeats=2', '--devices=1', '--image_size=8')
 

@@ -32,6 +32,7 @@ from senet_jax.training import saved, setup
 from senet_jax.training.checkpoints import Checkpoints
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer
+from senet_jax.workdir.run_progress import RunProgress
 
 # A few steps tell some of the classes apart.
 TINY = {
@@ -114,7 +115,7 @@ def photos(folder, tmp_path_factory):
     files.write_json(workdir / 'config.json', config.to_dict())
     saved.write_classes(workdir, 3, tuple('abc'))
     with Checkpoints(workdir) as checkpoints:
-      checkpoints.save(state, {}, None)
+      checkpoints.save(state, RunProgress({}), None)
   return [root / 'seed0', root / 'seed1']
 
 

@@ -18,10 +18,11 @@ from senet_jax.evaluation.evaluate import zero_metrics
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model
 from senet_jax.training import initial, saved, setup
+from senet_jax.training.classification import Classification, loss_fn
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer, trained
 from senet_jax.training.state import TrainState
-from senet_jax.training.step import StepOptions, loss_fn, train_step
+from senet_jax.training.step import StepOptions, train_step
 
 # 4 steps an epoch.
 SMALL = {
@@ -246,6 +247,7 @@ def program_of(optimizer, devices, frozen=FROZEN, bn=None, **options):
   bn = BatchNormConfig(**{'scope': 'global', 'frozen': frozen, **(bn or {})})
   step = functools.partial(
     train_step,
+    task=Classification(small()),
     model=tiny_model(bn=bn),
     optimizer=optimizer,
     options=StepOptions(frozen=frozen, **options),

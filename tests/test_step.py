@@ -17,6 +17,7 @@ from senet_jax import config as config_lib, runtime
 from senet_jax.evaluation.metrics import cross_entropy
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model
+from senet_jax.training.classification import Classification
 from senet_jax.training.optimizer import kernel_mask, make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, params_sha256
 from senet_jax.training.step import StepOptions, train_step
@@ -43,8 +44,12 @@ def state_of(model, optimizer, size: int = 8, **fields) -> TrainState:
   )
 
 
-def program_of(model, optimizer, devices: int, options=StepOptions()):  # noqa: B008
-  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
+def program_of(model, optimizer, devices: int, options=StepOptions(), **fields):  # noqa: B008
+  config = config_lib.default()
+  config.update(fields)
+  step = functools.partial(
+    train_step, task=Classification(config), model=model, optimizer=optimizer, options=options
+  )
   return runtime.data_parallel(step, runtime.data_mesh(devices), (P(), P('data')), P())
 
 
@@ -176,6 +181,7 @@ class TwoHeads(nn.Module):
 
   rate: float = 0.0
   num_classes: int = 10
+  aux: bool = True
 
   @nn.compact
   def __call__(self, images, train):
@@ -200,8 +206,8 @@ def test_auxiliary_loss_against_numpy():
     return x.T @ (p / p.sum(1, keepdims=True) - np.eye(10)[batch['labels']]) / 16
 
   for weight in (0.0, 0.4):
-    options = StepOptions(aux_weight=weight)
-    after, report = program_of(model, optimizer, 1, options)(state, batch)
+    program = program_of(model, optimizer, 1, aux_loss_weight=weight)
+    after, report = program(state, batch)
     change = tree_difference(state.params, after.params)
     np.testing.assert_allclose(change['fc']['kernel'], gradient_of('fc'), atol=1e-6)
     np.testing.assert_allclose(change['aux']['kernel'], weight * gradient_of('aux'), atol=1e-6)

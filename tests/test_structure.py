@@ -24,6 +24,7 @@ ROOMS = (
   'diagrams',
   'data',
   'evaluation',
+  'workdir',
   'training',
   'prediction',
   'excitation',

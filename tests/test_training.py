@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import jax
 import numpy as np
@@ -22,10 +21,11 @@ from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import checkpoints, loop, saved
-from senet_jax.training.loop import Run, train
+from senet_jax.training import checkpoints, classification, resume, run, saved, trainer
+from senet_jax.training.loop import train
 from senet_jax.training.progress import read_records
 from senet_jax.training.state import TrainState
+from senet_jax.workdir.run_progress import RunProgress
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
 
@@ -143,16 +143,10 @@ def test_eight_devices_resumed_on_four(tmp_path):
 
 def test_other_devices_under_local_normalisation():
   said = []
-  run = types.SimpleNamespace(
-    config=small(),
-    mesh=runtime.data_mesh(4),
-    host={},
-    reporter=types.SimpleNamespace(say=said.append),
-  )
-  Run._say_if_devices_changed(run, 4)
+  resume.say_if_devices_changed(small(), 4, 4, said.append)
   assert not said
-  Run._say_if_devices_changed(run, 8)
-  assert 'is now over 16 images instead of 8' in said[0] and run.host['devices'] == 4
+  resume.say_if_devices_changed(small(), 8, 4, said.append)
+  assert 'is now over 16 images instead of 8' in said[0]
 
 
 def test_finished_run_says_so_again(whole, capsys):
@@ -165,17 +159,17 @@ def test_finished_run_says_so_again(whole, capsys):
 @pytest.mark.parametrize('where', ['compile', 'save', 'evaluation'])
 def test_sigterm_at_any_other_moment(whole, tmp_path, monkeypatch, where):
   """Not between steps: while compiling, while saving after an evaluation, while evaluating."""
-  owner, name = {
-    'compile': (loop.Run, '_program'),
-    'save': (checkpoints.Checkpoints, 'save'),
-    'evaluation': (EvalFeed, 'inputs'),
+  owner, name, call = {
+    'compile': (trainer.Trainer, 'compile', 1),
+    'save': (checkpoints.Checkpoints, 'save', 3),
+    'evaluation': (EvalFeed, 'inputs', 3),
   }[where]
   original = getattr(owner, name)
   calls = []
 
   def interrupting(*args, **kwargs):
     calls.append(args)
-    if len(calls) == 3:
+    if len(calls) == call:
       os.kill(os.getpid(), signal.SIGTERM)
     return original(*args, **kwargs)
 
@@ -190,16 +184,17 @@ def test_sigterm_at_any_other_moment(whole, tmp_path, monkeypatch, where):
 def test_everything_is_compiled_before_the_first_step(tmp_path, monkeypatch):
   """A preemption must not wait for a compiler while steps are not saved."""
   compiled, at_step = [], []
-  compile_, train_until = jax.stages.Lowered.compile, loop.Run._train_until
+  compile_, train_until = jax.stages.Lowered.compile, run.Run.train_until
   monkeypatch.setattr(
     jax.stages.Lowered, 'compile', lambda self, *a: compiled.append(0) or compile_(self, *a)
   )
 
   def counting(self, stop):
-    train_until(self, stop)
+    went_on = train_until(self, stop)
     at_step.append((self.step, len(compiled)))
+    return went_on
 
-  monkeypatch.setattr(loop.Run, '_train_until', counting)
+  monkeypatch.setattr(run.Run, 'train_until', counting)
   assert train(small(bn__freeze_last_epochs=1.25), tmp_path)
   assert at_step[0][0] < 10 and at_step[-1][0] == 20  # BN is frozen from step 10 on
   assert {count for _, count in at_step} == {3}  # two kinds of steps, and the evaluation
@@ -274,7 +269,9 @@ def test_fields_and_values_that_went():
 
 
 def test_evaluation_that_is_not_finite(tmp_path, monkeypatch):
-  monkeypatch.setattr(loop, 'evaluate', lambda *_: {'loss': float('nan'), 'top1_error': 90.0})
+  monkeypatch.setattr(
+    classification, 'evaluate', lambda *_: {'loss': float('nan'), 'top1_error': 90.0}
+  )
   with pytest.raises(UserError, match='evaluation loss is not finite at step 2'):
     train(small(steps=2), tmp_path)
   assert not (tmp_path / 'summary.json').exists()
@@ -431,7 +428,7 @@ def test_the_plateau_is_of_the_metric(metric, rate, tmp_path, monkeypatch):
     {'loss': 1 / step, 'top1_error': 50.0, 'top3_error': 0.0, 'top5_error': 0.0}
     for step in range(1, 9)
   )
-  monkeypatch.setattr('senet_jax.training.loop.evaluate', lambda *args: next(falling))
+  monkeypatch.setattr('senet_jax.training.classification.evaluate', lambda *args: next(falling))
   plateau = {'name': 'plateau', 'patience': 1, 'metric': metric}
   config = small(steps=24, **{f'schedule__{key}': value for key, value in plateau.items()})
   assert train(config, tmp_path)
@@ -498,7 +495,7 @@ def test_old_checkpoints_go_as_a_whole(tmp_path, monkeypatch):
   def save(steps):
     with checkpoints.Checkpoints(tmp_path, keep=1) as kept:
       for step in steps:
-        kept.save(state.replace(step=np.int32(step)), {}, None)
+        kept.save(state.replace(step=np.int32(step)), RunProgress({}), None)
 
   with monkeypatch.context() as patch:
     patch.setattr(shutil, 'rmtree', lambda *_, **__: None)  # killed before it is done

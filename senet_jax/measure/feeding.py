@@ -23,8 +23,8 @@ from senet_jax.measure import throughput, timing, trace
 from senet_jax.measure.timing import Workload
 from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
+from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
-from senet_jax.training.step import training_program
 
 FED, IN_PLACE = 'fed', 'in place'
 # Dispatches in the trace that shows how busy the device is, and the most steps of one: each step of

@@ -7,19 +7,19 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from senet_jax import config as config_lib
 from senet_jax.errors import UserError
 from senet_jax.runtime import checksum, is_first
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
 from senet_jax.training.state import TrainState
+from senet_jax.workdir.objective import TOP1, Objective
+from senet_jax.workdir.run_progress import RunProgress
 
 _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
@@ -33,23 +33,37 @@ class Restored:
 
   Attributes:
     state: the training state.
-    host: what the run keeps outside the device: counters, best result, configuration.
+    progress: what the run keeps besides arrays: counters, results, configuration.
   """
 
   state: TrainState
-  host: dict[str, Any]
+  progress: RunProgress
 
 
 class Checkpoints:
   """The checkpoints of one workdir.
 
   Saving is asynchronous; `close` (or the end of a `with`) waits for it. Each checkpoint has two
-  items, `state` and `host`, and the checksum of the former is in the latter.
+  items, `state` and `host`, which is a `RunProgress` and the checksum of the state.
   """
 
-  def __init__(self, workdir: Path, keep: int = 2, *, read_only: bool = False):
-    """Opens the checkpoints of `workdir` (absolute), of which the `keep` newest are kept."""
-    self._directory = workdir / _DIRECTORY
+  def __init__(
+    self,
+    workdir: Path,
+    keep: int = 2,
+    objective: Objective = TOP1,
+    *,
+    read_only: bool = False,
+  ):
+    """Says which checkpoints; they are opened by `with`.
+
+    Args:
+      workdir: of the run, absolute.
+      keep: the number of newest ones that are kept, besides the best.
+      objective: says which is the best.
+      read_only: change nothing.
+    """
+    self._directory, self._objective = workdir / _DIRECTORY, objective
     # Orbax marks a checkpoint in a bucket as whole, and deletes without moving.
     moves = not read_only and not buckets.in_bucket(workdir)
     self._options = ocp.CheckpointManagerOptions(
@@ -57,27 +71,26 @@ class Checkpoints:
         [
           policies.LatestN(keep),
           policies.BestN(
-            get_metric_fn=lambda metrics: -metrics['top1_error'],
+            get_metric_fn=lambda results: -objective.cost(results),  # the highest is kept
             n=1,
             keep_checkpoints_without_metrics=False,
           ),
         ]
       ),
       # Without it the metrics would not be written, and the best be forgotten on a restart.
-      best_fn=lambda metrics: metrics['top1_error'],
-      best_mode='min',
+      best_fn=lambda results: -objective.cost(results),
+      best_mode='max',
       save_decision_policy=policies.FixedIntervalPolicy(1),
       todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,
       create=not read_only,
       read_only=read_only,
     )
-    self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
     # The manager reads the metrics of all checkpoints and does not survive damaged ones.
     steps = ocp.path.step.standard_name_format().find_all(self._directory)
-    broken = [self._directory / step.path.name for step in steps if _broken(step)]
+    broken = [self._directory / step.path.name for step in steps if _broken(step, self._objective)]
     if broken and self._options.read_only:
       raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
     for path in broken:
@@ -90,6 +103,7 @@ class Checkpoints:
     )
 
   def __enter__(self) -> 'Checkpoints':
+    self._manager = self._open()
     return self
 
   def __exit__(self, *_) -> None:
@@ -111,16 +125,16 @@ class Checkpoints:
     return max(self._manager.all_steps(), default=None)
 
   def best(self) -> int | None:
-    """The step with the lowest top-1 error on the evaluation split, None if none has one."""
-    errors = {}
+    """Returns the step with the best evaluation, the later of equal ones; None if none has one."""
+    costs = {}
     for step in self.steps():
-      metrics = self._manager.metrics(step)
-      if metrics:
-        errors[step] = metrics['top1_error']
-    return min(errors, key=lambda step: (errors[step], -step), default=None)
+      results = self._manager.metrics(step)
+      if results:
+        costs[step] = self._objective.cost(results)
+    return min(costs, key=lambda step: (costs[step], -step), default=None)
 
-  def save(self, state: TrainState, host: dict[str, Any], metrics: dict | None) -> None:
-    """Starts to save `state`, with the evaluation `metrics` of this step if there are any.
+  def save(self, state: TrainState, progress: RunProgress, metrics: dict | None) -> None:
+    """Starts to save a run, with the evaluation `metrics` of this step if there are any.
 
     Saving a step again does nothing, unless it is now known how good it is, and an older checkpoint
     is there in case this is the moment of a kill.
@@ -133,7 +147,7 @@ class Checkpoints:
     state = jax.tree.map(np.array, state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      host=ocp.args.JsonSave({**host, 'checksum': checksum(state)}),
+      host=ocp.args.JsonSave({**progress.to_json(), 'checksum': checksum(state)}),
     )
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()  # it may be moving an old one
@@ -164,6 +178,7 @@ class Checkpoints:
         ),
       )
       whole = checksum(items.state) == items.host['checksum']
+      progress = RunProgress.from_json(items.host)
     except Exception as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         raise
@@ -171,13 +186,14 @@ class Checkpoints:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
     if not whole:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged (checksum differs).')
-    return Restored(items.state, items.host)
+    return Restored(items.state, progress)
 
-  def host(self, step: int) -> dict[str, Any] | None:
-    """The `host` item of a checkpoint, None if it cannot be read."""
+  def progress(self, step: int) -> RunProgress | None:
+    """Returns what a checkpoint keeps besides arrays, None if it cannot be read."""
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
-    except Exception:
+      items = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
+      return RunProgress.from_json(items.host)
+    except Exception:  # nearly any, of contents that are nearly any
       return None
 
   def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
@@ -229,34 +245,14 @@ def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainS
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
-def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: Path) -> None:
-  """Refuses to resume a run as another one.
-
-  Args:
-    saved: configuration and data in the checkpoint.
-    given: those of this run.
-    workdir: for the message.
-
-  Raises:
-    UserError: fields that change what is computed differ; the message names them.
-  """
-  differing = config_lib.differences(saved, given)
-  if differing:
-    fields = '; '.join(f'{k}: {old!r} there, {new!r} given' for k, (old, new) in differing.items())
-    raise UserError(
-      f'{workdir} holds a run of another configuration ({fields}); '
-      'set these fields back or give another --workdir.'
-    )
-
-
-def _broken(step: ocp.path.step.Metadata) -> bool:
+def _broken(step: ocp.path.step.Metadata, objective: Objective) -> bool:
   path = step.path
   metrics = path / 'metrics' / 'metrics'
   try:
     _ = step.commit_timestamp  # makes Orbax read what it keeps of a step
     if not all((path / item).is_dir() for item in ('state', 'host')):
       return True
-    return metrics.exists() and not math.isfinite(json.loads(metrics.read_text())['top1_error'])
+    return metrics.exists() and not math.isfinite(objective.cost(json.loads(metrics.read_text())))
   except Exception:  # nearly any, of contents that are nearly any
     return True
 

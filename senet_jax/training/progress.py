@@ -13,33 +13,37 @@ from senet_jax import runtime
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
 
-_STATUS = (
-  'epoch {epoch:.2f}  loss {loss:.4f}  error {top1_error:.2f} %  {images_per_second:.0f} images/s'
-)
-
 
 class Reporter:
-  """Writes the records of a run; a context manager.
+  """Writes the records of a run; a context manager, which opens the files.
 
-  `metrics.jsonl` has one object a line, `kind` `train` or `eval`. Errors are in percent.
+  `metrics.jsonl` has one object a line, `kind` `train` or `eval`.
+
+  Attributes:
+    path: of `metrics.jsonl`.
   """
 
-  def __init__(self, workdir: Path, *, tensorboard: bool = True, silent: bool = False):
-    """Opens the reports of a run in `workdir`, which is made if missing.
+  def __init__(
+    self,
+    workdir: Path,
+    describe: Callable[[dict[str, Any]], str],
+    *,
+    tensorboard: bool = True,
+    silent: bool = False,
+  ):
+    """Opens nothing yet.
 
     Args:
-      workdir: of the run.
+      workdir: of the run; made if missing.
+      describe: gives the results of a record for the console.
       tensorboard: write event files, too.
       silent: report nothing, as one process of several does it for all.
-
-    Raises:
-      OSError: the workdir cannot be made or written.
     """
     self.path = workdir / 'metrics.jsonl'
-    self._silent = silent
+    self._workdir, self._describe = workdir, describe
+    self._silent, self._wants_tensorboard = silent, tensorboard and not silent
     self._console = Console(soft_wrap=True, highlight=False, quiet=silent)
-    self._lines = None if silent else files.Lines(self.path)
-    self._tensorboard = _TensorBoard(workdir, self.say) if tensorboard and not silent else None
+    self._lines = self._tensorboard = None
     self._progress = Progress(
       TextColumn('step'),
       MofNCompleteColumn(),
@@ -54,6 +58,16 @@ class Reporter:
     self._task = None
 
   def __enter__(self) -> 'Reporter':
+    """Opens the files.
+
+    Raises:
+      OSError: the workdir cannot be made or written.
+    """
+    if not self._silent:
+      self._lines = files.Lines(self.path)
+    if self._wants_tensorboard:
+      self._tensorboard = _TensorBoard(self.say)
+      self._tensorboard.open(self._workdir)
     return self
 
   def __exit__(self, *_) -> None:
@@ -88,9 +102,12 @@ class Reporter:
     if self._silent:
       return
     self._lines.append(json.dumps(record))
-    self.say(_line(record))
+    results = self._describe(record)
+    self.say(_line(record, results))
     if record['kind'] == 'train':
-      self._progress.update(self._task, status=_STATUS.format(**record))
+      rate = f'{record["images_per_second"]:.0f} images/s'
+      status = f'epoch {record["epoch"]:.2f}  {results}  {rate}'
+      self._progress.update(self._task, status=status)
     else:
       self._lines.flush()
     if self._tensorboard is not None:
@@ -109,13 +126,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
   return records
 
 
-def _line(record: dict[str, Any]) -> str:
-  """A record for the console."""
+def _line(record: dict[str, Any], results: str) -> str:
+  """Returns a record for the console."""
   parts = [f'{record["kind"]:5}', f'epoch {record["epoch"]:7.2f}', f'step {record["step"]:6d}']
-  parts += [f'loss {record["loss"]:.4f}', f'top-1 error {record["top1_error"]:6.2f} %']
-  if record['kind'] == 'eval':
-    parts.append(f'top-5 error {record["top5_error"]:6.2f} %')
-  else:
+  parts.append(results)
+  if record['kind'] == 'train':
     parts.append(f'lr {record["learning_rate"]:.4g}')
     parts.append(f'{record["images_per_second"]:.0f} images/s')
     parts.append(f'ETA {_duration(record["eta_s"])}')
@@ -131,8 +146,11 @@ def _duration(seconds: float) -> str:
 class _TensorBoard:
   """Event files through clu; without TensorFlow, or when it fails, one line says so instead."""
 
-  def __init__(self, workdir: Path, say):
+  def __init__(self, say):
     self._say, self._writer = say, None
+
+  def open(self, workdir: Path) -> None:
+    """Opens the file."""
     self._try(self._open, workdir)
 
   def _open(self, workdir: Path) -> None:

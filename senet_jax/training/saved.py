@@ -19,6 +19,8 @@ from senet_jax.storage.buckets import Path
 from senet_jax.training import setup
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
 from senet_jax.training.optimizer import make_optimizer, make_plateau
+from senet_jax.workdir.objective import TOP1, Objective
+from senet_jax.workdir.run_progress import RunProgress
 
 _CLASSES = 'classes.json'
 # Fields that say what a network computes and of which images.
@@ -134,7 +136,7 @@ def write(
     files.write_json(partial / 'config.json', config.to_dict())
     write_classes(partial, num_classes, class_names)
     with Checkpoints(partial) as checkpoints:
-      checkpoints.save(state, {'identity': identity}, metrics=None)
+      checkpoints.save(state, RunProgress(identity), metrics=None)
 
 
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
@@ -151,14 +153,14 @@ def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']
 
 
-def load(workdir: str | Path, checkpoint: str, mesh: Mesh) -> Saved:
+def load(workdir: str | Path, checkpoint: str, mesh: Mesh, objective: Objective = TOP1) -> Saved:
   """Reads a checkpoint of a run; changes nothing in its workdir.
 
   Args:
     workdir: of the run.
-    checkpoint: `best` (lowest top-1 error when it was evaluated; the latest if none was), `latest`,
-      or a step.
+    checkpoint: `best` (when it was evaluated; the latest if none was), `latest`, or a step.
     mesh: the devices that get the variables.
+    objective: says which is the best.
 
   Raises:
     UserError: no run, no such checkpoint, or a damaged one.
@@ -175,7 +177,7 @@ def load(workdir: str | Path, checkpoint: str, mesh: Mesh) -> Saved:
   abstract = abstract_state(jax.eval_shape(init), runtime.replicated(mesh))
   if not (workdir / 'checkpoints').is_dir():
     raise UserError(f'{workdir} has no checkpoint yet.')
-  with Checkpoints(workdir, read_only=True) as checkpoints:
+  with Checkpoints(workdir, objective=objective, read_only=True) as checkpoints:
     step = _choose(checkpoints, checkpoint, workdir)
     state = checkpoints.restore(abstract, step).state
   return Saved(config, model, state.eval_variables, step, class_names)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,9 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data.feeds import TrainingFeed
-from senet_jax.evaluation.evaluate import zero_metrics
-from senet_jax.evaluation.metrics import Metrics, cross_entropy
 from senet_jax.training.optimizer import trained
 from senet_jax.training.state import TrainState
+from senet_jax.training.task import Task
 
 _NEVER = jnp.iinfo(jnp.int32).max
 # Flax's collections of keys that networks draw from.
@@ -27,25 +26,25 @@ class StepMetrics(struct.PyTreeNode):
   """What a run of steps reports.
 
   Attributes:
-    metrics: summed over the examples of the steps.
+    metrics: of the task, summed over the examples of the steps.
     grad_norm: summed over the steps.
     steps: how many they were, float32.
     diverged_at: first step whose loss or gradient was not finite, int32; the largest if none.
   """
 
-  metrics: Metrics
+  metrics: Any
   grad_norm: jax.Array
   steps: jax.Array
   diverged_at: jax.Array
 
   @classmethod
-  def zero(cls) -> 'StepMetrics':
-    """Of no steps."""
+  def zero(cls, metrics: Any) -> 'StepMetrics':
+    """Returns the report of no steps, given the task's metrics of no examples."""
     zero = jnp.zeros((), jnp.float32)
-    return cls(zero_metrics(), zero, zero, jnp.full((), _NEVER, jnp.int32))
+    return cls(metrics, zero, zero, jnp.full((), _NEVER, jnp.int32))
 
   def add(self, other: 'StepMetrics') -> 'StepMetrics':
-    """Of both."""
+    """Returns the report of the steps of both."""
     total = jax.tree.map(jnp.add, self, other)
     return total.replace(diverged_at=jnp.minimum(self.diverged_at, other.diverged_at))
 
@@ -55,7 +54,7 @@ class StepMetrics(struct.PyTreeNode):
     return None if step == _NEVER else step
 
   def report(self) -> dict[str, float]:
-    """Averages as Python numbers, errors in percent; waits for the device."""
+    """Returns averages as Python numbers; waits for the device."""
     here = jax.device_get(self)
     return {**here.metrics.report(), 'grad_norm': float(here.grad_norm / here.steps)}
 
@@ -65,10 +64,8 @@ class StepOptions:
   """Options of the step that are fixed at compile time.
 
   Attributes:
-    label_smoothing: of the targets.
     accumulate: micro-batches that the device's share of a batch is cut into.
     ema_decay: of the averaged variables; 0: none.
-    aux_weight: of the loss of auxiliary heads; 0: they are left out.
     seed: of dropout and of what else is random inside the network.
     frozen: beginnings of the names of modules that keep parameters and running statistics; the
       network's `BatchNormConfig.frozen` has them too.
@@ -77,25 +74,19 @@ class StepOptions:
       times slower.
   """
 
-  label_smoothing: float = 0.0
   accumulate: int = 1
   ema_decay: float = 0.0
-  aux_weight: float = 0.0
   seed: int = 0
   frozen: tuple[str, ...] = ()
   frozen_bn: bool = False
   unroll: bool = False
 
   @classmethod
-  def create(
-    cls, config: ConfigDict, model: nn.Module, mesh: Mesh, *, frozen_bn: bool = False
-  ) -> 'StepOptions':
-    """The options of a run."""
+  def create(cls, config: ConfigDict, mesh: Mesh, *, frozen_bn: bool = False) -> 'StepOptions':
+    """Returns the options of a run."""
     return cls(
-      label_smoothing=config.label_smoothing,
       accumulate=config.optimizer.accumulate,
       ema_decay=config.optimizer.ema_decay,
-      aux_weight=config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
       seed=config.seed,
       frozen=tuple(config.optimizer.frozen),
       frozen_bn=frozen_bn,
@@ -103,46 +94,8 @@ class StepOptions:
     )
 
 
-def loss_fn(
-  params,
-  batch_stats,
-  batch,
-  *,
-  model: nn.Module,
-  label_smoothing: float = 0.0,
-  aux_weight: float = 0.0,
-  rngs: dict[str, jax.Array] | None = None,
-):
-  """Mean loss of a batch in training mode.
-
-  Args:
-    params: of the network.
-    batch_stats: running statistics before the batch.
-    batch: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32.
-    model: the network.
-    label_smoothing: of the targets.
-    aux_weight: of the loss of auxiliary heads; 0: they are left out.
-    rngs: keys of what is random inside the network, by the names of Flax's collections.
-
-  Returns:
-    The loss, float32, and `(batch_stats, metrics)` after the batch; the metrics are those of the
-    main head.
-  """
-  variables = {'params': params, 'batch_stats': batch_stats}
-  mutable = ['batch_stats', 'intermediates'] if aux_weight else ['batch_stats']
-  logits, new = model.apply(variables, batch['images'], train=True, mutable=mutable, rngs=rngs)
-  with jax.named_scope('loss'):
-    losses = cross_entropy(logits, batch['labels'], label_smoothing)
-    total = losses.mean()
-    if aux_weight:
-      for aux_logits in new['intermediates']['aux_logits']:
-        total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
-    metrics = Metrics.of_batch(losses, logits, batch)
-  return total, (new['batch_stats'], metrics)
-
-
-def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOptions):
-  """Gradients, running statistics and metrics of this device's images; no collective.
+def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options: StepOptions):
+  """Returns gradients, running statistics and metrics of this device's images; no collective.
 
   The gradients are those of the trained modules; the backward pass of what lies in front of all of
   them is not even built.
@@ -155,15 +108,9 @@ def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOption
   key = jax.random.fold_in(key, jax.lax.axis_index(runtime.DATA_AXIS))
 
   def loss(params, batch_stats, micro_batch, key):
-    return loss_fn(
-      {**state.params, **params},
-      batch_stats,
-      micro_batch,
-      model=model,
-      label_smoothing=options.label_smoothing,
-      aux_weight=options.aux_weight,
-      rngs=dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True)),
-    )
+    rngs = dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True))
+    params = {**state.params, **params}
+    return task.loss(params, batch_stats, micro_batch, model=model, rngs=rngs)
 
   def one(batch_stats, micro_batch, key):
     grad = jax.value_and_grad(loss, has_aux=True)
@@ -174,7 +121,7 @@ def gradients(state: TrainState, batch, *, model: nn.Module, options: StepOption
   if k == 1:
     return one(state.batch_stats, batch, key)
   micro_batches = jax.tree.map(lambda x: x.reshape(k, x.shape[0] // k, *x.shape[1:]), batch)
-  sums = (jax.tree.map(jnp.zeros_like, params), state.batch_stats, zero_metrics())
+  sums = (jax.tree.map(jnp.zeros_like, params), state.batch_stats, task.zero_metrics())
 
   def body(sums, given):
     grads, batch_stats, metrics = one(sums[1], *given)
@@ -190,6 +137,7 @@ def train_step(
   state: TrainState,
   batch: dict[str, jax.Array],
   *,
+  task: Task,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
   options: StepOptions,
@@ -198,7 +146,8 @@ def train_step(
 
   Args:
     state: before the step, the same on every device.
-    batch: this device's share: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32.
+    batch: this device's share, as the training feed makes it.
+    task: has the loss.
     model: the network.
     optimizer: of the parameters.
     options: see there.
@@ -206,7 +155,7 @@ def train_step(
   Returns:
     The state after the step and the metrics of the whole batch, the same on every device.
   """
-  grads, batch_stats, metrics = gradients(state, batch, model=model, options=options)
+  grads, batch_stats, metrics = gradients(state, batch, task=task, model=model, options=options)
   local = grads, trained(batch_stats, options.frozen), metrics
   grads, batch_stats, metrics = runtime.sum_over_devices(local)
   devices = jax.lax.axis_size(runtime.DATA_AXIS)
@@ -232,7 +181,8 @@ def train_step(
     # are enough beside the gradients; to read all once more costs 1.1 of 49 GB in a step of
     # SE-ResNet-50.
     biases = [update for update in jax.tree.leaves(updates) if update.ndim < 2]
-    sizes = (metrics.loss.total, grad_norm, optax.tree.norm(biases), optax.tree.norm(batch_stats))
+    norms = (grad_norm, optax.tree.norm(biases), optax.tree.norm(batch_stats))
+    sizes = (*jax.tree.leaves(metrics), *norms)
     finite = jnp.isfinite(jnp.stack(sizes)).all()
     diverged_at = jnp.where(finite, _NEVER, state.step + 1).astype(jnp.int32)
   report = StepMetrics(metrics, grad_norm, jnp.ones((), jnp.float32), diverged_at)
@@ -243,19 +193,19 @@ def train_step(
 
 
 def training_program(
-  config: ConfigDict,
+  task: Task,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
-  feed: TrainingFeed,
+  feed,
   mesh: Mesh,
   *,
   looped: bool,
   frozen_bn: bool = False,
 ) -> Callable:
-  """The `train_program` of a configuration.
+  """Returns the `train_program` of a task.
 
   Args:
-    config: of the run.
+    task: and in it the configuration.
     model: its network.
     optimizer: of the parameters.
     feed: gives the batches, inside the program.
@@ -263,15 +213,23 @@ def training_program(
     looped: see `train_program`.
     frozen_bn: see `StepOptions`.
   """
-  options = StepOptions.create(config, model, mesh, frozen_bn=frozen_bn)
-  step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
-  return train_program(step, feed, mesh, looped=looped, deterministic=config.deterministic)
+  step = functools.partial(
+    train_step,
+    task=task,
+    model=model,
+    optimizer=optimizer,
+    options=StepOptions.create(task.config, mesh, frozen_bn=frozen_bn),
+  )
+  deterministic = task.config.deterministic
+  zero = task.zero_metrics
+  return train_program(step, feed, mesh, zero, looped=looped, deterministic=deterministic)
 
 
 def train_program(
   step: Callable,
-  feed: TrainingFeed,
+  feed,
   mesh: Mesh,
+  zero_metrics: Callable[[], Any],
   *,
   looped: bool,
   deterministic: bool = False,
@@ -282,6 +240,7 @@ def train_program(
     step: `train_step` with its options bound.
     feed: gives the batches, inside the program.
     mesh: the devices.
+    zero_metrics: of the task.
     looped: run `steps` steps in one dispatch; otherwise `steps` must be 1. The two kinds of
       program differ in the last bits.
     deterministic: see `runtime.data_parallel`.
@@ -297,7 +256,7 @@ def train_program(
       state, report = one(carry[0], inputs)
       return state, carry[1].add(report)
 
-    return jax.lax.fori_loop(0, steps, body, (state, StepMetrics.zero()))
+    return jax.lax.fori_loop(0, steps, body, (state, StepMetrics.zero(zero_metrics())))
 
   def single(state: TrainState, inputs, steps: jax.Array) -> tuple[TrainState, StepMetrics]:
     del steps

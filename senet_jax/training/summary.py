@@ -10,31 +10,32 @@ import jax
 from senet_jax import runtime
 from senet_jax.runtime.commit import git_commit
 from senet_jax.training.state import TrainState, params_sha256
+from senet_jax.workdir.run_progress import RunProgress
 
 _PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
-def summarize(state: TrainState, host: dict[str, Any]) -> dict[str, Any]:
+def summarize(state: TrainState, progress: RunProgress) -> dict[str, Any]:
   """The contents of `summary.json`.
 
   Args:
     state: at the end of the run.
-    host: counters and results of the run.
+    progress: of the run, which has been evaluated.
   """
   return {
-    'final': host['final'],
-    'best': host['best'],
+    'final': progress.final,
+    'best': progress.best,
     'steps': int(state.step),
-    'epochs': host['final']['epoch'],
-    'examples_seen': host['examples_seen'],
-    'wall_time_s': round(host['wall_time_s'], 2),
-    'device_hours': round(host['device_hours'], 4),
-    'images_per_second': round(host['examples_seen'] / host['train_time_s'], 1),
+    'epochs': progress.final['epoch'],
+    'examples_seen': progress.examples_seen,
+    'wall_time_s': round(progress.wall_time_s, 2),
+    'device_hours': round(progress.device_hours, 4),
+    'images_per_second': round(progress.examples_seen / progress.train_time_s, 1),
     'params': sum(x.size for x in jax.tree.leaves(state.params)),
     'params_sha256': params_sha256(state.variables),
     'device': runtime.describe_devices(),
     'versions': versions(),
-    'git_commit': host['git_commit'],
+    'git_commit': progress.git_commit,
   }
 
 

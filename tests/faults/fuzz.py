@@ -56,6 +56,7 @@ from senet_jax.storage import files
 from senet_jax.tools import convert
 from senet_jax.training import optimizer, saved, setup, summary
 from senet_jax.training.checkpoints import Checkpoints, abstract_state
+from senet_jax.workdir.run_progress import RunProgress
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -199,7 +200,7 @@ class Material:
     with Checkpoints(workdir) as checkpoints:
       for step in (1, 2):
         stepped = dataclasses.replace(state, step=np.int32(step))
-        checkpoints.save(stepped, {'identity': identity}, {'top1_error': 50.0 / step})
+        checkpoints.save(stepped, RunProgress(identity), {'top1_error': 50.0 / step})
     return workdir
 
   def fresh_state(self):

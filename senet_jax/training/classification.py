@@ -1,0 +1,163 @@
+"""Image classification: cross-entropy, top-k errors, and the lowest top-1 error is the best."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from senet_jax.data import feeds as data_feeds
+from senet_jax.data.feeds import TrainingFeed
+from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
+from senet_jax.evaluation.metrics import Metrics, cross_entropy
+from senet_jax.reporting import curves
+from senet_jax.storage.buckets import Path
+from senet_jax.training import saved, setup, step as step_lib
+from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir.objective import TOP1
+
+
+class Classification(Task):
+  """One label for each image; the task of every configuration in `configs/`."""
+
+  objective = TOP1
+  headline_metric = 'error'
+
+  def check(self) -> None:
+    """See `Task.check`."""
+    setup.check_model(self.config)
+
+  def open(self, mesh: Mesh) -> Feeds:
+    """See `Task.open`."""
+    config = self.config
+    return Feeds(
+      mesh,
+      data_feeds.training_feed(config, mesh),
+      data_feeds.evaluation_feed(config, config.data.eval_split, mesh),
+      data_feeds.streams(config),
+    )
+
+  def num_classes(self, feeds: Feeds) -> int:
+    """Returns the number of outputs of the network."""
+    return self.config.model.num_classes or feeds.train.split.num_classes
+
+  def build_model(self, feeds: Feeds, *, frozen_bn: bool = False) -> nn.Module:
+    """See `Task.build_model`."""
+    return setup.build_model(self.config, self.num_classes(feeds), frozen_bn=frozen_bn)
+
+  def loss(self, params, batch_stats, batch, *, model: nn.Module, rngs: dict):
+    """See `Task.loss`; the batch is that of `loss_fn`."""
+    return loss_fn(
+      params,
+      batch_stats,
+      batch,
+      model=model,
+      label_smoothing=self.config.label_smoothing,
+      aux_weight=self.config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
+      rngs=rngs,
+    )
+
+  def zero_metrics(self) -> Metrics:
+    """See `Task.zero_metrics`."""
+    return zero_metrics()
+
+  def evaluator(self, model: nn.Module, feeds: Feeds) -> 'ClassificationEvaluator':
+    """See `Task.evaluator`."""
+    return ClassificationEvaluator(model, feeds, deterministic=self.config.deterministic)
+
+  def describe(self, record: dict[str, Any]) -> str:
+    """See `Task.describe`."""
+    parts = [f'loss {record["loss"]:.4f}', f'top-1 error {record["top1_error"]:6.2f} %']
+    if record['kind'] == 'eval':
+      parts.append(f'top-5 error {record["top5_error"]:6.2f} %')
+    return '  '.join(parts)
+
+  def headline(self, results: dict[str, float]) -> str:
+    """See `Task.headline`."""
+    return f'{results["top1_error"]:.2f} %'
+
+  def plot(self, records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
+    """See `Task.plot`."""
+    curves.plot(records, path, title)
+
+  def leave(self, workdir: Path, feeds: Feeds) -> None:
+    """Writes the number of classes and their names."""
+    saved.write_classes(workdir, self.num_classes(feeds), feeds.train.split.class_names)
+
+
+class ClassificationEvaluator:
+  """Loss and errors in percent over the evaluation split; see `training.task.Evaluator`."""
+
+  def __init__(self, model: nn.Module, feeds: Feeds, *, deterministic: bool):
+    self._feed = feeds.eval
+    self._program = eval_program(model, feeds.eval, feeds.mesh, deterministic=deterministic)
+
+  def compile(self, variables: dict[str, Any]) -> None:
+    """See `Evaluator.compile`."""
+    lowered = self._program.lower(zero_metrics(), variables, self._feed.inputs(0))
+    self._program = lowered.compile()
+
+  def __call__(
+    self, variables: dict[str, Any], interrupted: Callable[[], bool]
+  ) -> dict[str, float] | None:
+    """Returns `loss`, `top1_error`, `top3_error`, `top5_error`, or None if it was given up."""
+    return evaluate(self._program, variables, self._feed, interrupted)
+
+
+def loss_fn(
+  params,
+  batch_stats,
+  batch,
+  *,
+  model: nn.Module,
+  label_smoothing: float = 0.0,
+  aux_weight: float = 0.0,
+  rngs: dict[str, jax.Array] | None = None,
+):
+  """Returns the mean loss of a batch in training mode.
+
+  Args:
+    params: of the network.
+    batch_stats: running statistics before the batch.
+    batch: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32.
+    model: the network.
+    label_smoothing: of the targets.
+    aux_weight: of the loss of auxiliary heads; 0: they are left out.
+    rngs: keys of what is random inside the network, by the names of Flax's collections.
+
+  Returns:
+    The loss, float32, and `(batch_stats, metrics)` after the batch; the metrics are those of the
+    main head.
+  """
+  variables = {'params': params, 'batch_stats': batch_stats}
+  mutable = ['batch_stats', 'intermediates'] if aux_weight else ['batch_stats']
+  logits, new = model.apply(variables, batch['images'], train=True, mutable=mutable, rngs=rngs)
+  with jax.named_scope('loss'):
+    losses = cross_entropy(logits, batch['labels'], label_smoothing)
+    total = losses.mean()
+    if aux_weight:
+      for aux_logits in new['intermediates']['aux_logits']:
+        total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
+    metrics = Metrics.of_batch(losses, logits, batch)
+  return total, (new['batch_stats'], metrics)
+
+
+def training_program(
+  config: ConfigDict,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  feed: TrainingFeed,
+  mesh: Mesh,
+  *,
+  looped: bool,
+  frozen_bn: bool = False,
+) -> Callable:
+  """Returns the compiled step of a classification; see `senet_jax.training.step`."""
+  task = Classification(config)
+  return step_lib.training_program(
+    task, model, optimizer, feed, mesh, looped=looped, frozen_bn=frozen_bn
+  )

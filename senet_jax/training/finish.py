@@ -1,0 +1,35 @@
+"""The end of a run: its summary and its curves."""
+
+from senet_jax.storage import files
+from senet_jax.storage.buckets import Path
+from senet_jax.training.progress import Reporter, read_records
+from senet_jax.training.state import TrainState
+from senet_jax.training.summary import summarize
+from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir.run_progress import RunProgress
+
+
+def finish(
+  task: Task,
+  feeds: Feeds,
+  state: TrainState,
+  progress: RunProgress,
+  workdir: Path,
+  reporter: Reporter,
+) -> None:
+  """Writes `summary.json` and `curves.png` of a complete run, and says where they are."""
+  summary = summarize(state, progress)
+  if feeds.streamed:
+    unreadable = feeds.unreadable().items()
+    summary['unreadable_images'] = {split: sorted(v.values()) for split, v in unreadable}
+  files.write_json(workdir / 'summary.json', summary)
+  config, final, best = task.config, summary['final'], summary['best']
+  result = f'{config.data.eval_split} {task.headline_metric} {task.headline(final)}'
+  title = f'{config.model.name} on {config.data.name}: {result}'
+  task.plot(read_records(reporter.path), workdir / 'curves.png', title)
+  reporter.say(
+    f'{result} after {final["epoch"]:g} epochs (best {task.headline(best)} at epoch '
+    f'{best["epoch"]:g}), {progress.wall_time_s:.0f} s'
+  )
+  reporter.say(f'curves: {workdir / "curves.png"}')
+  reporter.say(f'summary: {workdir / "summary.json"}')

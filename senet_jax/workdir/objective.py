@@ -1,0 +1,34 @@
+"""Which of several evaluations is the best one."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """The metric that decides which evaluation, and so which checkpoint, is the best.
+
+  Attributes:
+    metric: its name in the results of an evaluation.
+    mode: `min` where the lowest value is the best, `max` where the highest is.
+  """
+
+  metric: str
+  mode: str = 'min'
+
+  def __post_init__(self):
+    if self.mode not in ('min', 'max'):
+      raise ValueError(f'mode={self.mode!r} must be min or max')
+
+  def cost(self, results: Mapping[str, float]) -> float:
+    """Returns the metric with the sign with which a lower value is better."""
+    value = results[self.metric]
+    return value if self.mode == 'min' else -value
+
+  def as_good(self, results: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+    """Returns whether `results` are at least as good as `best`; None is no evaluation yet."""
+    return best is None or self.cost(results) <= self.cost(best)
+
+
+# What a classification is judged by, also that of a workdir which does not say.
+TOP1 = Objective('top1_error')

@@ -1,0 +1,134 @@
+"""How far a run has come: what a checkpoint keeps besides arrays."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# What each field of the JSON may be; the names on disk are those of the attributes.
+_NONE = type(None)
+_TYPES = {
+  'identity': dict,
+  'looped': bool,
+  'git_commit': (str, _NONE),
+  'examples_seen': int,
+  'wall_time_s': (int, float),
+  'train_time_s': (int, float),
+  'devices': (int, _NONE),
+  'device_hours': (int, float),
+  'evaluated_step': int,
+  'final': (dict, _NONE),
+  'best': (dict, _NONE),
+  'early_stopping': dict,
+  'unreadable': dict,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+  """What early stopping counts.
+
+  Attributes:
+    best_metric: the lowest value so far; None before the first evaluation.
+    patience_count: evaluations since it was reached.
+  """
+
+  best_metric: float | None = None
+  patience_count: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunProgress:
+  """How far a run has come, apart from the arrays of its state.
+
+  A checkpoint keeps it as JSON, under the name `host` and with the names of these attributes.
+
+  Attributes:
+    identity: nested fields of the configuration, and under `dataset` what tells data sets apart;
+      only a run that agrees in them may go on from here.
+    looped: whether the run takes several steps a dispatch. Such a program differs from one of
+      single steps in the last bits, so a run keeps its kind.
+    git_commit: of the code that began the run; None if it is not known.
+    examples_seen: in training.
+    wall_time_s: seconds in all processes that the run has had, one after the other.
+    train_time_s: the part of it without compilation, evaluation and saving.
+    devices: how many the run is on; None in a checkpoint that does not say.
+    device_hours: `wall_time_s` times the devices of each process, in hours.
+    evaluated_step: the step of the last evaluation, 0 before the first.
+    final: step, epoch and results of the last evaluation; None before the first.
+    best: the same of the best evaluation, of the later one where two are equal.
+    early_stopping: what early stopping counts.
+    unreadable: names of the images of a stream that could not be decoded, by split and index.
+  """
+
+  identity: dict[str, Any]
+  looped: bool = False
+  git_commit: str | None = None
+  examples_seen: int = 0
+  wall_time_s: float = 0.0
+  train_time_s: float = 0.0
+  devices: int | None = None
+  device_hours: float = 0.0
+  evaluated_step: int = 0
+  final: dict[str, Any] | None = None
+  best: dict[str, Any] | None = None
+  early_stopping: Patience = Patience()
+  unreadable: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_json(cls, found: Mapping[str, Any]) -> 'RunProgress':
+    """Reads what `to_json` gave; fields that an older version did not keep have their defaults.
+
+    Raises:
+      ValueError: the identity is missing, or a field has another type.
+    """
+    if not isinstance(found, Mapping) or 'identity' not in found:
+      raise ValueError('it does not say of which run it is')
+    fields = {name: found[name] for name in _TYPES if name in found}
+    for name, value in fields.items():
+      if not isinstance(value, _TYPES[name]):
+        raise ValueError(f'{name} is {value!r}')
+    counts = fields.pop('early_stopping', {})
+    known = {f.name: counts[f.name] for f in dataclasses.fields(Patience) if f.name in counts}
+    return cls(**fields, early_stopping=Patience(**known))
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns nested values that `json` can write."""
+    return dataclasses.asdict(self)
+
+  def after_training(self, images: int, seconds: float) -> 'RunProgress':
+    """Returns the progress after further steps.
+
+    Args:
+      images: of these steps.
+      seconds: that they took.
+    """
+    return dataclasses.replace(
+      self,
+      examples_seen=self.examples_seen + images,
+      train_time_s=self.train_time_s + seconds,
+    )
+
+  def after_evaluation(
+    self, record: dict[str, Any], patience: Patience, *, is_best: bool
+  ) -> 'RunProgress':
+    """Returns the progress after an evaluation.
+
+    Args:
+      record: `step`, `epoch` and results.
+      patience: what early stopping counts now.
+      is_best: no evaluation before was better.
+    """
+    return dataclasses.replace(
+      self,
+      evaluated_step=record['step'],
+      final=record,
+      best=record if is_best else self.best,
+      early_stopping=patience,
+    )
+
+  def at_time(self, wall_time_s: float, devices: int) -> 'RunProgress':
+    """Returns the progress when the run has taken `wall_time_s`, the last of it on `devices`."""
+    spent = (wall_time_s - self.wall_time_s) * devices / 3600
+    return dataclasses.replace(
+      self, wall_time_s=wall_time_s, device_hours=self.device_hours + spent
+    )
