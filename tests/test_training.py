@@ -554,5 +554,5 @@ def test_no_tensorflow_is_needed(tmp_path):
   command += ['--config.data.fake=False', '--config.steps=2', '--config.log.tensorboard=True']
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  assert 'no TensorBoard files' in done.stdout
+  assert "no TensorBoard files (they need pip install 'senet_jax[tensorboard]'" in done.stdout
   assert (tmp_path / 'summary.json').exists()

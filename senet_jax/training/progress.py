@@ -165,6 +165,8 @@ class _TensorBoard:
     except Exception as error:  # TensorFlow has error classes of its own, for a full disk too
       self._writer = None
       reason = str(error).splitlines()[0][:200]
+      if isinstance(error, ImportError):
+        reason = "they need pip install 'senet_jax[tensorboard]', or --config.log.tensorboard=False"
       self._say(f'no TensorBoard files ({reason}); all metrics are in metrics.jsonl.')
 
   def write(self, record: dict[str, Any]) -> None:
