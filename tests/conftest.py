@@ -28,8 +28,10 @@ import pytest  # noqa: E402
 # Tracing makes millions of objects, and Python looks through all of them again and again.
 gc.set_threshold(100_000, 20, 100)
 
-# A job in the background of a script ignores it, and so would all that the tests start.
+# A job in the background of a script ignores the one, a job under nohup the other, and so would all
+# that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_unconfigure():

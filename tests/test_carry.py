@@ -113,7 +113,10 @@ def test_small_packages_are_missing(tmp_path):
   ('command', 'message'),
   [
     (['tools.prepare_data', '--dataset=digits', '--data_dir={tmp}'], r'needs TensorFlow and tfds'),
-    (['main', '--config=configs/imagenet_se_r50.py', '--workdir={tmp}/run'], r'tfds .* need tens'),
+    (
+      ['main', '--config=configs/imagenet_se_r50.py', '--workdir={tmp}/run'],
+      r"tfds .*pip install 'senet_jax\[tensorflow\]'",
+    ),
   ],
 )
 def test_tensorflow_is_missing(command, message, tmp_path):

@@ -256,7 +256,7 @@ def test_failed_download(problem, message, monkeypatch, tmp_path):
 @pytest.mark.parametrize('module', ['tensorflow', 'tensorflow_datasets'])
 def test_without_tensorflow(module, monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, module, None)
-  with pytest.raises(UserError, match='pip install tensorflow-cpu tensorflow-datasets'):
+  with pytest.raises(UserError, match=r"pip install 'senet_jax\[tensorflow\]'"):
     prepare.prepare('digits', tmp_path)
 
 

@@ -60,12 +60,13 @@ def main(argv: list[str]) -> None:
       **summary.record_head(
         f'{args.mode} compiled ahead of time, costs of one device', 'profile', argv
       ),
-      'device': f'{reports[0]["devices"]} x {args.target}' + ('' if here else ', ahead of time'),
       'target': args.target,
       'versions': {**summary.versions(), **_compiler_version(target)},
       'xla_flags': os.environ.get('XLA_FLAGS', ''),
       'profiles': reports,
     }
+    if not here:
+      row['device'] = f'{reports[0]["devices"]} x {args.target}, ahead of time'
     if len(reports) == 2:
       row['ratios'] = {k: reports[0][k] / reports[1][k] for k in ('flops', 'bytes')}
     files.write_json(args.output, row)
