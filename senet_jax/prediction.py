@@ -22,7 +22,7 @@ from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform, evaluation_transform
 from senet_jax.errors import UserError
-from senet_jax.training import saved
+from senet_jax.workdir import saved
 
 # A path, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or [H, W] in grey.
 Photo = str | os.PathLike | Image.Image | np.ndarray

@@ -22,8 +22,8 @@ from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import create_model
 from senet_jax.reporting import look
 from senet_jax.tools import activations as tool
-from senet_jax.training import saved
 from senet_jax.training.loop import train
+from senet_jax.workdir import saved
 
 RUN = {
   'model.name': 'se_resnet20_cifar',

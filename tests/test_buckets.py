@@ -18,9 +18,9 @@ from senet_jax.data import feeds, prepare
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets, files
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import saved
 from senet_jax.training.loop import train
-from senet_jax.training.progress import read_records
+from senet_jax.workdir import saved
+from senet_jax.workdir.records import read_records
 
 pytest.importorskip('gcsfs')
 

@@ -28,10 +28,11 @@ from senet_jax.evaluation.evaluate import eval_program, evaluate, evaluate_each
 from senet_jax.evaluation.outcomes import Outcomes
 from senet_jax.storage import files
 from senet_jax.tools import evaluate as tool
-from senet_jax.training import saved, setup
-from senet_jax.training.checkpoints import Checkpoints
+from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer
+from senet_jax.workdir import saved
+from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
 
 # A few steps tell some of the classes apart.

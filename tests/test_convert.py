@@ -338,7 +338,7 @@ def test_nothing_is_left_of_a_failed_write(workdir, tmp_path, monkeypatch):
   def full(*_, **__):
     raise OSError(28, 'No space left on device')
 
-  from senet_jax.training.checkpoints import Checkpoints
+  from senet_jax.workdir.checkpoints import Checkpoints
 
   monkeypatch.setattr(Checkpoints, 'save', full)
   ours = tmp_path / 'ours.safetensors'

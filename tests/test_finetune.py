@@ -17,12 +17,14 @@ from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import zero_metrics
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model
-from senet_jax.training import initial, saved, setup
+from senet_jax.training import initial, setup
 from senet_jax.training.classification import Classification, loss_fn
 from senet_jax.training.loop import train
-from senet_jax.training.optimizer import make_optimizer, trained
-from senet_jax.training.state import TrainState
+from senet_jax.training.optimizer import make_optimizer
 from senet_jax.training.step import StepOptions, train_step
+from senet_jax.workdir import saved
+from senet_jax.workdir.network import trained
+from senet_jax.workdir.state import TrainState
 
 # 4 steps an epoch.
 SMALL = {

@@ -16,7 +16,8 @@ import pytest
 from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import files
-from senet_jax.training import loop, saved
+from senet_jax.training import loop
+from senet_jax.workdir import saved
 
 COMMAND = [sys.executable, '-m', 'senet_jax.main', '--config=configs/digits_se_r20.py']
 SHORT = (

@@ -23,9 +23,9 @@ from small_run import small
 
 import senet_jax
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import saved
 from senet_jax.training.loop import train
-from senet_jax.training.progress import read_records
+from senet_jax.workdir import saved
+from senet_jax.workdir.records import read_records
 
 OLD = pathlib.Path(__file__).with_name('fixtures') / 'old_workdir'
 # Of the class that the network of then gave to each of the first ten digits.

@@ -22,8 +22,9 @@ from senet_jax.layers import SEConfig, excitations, materialize
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock
 from senet_jax.tools import evaluate, prune as tool
-from senet_jax.training import saved, setup
+from senet_jax.training import setup
 from senet_jax.training.loop import train
+from senet_jax.workdir import saved
 
 DIGITS = {
   'model.name': 'se_resnet20_cifar',

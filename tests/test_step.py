@@ -19,8 +19,8 @@ from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model
 from senet_jax.training.classification import Classification
 from senet_jax.training.optimizer import kernel_mask, make_optimizer, make_schedule
-from senet_jax.training.state import TrainState, params_sha256
 from senet_jax.training.step import StepOptions, train_step
+from senet_jax.workdir.state import TrainState, params_sha256
 
 
 def tiny_model(**options):

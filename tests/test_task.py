@@ -11,12 +11,13 @@ from jax.sharding import PartitionSpec
 from small_run import kill_at, small
 
 from senet_jax import runtime
-from senet_jax.training import classification, patience, saved, setup
+from senet_jax.training import classification, patience, setup
 from senet_jax.training.classification import Classification
 from senet_jax.training.loop import train
-from senet_jax.training.progress import read_records
 from senet_jax.training.task import Task
+from senet_jax.workdir import saved
 from senet_jax.workdir.objective import TOP1, Objective
+from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 
 

@@ -21,11 +21,12 @@ from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import checkpoints, classification, resume, run, saved, trainer
+from senet_jax.training import classification, resume, run, trainer
 from senet_jax.training.loop import train
-from senet_jax.training.progress import read_records
-from senet_jax.training.state import TrainState
+from senet_jax.workdir import checkpoints, saved
+from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState
 
 DEFAULTS = pathlib.Path(__file__).with_name('default_config.py')
 

@@ -24,7 +24,7 @@ from senet_jax.excitation.activations import Block
 from senet_jax.models import pruned
 from senet_jax.models.resnet import ResNet
 from senet_jax.training import setup
-from senet_jax.training.saved import Saved
+from senet_jax.workdir.saved import Saved
 
 # Which input gives which gate, and between which gates.
 _INVERSES = {

@@ -20,7 +20,8 @@ from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import model_info
 from senet_jax.reporting.statistics import spread
-from senet_jax.training import setup, summary
+from senet_jax.training import setup
+from senet_jax.workdir import summary
 
 OURS, TORCH = 'senet_jax', 'torch'
 # That XLA keeps busy with one program.

@@ -23,9 +23,9 @@ from senet_jax.errors import UserError
 from senet_jax.measure import hlo
 from senet_jax.measure.targets import Chip
 from senet_jax.training import setup
-from senet_jax.training.checkpoints import abstract_state
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from senet_jax.workdir.state import abstract_state
 
 # Steps of a made-up run, for schedules that need to know its length.
 _STEPS = 1000

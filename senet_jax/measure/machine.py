@@ -11,7 +11,7 @@ import pathlib
 
 from senet_jax import cli, runtime
 from senet_jax.storage import files
-from senet_jax.training import summary
+from senet_jax.workdir import summary
 
 # What measurements may need beside what the project is installed with.
 _OPTIONAL = ('tensorflow', 'tensorflow_datasets', 'torch', 'timm')

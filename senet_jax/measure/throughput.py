@@ -22,8 +22,8 @@ from senet_jax.measure import hlo
 from senet_jax.measure.timing import Workload
 from senet_jax.models import list_models, model_info
 from senet_jax.training import optimizer as optimizer_lib, setup
-from senet_jax.training.checkpoints import abstract_state
 from senet_jax.training.classification import training_program
+from senet_jax.workdir.state import abstract_state
 
 # Of the environment, what changes the programs or where they run.
 _FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'XLA_PYTHON_CLIENT_PREALLOCATE', 'JAX_PLATFORMS',

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
   from senet_jax.excitation.activations import Block
-  from senet_jax.training.saved import Saved
+  from senet_jax.workdir.saved import Saved
 
 _COLUMNS = 'block channels mean spread between/within agreement closed_% open_%'
 # More lines than these hide each other, unless someone asks for them.
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
   from senet_jax import config as config_lib, runtime
   from senet_jax.data import feeds
   from senet_jax.excitation import activations
-  from senet_jax.training import saved, summary
+  from senet_jax.workdir import saved, summary
 
   runtime.use_compilation_cache()
   mesh = runtime.data_mesh()

@@ -257,7 +257,7 @@ def _measure_input(args: argparse.Namespace, overrides: list[str], argv: list[st
   from senet_jax import config as config_lib
   from senet_jax.config import reading
   from senet_jax.measure import input_rate
-  from senet_jax.training import summary
+  from senet_jax.workdir import summary
 
   config = reading.load(args.config, overrides)
   config_lib.check(config)

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     _write_workdir(weights, args.to)
   name = weights.config.model.name
   print(f'{name} of {weights.num_classes} classes, from {weights.origin}: written to {args.to}')
-  from senet_jax.training import saved
+  from senet_jax.workdir import saved
 
   for line in saved.how_to_use(weights.config, args.to):
     print(line)
@@ -122,7 +122,7 @@ def _read_workdir(workdir: pathlib.Path, checkpoint: str) -> _Weights:
   import numpy as np
 
   from senet_jax import runtime
-  from senet_jax.training import saved
+  from senet_jax.workdir import saved
 
   run = saved.load(workdir, checkpoint, runtime.data_mesh(1))
   return _Weights(
@@ -214,7 +214,7 @@ def _config(variant: 'Variant', imagenet: bool) -> 'ConfigDict':
 
 
 def _write_workdir(weights: _Weights, workdir: pathlib.Path) -> None:
-  from senet_jax.training import saved
+  from senet_jax.workdir import saved
 
   saved.write(
     workdir,

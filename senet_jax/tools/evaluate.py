@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
   from senet_jax.evaluation import competition, exclusion
   from senet_jax.evaluation.ensemble import Ensemble
   from senet_jax.evaluation.evaluate import evaluate_each
-  from senet_jax.training import saved
+  from senet_jax.workdir import saved
 
   left_out = exclusion.read_list(args.exclude) if args.exclude else ()
   runtime.use_compilation_cache()

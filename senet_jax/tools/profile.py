@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
   _print(args, reports)
   if args.output:
     from senet_jax.storage import files
-    from senet_jax.training import summary
+    from senet_jax.workdir import summary
 
     here = target.platform == HERE
     row = {

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
   from senet_jax.data.feeds import EvaluationFeed
   from senet_jax.excitation.pruning import Gates
-  from senet_jax.training.saved import Saved
+  from senet_jax.workdir.saved import Saved
 
   Gone = list[str] | dict[str, np.ndarray]
 
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
   from senet_jax.data import feeds
   from senet_jax.data.preprocessing import evaluation_transform
   from senet_jax.excitation import activations, pruning
-  from senet_jax.training import saved, summary
+  from senet_jax.workdir import saved, summary
 
   runtime.use_compilation_cache()
   mesh = runtime.data_mesh()
@@ -208,7 +208,7 @@ def _make_one(
   record: dict[str, Any],
 ) -> None:
   """Writes the smaller network, reads it back and evaluates it; adds that to the record."""
-  from senet_jax.training import saved
+  from senet_jax.workdir import saved
 
   what, given = ('channels', args.channels) if args.channels else ('blocks', args.drop_blocks)
   if isinstance(given[0], str):

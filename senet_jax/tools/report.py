@@ -71,8 +71,8 @@ def main(argv: list[str]) -> None:
 
 def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None, note: str) -> None:
   from senet_jax.reporting import curves
-  from senet_jax.training.progress import read_records
-  from senet_jax.training.saved import read_config
+  from senet_jax.workdir.records import read_records
+  from senet_jax.workdir.saved import read_config
 
   if not workdirs:
     raise UserError('--curves needs at least one WORKDIR.')
@@ -121,8 +121,8 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
   from senet_jax import config as config_lib
   from senet_jax.models import model_info
   from senet_jax.reporting import curves
-  from senet_jax.training.progress import read_records
-  from senet_jax.training.saved import read_config
+  from senet_jax.workdir.records import read_records
+  from senet_jax.workdir.saved import read_config
 
   configs = [read_config(workdir) for workdir in workdirs]
   for workdir, config in zip(workdirs, configs, strict=True):

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
   print(table(rows), end='')
   if args.output:
     from senet_jax.storage import files
-    from senet_jax.training import summary
+    from senet_jax.workdir import summary
 
     head = summary.record_head('training on many chips, on paper', 'scaling', argv)
     files.write_json(args.output, {**head, 'device': 'none: a model', 'rows': rows})

@@ -327,7 +327,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _write(
   path: pathlib.Path, study: 'Study', rows: list[dict[str, Any]], text: str, argv: list[str]
 ) -> None:
-  from senet_jax.training import summary
+  from senet_jax.workdir import summary
 
   path.parent.mkdir(parents=True, exist_ok=True)
   head = summary.record_head(study.title, 'study', argv)

@@ -16,8 +16,9 @@ from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
 from senet_jax.evaluation.metrics import Metrics, cross_entropy
 from senet_jax.reporting import curves
 from senet_jax.storage.buckets import Path
-from senet_jax.training import saved, setup, step as step_lib
+from senet_jax.training import step as step_lib
 from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir import network, saved
 from senet_jax.workdir.objective import TOP1
 
 
@@ -29,7 +30,7 @@ class Classification(Task):
 
   def check(self) -> None:
     """See `Task.check`."""
-    setup.check_model(self.config)
+    network.check_model(self.config)
 
   def open(self, mesh: Mesh) -> Feeds:
     """See `Task.open`."""
@@ -47,7 +48,7 @@ class Classification(Task):
 
   def build_model(self, feeds: Feeds, *, frozen_bn: bool = False) -> nn.Module:
     """See `Task.build_model`."""
-    return setup.build_model(self.config, self.num_classes(feeds), frozen_bn=frozen_bn)
+    return network.build_model(self.config, self.num_classes(feeds), frozen_bn=frozen_bn)
 
   def loss(self, params, batch_stats, batch, *, model: nn.Module, rngs: dict):
     """See `Task.loss`; the batch is that of `loss_fn`."""

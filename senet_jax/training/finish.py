@@ -2,11 +2,12 @@
 
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
-from senet_jax.training.progress import Reporter, read_records
-from senet_jax.training.state import TrainState
-from senet_jax.training.summary import summarize
+from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState
+from senet_jax.workdir.summary import summarize
 
 
 def finish(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
-from senet_jax.training import saved, setup
+from senet_jax.workdir import network, saved
 
 # Variables that a message lists.
 _LISTED = 3
@@ -74,7 +74,7 @@ def initial_variables(
   say(f'starts from step {source.step} of {workdir} with {which}')
   if not config.new_head:
     return source.variables
-  theirs, fresh = _by_path(source.variables), setup.init_variables(config, model, mesh)
+  theirs, fresh = _by_path(source.variables), network.init_variables(config, model, mesh)
   return jax.tree.map_with_path(
     lambda path, x: x if _name(path) in head else theirs[_name(path)], fresh
   )
@@ -104,7 +104,7 @@ def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[
   Whatever its name, these are the ones that grow with the number of classes.
   """
   shapes, larger = (
-    _shapes(jax.eval_shape(functools.partial(setup.init_variables, config, m, mesh)))
+    _shapes(jax.eval_shape(functools.partial(network.init_variables, config, m, mesh)))
     for m in (model, model.clone(num_classes=model.num_classes + 1))
   )
   return shapes, {path for path in shapes if shapes[path] != larger[path]}

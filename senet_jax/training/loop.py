@@ -11,13 +11,13 @@ from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import buckets, files
 from senet_jax.storage.buckets import Path
 from senet_jax.training import finish, initial, setup, trace
-from senet_jax.training.checkpoints import Checkpoints
 from senet_jax.training.classification import Classification
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
 from senet_jax.training.run import Run
-from senet_jax.training.summary import versions
 from senet_jax.training.task import Task
+from senet_jax.workdir.checkpoints import Checkpoints
+from senet_jax.workdir.summary import versions
 
 
 def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> bool:

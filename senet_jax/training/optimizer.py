@@ -1,7 +1,6 @@
 """Learning-rate schedules and the optimizer, all of optax's making."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -100,16 +99,6 @@ def kernel_mask(name: str) -> Callable | None:
   if name == 'all':
     return None
   return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
-
-
-def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
-  """The modules that are trained; gradients and the optimizer's state are of these alone.
-
-  Args:
-    modules: variables by the name of their top-level module.
-    frozen: beginnings of the names of those that are not trained.
-  """
-  return {name: of for name, of in modules.items() if not name.startswith(frozen)}
 
 
 def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:

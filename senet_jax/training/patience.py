@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.training.state import TrainState
 from senet_jax.training.task import Task
 from senet_jax.workdir.run_progress import Patience, RunProgress
+from senet_jax.workdir.state import TrainState
 
 
 def judged(task: Task, progress: RunProgress, record: dict[str, Any]) -> RunProgress:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from senet_jax import runtime
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
+from senet_jax.workdir.records import read_records
 
 
 class Reporter:
@@ -112,18 +113,6 @@ class Reporter:
       self._lines.flush()
     if self._tensorboard is not None:
       self._tensorboard.write(record)
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-  """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-  records = []
-  if path.exists():
-    for line in path.read_bytes().decode(errors='replace').splitlines():
-      try:
-        records.append(json.loads(line))
-      except json.JSONDecodeError:
-        break
-  return records
 
 
 def _line(record: dict[str, Any], results: str) -> str:

@@ -12,11 +12,11 @@ from senet_jax import config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage.buckets import Path
-from senet_jax.training.checkpoints import Checkpoints, abstract_state
 from senet_jax.training.progress import Reporter
-from senet_jax.training.state import TrainState
 from senet_jax.training.task import Feeds
+from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState, abstract_state
 
 _STEPS_PER_DISPATCH = 50
 

@@ -14,15 +14,15 @@ from senet_jax.errors import UserError
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
 from senet_jax.training import initial, patience, resume, setup
-from senet_jax.training.checkpoints import Checkpoints
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
-from senet_jax.training.state import TrainState
 from senet_jax.training.task import Feeds, Task
 from senet_jax.training.trace import Trace
 from senet_jax.training.trainer import Trainer
+from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState
 
 
 class Run:

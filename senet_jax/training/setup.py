@@ -1,8 +1,11 @@
-"""What a configuration describes, built: the network, its state, the length of the run."""
+"""What a configuration describes, built: the state of a run, its batches, its length.
+
+The network is of `senet_jax.workdir.network`; its functions are here too, for what builds a whole
+training program.
+"""
 
 import functools
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -11,109 +14,30 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
-from senet_jax.data.datasets import streamed_info
-from senet_jax.data.preprocessing import evaluation_transform
+from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNormConfig, SEConfig
-from senet_jax.models import create_model, model_info
-from senet_jax.training.optimizer import trained
-from senet_jax.training.state import TrainState
+from senet_jax.workdir.network import (
+  build_model,
+  check_model,
+  init_variables,
+  input_size,
+  trained,
+  variable_shapes,
+)
+from senet_jax.workdir.state import TrainState
 
-# Fields of config.model that are not options of a family.
-_NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
-
-
-def build_model(
-  config: ConfigDict, num_classes: int | None = None, *, frozen_bn: bool = False
-) -> nn.Module:
-  """The network of a configuration.
-
-  Args:
-    config: of the run.
-    num_classes: of the data; None: what is known about the data set.
-    frozen_bn: makes training keep the running statistics of all modules, not only of those of
-      `config.optimizer.frozen`.
-
-  Raises:
-    UserError: the network or one of its options does not exist.
-  """
-  model, bn, info = config.model, config.bn, model_info(config.model.name)
-  options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
-  if info.se:
-    options['se'] = SEConfig(**model.se)
-  else:
-    _check_no_se_options(model)
-  return create_model(
-    model.name,
-    num_classes=model.num_classes or num_classes or streamed_info(config.data.name).num_classes,
-    dtype=model.dtype,
-    bn=BatchNormConfig(
-      scope=bn.scope,
-      ghost_size=bn.ghost_size,
-      momentum=bn.momentum,
-      epsilon=bn.epsilon or info.bn_epsilon,
-      frozen=frozen_bn or tuple(config.optimizer.frozen),
-    ),
-    **options,
-  )
-
-
-def _check_no_se_options(model: ConfigDict) -> None:
-  """SE options on a network without SE would be ignored in silence."""
-  for field, value in config_lib.default().model.se.items():
-    if model.se[field] != value:
-      raise UserError(
-        f'config.model.se.{field}={model.se[field]!r} has no effect on {model.name!r}, which has '
-        f"no SE; name the network 'se_{model.name}' or leave the field out."
-      )
-
-
-def check_model(config: ConfigDict) -> None:
-  """Checks, without any computation, that the network of a configuration can be built and run.
-
-  Raises:
-    UserError: its options do not fit together, or not the image size, or what is frozen is nothing
-      or all of it.
-  """
-  _check_frozen(config, variable_shapes(config, build_model(config))['params'])
-
-
-def _check_frozen(config: ConfigDict, params: dict) -> None:
-  frozen = tuple(config.optimizer.frozen)
-  for beginning in frozen:
-    if not any(name.startswith(beginning) for name in params):
-      names = dict.fromkeys(re.sub(r'\d+$', '', name) for name in params)  # one for all blocks
-      raise UserError(
-        f'config.optimizer.frozen={frozen}: no module of {config.model.name} begins with '
-        f'{beginning!r}; they begin with {", ".join(names)}.'
-      )
-  if not trained(params, frozen):
-    raise UserError(
-      f'config.optimizer.frozen={frozen} leaves no module of {config.model.name} to be trained; '
-      'leave some out.'
-    )
-
-
-def input_size(config: ConfigDict) -> int:
-  """Side of the network's square input images, in pixels."""
-  return evaluation_transform(config).image_size
-
-
-def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
-  """`params` and `batch_stats` as `jax.ShapeDtypeStruct`s; nothing is computed."""
-  size = input_size(config)
-  init = functools.partial(model.init, train=False)
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  return jax.eval_shape(init, jax.random.key(0), images)
-
-
-def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
-  """Fresh `params` and `batch_stats`, whole on every device."""
-  size = input_size(config)
-  init = functools.partial(model.init, images=jnp.zeros((1, size, size, 3)), train=False)
-  init = jax.jit(init, out_shardings=runtime.replicated(mesh))
-  return init(jax.random.key(config.seed))
+__all__ = [
+  'build_model',
+  'check_batch',
+  'check_model',
+  'eval_steps',
+  'init_state',
+  'init_variables',
+  'input_size',
+  'new_state',
+  'total_steps',
+  'variable_shapes',
+]
 
 
 def init_state(

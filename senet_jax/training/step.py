@@ -13,9 +13,9 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.training.optimizer import trained
-from senet_jax.training.state import TrainState
 from senet_jax.training.task import Task
+from senet_jax.workdir.network import trained
+from senet_jax.workdir.state import TrainState
 
 _NEVER = jnp.iinfo(jnp.int32).max
 # Flax's collections of keys that networks draw from.

@@ -10,9 +10,9 @@ import optax
 
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Clock
-from senet_jax.training.state import TrainState
 from senet_jax.training.step import StepMetrics, training_program
 from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir.state import TrainState
 
 _add = jax.jit(StepMetrics.add)
 

@@ -24,7 +24,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from senet_jax import cli, runtime
 from senet_jax.storage import files
-from senet_jax.training import saved, summary
+from senet_jax.workdir import saved, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUN = (

@@ -54,9 +54,11 @@ from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.storage import files
 from senet_jax.tools import convert
-from senet_jax.training import optimizer, saved, setup, summary
-from senet_jax.training.checkpoints import Checkpoints, abstract_state
+from senet_jax.training import optimizer, setup
+from senet_jax.workdir import saved, summary
+from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import abstract_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ import jax
 
 from senet_jax import runtime
 from senet_jax.runtime.commit import git_commit
-from senet_jax.training.state import TrainState, params_sha256
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState, params_sha256
 
 _PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 

@@ -28,6 +28,19 @@ class TrainState(struct.PyTreeNode):
   ema: dict[str, Any] | None = None
   plateau: Any = None
 
+  @classmethod
+  def from_arrays(cls, arrays: dict[str, Any]) -> 'TrainState':
+    """Returns the state whose arrays were read without knowing its optimizer.
+
+    The optimizer's state is left as nested lists and dictionaries. Its leaves are in the order in
+    which they were saved all the same, as optax names the fields of its states in alphabetical
+    order, but for those of the plateau.
+    """
+    plateau = arrays['plateau']
+    if plateau is not None:
+      plateau = optax.contrib.ReduceLROnPlateauState(**plateau)
+    return cls(**{**arrays, 'plateau': plateau})
+
   @property
   def variables(self) -> dict[str, Any]:
     """The raw variables of the network."""
@@ -42,6 +55,11 @@ class TrainState(struct.PyTreeNode):
   def scale(self) -> jax.Array | float:
     """What the plateau schedule multiplies the learning rate by."""
     return 1.0 if self.plateau is None else self.plateau.scale
+
+
+def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
+  """Shapes and dtypes of `state` (concrete or abstract), placed as `sharding` says."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
 def params_sha256(variables: dict[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """A trained network, read back from its workdir."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -16,11 +16,11 @@ from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets, files
 from senet_jax.storage.buckets import Path
-from senet_jax.training import setup
-from senet_jax.training.checkpoints import Checkpoints, abstract_state
-from senet_jax.training.optimizer import make_optimizer, make_plateau
+from senet_jax.workdir import network
+from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.objective import TOP1, Objective
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState
 
 _CLASSES = 'classes.json'
 # Fields that say what a network computes and of which images.
@@ -123,14 +123,8 @@ def write(
     origin: how the weights came to be: `{'converted_from': …}`. No run has such an identity, so
       that none goes on from here; they start with `config.init_from`.
   """
-  state = setup.init_state(
-    config,
-    setup.build_model(config, num_classes),
-    make_optimizer(config, lambda step: 0.0),
-    make_plateau(config),
-    runtime.data_mesh(1),
-    variables,
-  )
+  # No run goes on from here, so there is nothing of an optimizer.
+  state = TrainState(step=np.zeros((), np.int32), opt_state=(), **variables)
   identity = {**config.to_dict(), 'dataset': origin}
   with files.whole(pathlib.Path(workdir).expanduser().absolute()) as partial:
     files.write_json(partial / 'config.json', config.to_dict())
@@ -169,18 +163,30 @@ def load(workdir: str | Path, checkpoint: str, mesh: Mesh, objective: Objective 
   with buckets.access(workdir):
     config = read_config(workdir)
   num_classes, class_names = read_classes(workdir)
-  model = setup.build_model(config, num_classes)
-  plateau = make_plateau(config)
-  # The schedule has no state, so any will do.
-  optimizer = make_optimizer(config, lambda step: 0.0)
-  init = functools.partial(setup.init_state, config, model, optimizer, plateau, mesh)
-  abstract = abstract_state(jax.eval_shape(init), runtime.replicated(mesh))
+  model = network.build_model(config, num_classes)
   if not (workdir / 'checkpoints').is_dir():
     raise UserError(f'{workdir} has no checkpoint yet.')
   with Checkpoints(workdir, objective=objective, read_only=True) as checkpoints:
     step = _choose(checkpoints, checkpoint, workdir)
-    state = checkpoints.restore(abstract, step).state
-  return Saved(config, model, state.eval_variables, step, class_names)
+    variables = checkpoints.read(step).state.eval_variables
+  _check_variables(config, variables, network.variable_shapes(config, model), workdir, step)
+  return Saved(config, model, runtime.put_everywhere(variables, mesh), step, class_names)
+
+
+def _check_variables(
+  config: ConfigDict, found: dict[str, Any], expected: dict[str, Any], workdir: Path, step: int
+) -> None:
+  """Checks that a checkpoint holds the variables of the network, in their shapes and dtypes."""
+  kinds = []
+  for tree in (found, expected):
+    leaves = jax.tree.leaves_with_path(tree)
+    kinds.append({jax.tree_util.keystr(path): (x.shape, str(x.dtype)) for path, x in leaves})
+  differing = sorted(path for path, _ in kinds[0].items() ^ kinds[1].items())
+  if differing:
+    raise UserError(
+      f'checkpoint {step} in {workdir} is damaged: {differing[0]} is not as in the '
+      f'{config.model.name} of its config.json.'
+    )
 
 
 def _choose(checkpoints: Checkpoints, checkpoint: str, workdir: Path) -> int:

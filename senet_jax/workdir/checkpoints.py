@@ -17,9 +17,9 @@ from senet_jax.errors import UserError
 from senet_jax.runtime import checksum, is_first
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
-from senet_jax.training.state import TrainState
 from senet_jax.workdir.objective import TOP1, Objective
 from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import TrainState
 
 _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
@@ -170,14 +170,37 @@ class Checkpoints:
     Raises:
       UserError: its files are damaged.
     """
+    return self._restore(step, lambda: abstract, lambda state: state)
+
+  def read(self, step: int) -> Restored:
+    """Reads a checkpoint whole into host memory and checks it, whatever its optimizer is.
+
+    Args:
+      step: one of `steps()`.
+
+    Returns:
+      It; `opt_state` is as `TrainState.from_arrays` has it.
+
+    Raises:
+      UserError: its files are damaged.
+    """
+
+    def like_the_files():
+      tree = self._manager.item_metadata(step).state.tree
+      return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+
+    return self._restore(step, like_the_files, TrainState.from_arrays)
+
+  def _restore(self, step: int, abstract: Callable, to_state: Callable) -> Restored:
     try:
       items = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
+          state=ocp.args.StandardRestore(abstract()), host=ocp.args.JsonRestore()
         ),
       )
-      whole = checksum(items.state) == items.host['checksum']
+      state = to_state(items.state)
+      whole = checksum(state) == items.host['checksum']
       progress = RunProgress.from_json(items.host)
     except Exception as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
@@ -186,7 +209,7 @@ class Checkpoints:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
     if not whole:
       raise UserError(f'checkpoint {step} in {self._directory} is damaged (checksum differs).')
-    return Restored(items.state, progress)
+    return Restored(state, progress)
 
   def progress(self, step: int) -> RunProgress | None:
     """Returns what a checkpoint keeps besides arrays, None if it cannot be read."""
@@ -238,11 +261,6 @@ class Checkpoints:
     target.mkdir(exist_ok=True)
     place = target / f'{path.name}.{len(list(target.iterdir())) if target.exists() else 0}'
     buckets.move(path, place)
-
-
-def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
-  """Shapes and dtypes of `state` (concrete or abstract), placed as `sharding` says."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
 
 
 def _broken(step: ocp.path.step.Metadata, objective: Objective) -> bool:
