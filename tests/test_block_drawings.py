@@ -22,7 +22,7 @@ from senet_jax.layers import (
 )
 from senet_jax.models import create_model
 from senet_jax.models.inception import ConvSpec, InceptionModule, Layers
-from senet_jax.models.resnet import ResidualBlock
+from senet_jax.models.resnet import BlockOptions, ResidualBlock
 from senet_jax.tools import report
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -87,7 +87,12 @@ def test_identity_with_a_projection():
 def test_pre_activation_with_a_padded_shortcut():
   config = SEConfig(ratio=2, fused=False)
   block = ResidualBlock(
-    16, preact=True, share_preact=True, shortcut='pad', stride=2, attention=BlockAttention(config)
+    16,
+    stride=2,
+    share_preact=True,
+    shortcut='pad',
+    attention=BlockAttention(config),
+    options=BlockOptions(preact=True),
   )
   x = 'ReLU(bn1(x))'
   assert formula(block) == add(f'pad(slice({x}))', se(f'conv2(ReLU(bn2(conv1({x}))))'))
@@ -126,7 +131,9 @@ def test_inception():
 
 
 def test_shapes_and_details():
-  graph = dataflow.graph_of(bottleneck('conv3x3', features=16, stride=2, groups=2), MAP)
+  graph = dataflow.graph_of(
+    bottleneck('conv3x3', 16, stride=2, options=BlockOptions(groups=2)), MAP
+  )
   nodes = {node.module or node.kind: node for node in graph}
   assert [nodes[name].label for name in ('conv1', 'conv2', 'conv3', 'bn1', 'se/fc1')] == [
     'conv 1x1/2', 'conv 3x3, 2 groups', 'conv 1x1', 'BN', 'FC',

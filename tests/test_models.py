@@ -17,7 +17,7 @@ import pytest
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, BlockAttention, SEConfig
 from senet_jax.models import create_model, list_models, model_info
-from senet_jax.models.resnet import ResidualBlock
+from senet_jax.models.resnet import BlockOptions, ResidualBlock
 
 
 @functools.cache
@@ -456,15 +456,17 @@ def started(block, x):
 def test_zero_init_last_bn_starts_units_as_identities(bottleneck):
   x = jax.nn.relu(jax.random.normal(jax.random.key(1), (2, 5, 5, 8)))
   for zero in (True, False):
+    options = BlockOptions(zero_init_last_bn=zero)
     block = ResidualBlock(
-      8, bottleneck, zero_init_last_bn=zero, attention=BlockAttention(SEConfig(ratio=2))
+      8, bottleneck, attention=BlockAttention(SEConfig(ratio=2)), options=options
     )
     assert np.array_equal(started(block, x)[0], x) == zero
 
 
 def test_zero_init_last_bn_keeps_the_projection():
   x = jax.random.normal(jax.random.key(1), (2, 5, 5, 8))
-  y, variables = started(ResidualBlock(16, 4, stride=2, zero_init_last_bn=True), x)
+  block = ResidualBlock(16, 4, stride=2, options=BlockOptions(zero_init_last_bn=True))
+  y, variables = started(block, x)
   kernel = variables['params']['proj_conv']['kernel'][0, 0]
   expected = jax.nn.relu(x[:, ::2, ::2] @ kernel / np.sqrt(1 + 1e-5))
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)

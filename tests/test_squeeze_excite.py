@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from senet_jax.errors import UserError
 from senet_jax.layers import BlockAttention, SEConfig, SqueezeExcite, excitations
 from senet_jax.models import create_model
-from senet_jax.models.resnet import ResidualBlock
+from senet_jax.models.resnet import BlockOptions, ResidualBlock
 
 SQUEEZES = {
   'avg': lambda x: x.mean((1, 2), keepdims=True),
@@ -280,7 +280,10 @@ UNITS = [
 @pytest.mark.parametrize(('position', 'bottleneck', 'activation'), UNITS)
 def test_positions_equal_oracle(position, bottleneck, activation):
   x = image(2, 5, 6, 8)
-  options = {'preact': activation != 'post', 'share_preact': activation == 'shared'}
+  options = {
+    'share_preact': activation == 'shared',
+    'options': BlockOptions(preact=activation != 'post'),
+  }
   # A unit with an identity shortcut, and one with a stride and a projection.
   for features, stride in ((8, 1), (12, 2)):
     se = SEConfig(ratio=2, position=position, excitation='tanh')

@@ -6,8 +6,10 @@ Sources: He et al. 2015 (ImageNet), He et al. 2016 "Identity Mappings" (pre-acti
 appendix, the released models of each, and the code of its student reproduction.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +50,30 @@ _KERAS = {
 }
 
 
-def _convolution(module: nn.Module) -> Callable[..., nn.Conv]:
-  """What makes the convolutions of a module with the fields `dtype` and `keras`."""
-  return functools.partial(conv, dtype=module.dtype, **(_KERAS if module.keras else {}))
+# What makes a layer: a partial of its class or function, which takes the rest and `name`.
+ModuleDef = Callable[..., nn.Module]
+_DEFERRED_NORM = functools.partial(BatchNorm, deferred=True)
 
 
-def _norm(module: nn.Module, name: str, **options) -> BatchNorm:
-  """Normalisation in a module with the fields `bn` and `dtype`; its map is deferred."""
-  return BatchNorm(module.bn, module.dtype, deferred=True, name=name, **options)
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+  """What all residual units of a network have in common.
+
+  Attributes:
+    groups: of the 3x3 convolution of a bottleneck.
+    halve_first: half the channels between the first two convolutions of a bottleneck.
+    stride_in: the convolution of a bottleneck that has the stride, `1x1` (the first) or `3x3`.
+    preact: BN and ReLU in front of each convolution instead of behind it.
+    branch_relu: a ReLU behind the last BN of a post-activation branch too, in front of SE.
+    zero_init_last_bn: start post-activation units as identities.
+  """
+
+  groups: int = 1
+  halve_first: bool = False
+  stride_in: str = '1x1'
+  preact: bool = False
+  branch_relu: bool = False
+  zero_init_last_bn: bool = False
 
 
 class ResidualBlock(nn.Module):
@@ -65,52 +83,40 @@ class ResidualBlock(nn.Module):
     features: output channels.
     bottleneck: channels inside a 1x1-3x3-1x1 unit; None for a unit of two 3x3 convolutions.
     stride: of the unit.
-    groups: of the 3x3 convolution of a bottleneck.
-    halve_first: half the channels between the first two convolutions of a bottleneck.
-    stride_in: the convolution of a bottleneck that has the stride, `1x1` (the first) or `3x3`.
-    preact: BN and ReLU in front of each convolution instead of behind it.
     share_preact: pre-activation only: the shortcut too starts from the first BN and ReLU, and
       SE at position `pre` gates what comes behind them.
     shortcut: where shapes differ, `projection` (1x1 convolution), `strided_3x3` (3x3 where
       strided, or else 1x1) or `pad` (subsample, zero channels; shortcut A); or everywhere
       `like_last` (convolution with the kernel size of the last one of the branch).
-    keras: convolutions as of `ResNet`.
-    branch_relu: a ReLU behind the last BN of a post-activation branch too, in front of SE.
-    zero_init_last_bn: start post-activation units as identities.
     kept: output channels that the branch has, rising; None: all. The others are the shortcut's.
     attention: what gates the branch, the shortcut or the sum, and where; None: nothing does.
-    bn: normalisation.
-    dtype: of the computation.
+    options: what it shares with the other units.
+    conv: makes convolutions, with the arguments of `layers.conv`.
+    norm: makes normalisations, with those of `BatchNorm`, that return a `DeferredAffine`.
   """
 
   features: int
   bottleneck: int | None = None
   stride: int = 1
-  groups: int = 1
-  halve_first: bool = False
-  stride_in: str = '1x1'
-  preact: bool = False
   share_preact: bool = False
   shortcut: str = 'projection'
-  keras: bool = False
-  branch_relu: bool = False
-  zero_init_last_bn: bool = False
   kept: tuple[int, ...] | None = None
   attention: BlockAttention | None = None
-  bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  options: BlockOptions = BlockOptions()
+  conv: ModuleDef = conv
+  norm: ModuleDef = _DEFERRED_NORM
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
-    if self.preact and self.share_preact:
-      x = materialize(_norm(self, 'bn1')(x, train), relu=True)
+    if self.options.preact and self.share_preact:
+      x = materialize(self.norm(name='bn1')(x, train), relu=True)
     shortcut = materialize(self._gated('identity', self._shortcut(x, train)))
-    branch = self._pre_branch if self.preact else self._post_branch
+    branch = self._pre_branch if self.options.preact else self._post_branch
     y = self._gated('standard', branch(self._gated('pre', x), train))
     if self.kept is not None:
       y = pruned.spread(materialize(y), self.kept, self.features)
-    return self._gated('post', materialize(y, shortcut, relu=not self.preact))
+    return self._gated('post', materialize(y, shortcut, relu=not self.options.preact))
 
   @nn.nowrap
   def gates(self) -> dict[str, str]:
@@ -133,10 +139,10 @@ class ResidualBlock(nn.Module):
     last = self.features if self.kept is None else len(self.kept)
     if self.bottleneck is None:
       return [(self.features, 3, self.stride, 1), (last, 3, 1, 1)]
-    first, second = (self.stride, 1) if self.stride_in == '1x1' else (1, self.stride)
+    first, second = (self.stride, 1) if self.options.stride_in == '1x1' else (1, self.stride)
     return [
-      (self.bottleneck // 2 if self.halve_first else self.bottleneck, 1, first, 1),
-      (self.bottleneck, 3, second, self.groups),
+      (self.bottleneck // 2 if self.options.halve_first else self.bottleneck, 1, first, 1),
+      (self.bottleneck, 3, second, self.options.groups),
       (last, 1, 1, 1),
     ]
 
@@ -144,13 +150,13 @@ class ResidualBlock(nn.Module):
     """The branch of a post-activation unit, `[N, H / stride, W / stride, features]`."""
     convolutions = self._convolutions()
     for i, spec in enumerate(convolutions, start=1):
-      x = _convolution(self)(*spec, name=f'conv{i}')(x)
+      x = self.conv(*spec, name=f'conv{i}')(x)
       last = i == len(convolutions)
-      zero = last and self.zero_init_last_bn
+      zero = last and self.options.zero_init_last_bn
       init = nn.initializers.zeros if zero else nn.initializers.ones
-      means = last and not self.branch_relu and self._gives_image_means('standard')
-      x = _norm(self, f'bn{i}', image_means=means, scale_init=init)(x, train)
-      if not last or self.branch_relu:
+      means = last and not self.options.branch_relu and self._gives_image_means('standard')
+      x = self.norm(name=f'bn{i}', image_means=means, scale_init=init)(x, train)
+      if not last or self.options.branch_relu:
         x = materialize(x, relu=True)
       if i == 2 and not last:
         x = self._gated('conv3x3', x)
@@ -160,10 +166,10 @@ class ResidualBlock(nn.Module):
     """The branch of a pre-activation unit, `[N, H / stride, W / stride, features]`."""
     for i, spec in enumerate(self._convolutions(), start=1):
       if i > 1 or not self.share_preact:
-        x = materialize(_norm(self, f'bn{i}')(x, train), relu=True)
+        x = materialize(self.norm(name=f'bn{i}')(x, train), relu=True)
       if i == 3:
         x = self._gated('conv3x3', x)
-      x = _convolution(self)(*spec, name=f'conv{i}')(x)
+      x = self.conv(*spec, name=f'conv{i}')(x)
     return x
 
   def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
@@ -177,11 +183,11 @@ class ResidualBlock(nn.Module):
     kernel = 3 if self.shortcut == 'strided_3x3' and self.stride > 1 else 1
     if self.shortcut == 'like_last':
       _, kernel, *_ = self._convolutions()[-1]
-    x = _convolution(self)(self.features, kernel, self.stride, name='proj_conv')(x)
+    x = self.conv(self.features, kernel, self.stride, name='proj_conv')(x)
     # Pre-activation keeps the shortcut free of normalisation (He et al. 2016, equation 5).
-    if self.preact:
+    if self.options.preact:
       return x
-    return _norm(self, 'proj_bn', image_means=self._gives_image_means('identity'))(x, train)
+    return self.norm(name='proj_bn', image_means=self._gives_image_means('identity'))(x, train)
 
 
 class ResNet(nn.Module):
@@ -327,47 +333,44 @@ class ResNet(nn.Module):
     Returns:
       Logits `[N, num_classes]`, float32.
     """
-    x = self._stem(images.astype(self.dtype), train)
+    layers = {
+      'conv': functools.partial(conv, dtype=self.dtype, **(_KERAS if self.keras else {})),
+      'norm': functools.partial(BatchNorm, self.bn, self.dtype, deferred=True),
+    }
+    shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BlockOptions)}
+    unit = functools.partial(ResidualBlock, options=BlockOptions(**shared), **layers)
+    x = self._stem(images.astype(self.dtype), train, **layers)
     for stage, depth in enumerate(self.depths, start=2):
       for block in range(1, depth + 1):
-        x = self._block(stage, block)(x, train)
+        x = unit(**self._unit(stage, block), name=f'stage{stage}_block{block}')(x, train)
     if self.preact:
-      x = materialize(_norm(self, 'final_bn')(x, train), relu=True)
+      x = materialize(layers['norm'](name='final_bn')(x, train), relu=True)
     x = x.astype(jnp.float32).mean((1, 2))
     if self.dropout:
       x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
     return classifier(self.num_classes)(x)
 
-  def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+  def _stem(self, x: jax.Array, train: bool, conv: ModuleDef, norm: ModuleDef) -> jax.Array:
     convolutions, pooled = _STEMS[self.stem]
     for i, (kernel, stride, widths) in enumerate(convolutions, start=1):
       number, last = ('', True) if len(convolutions) == 1 else (i, i == len(convolutions))
       features = widths * (self.stem_width or self.width)
-      x = _convolution(self)(features, kernel, stride, name=f'stem_conv{number}')(x)
+      x = conv(features, kernel, stride, name=f'stem_conv{number}')(x)
       if not (self.preact and last):
-        x = materialize(_norm(self, f'stem_bn{number}')(x, train), relu=True)
+        x = materialize(norm(name=f'stem_bn{number}')(x, train), relu=True)
     return max_pool(x, self.pool_align) if pooled else x
 
-  def _block(self, stage: int, block: int) -> ResidualBlock:
+  def _unit(self, stage: int, block: int) -> dict[str, Any]:
+    """Returns the fields of unit `block` (from 1) of `stage` that it does not share with others."""
     planes, bottleneck = self.width * 2 ** (stage - 2), self._has_bottlenecks(stage)
-    return ResidualBlock(
-      features=self._features(stage),
+    return {
+      'features': self._features(stage),
       # The width rule of ResNeXt; for one group of 64 it gives `planes`.
-      bottleneck=planes * self.group_width // 64 * self.groups if bottleneck else None,
-      stride=2 if block == 1 and stage > 2 else 1,
-      groups=self.groups,
-      halve_first=self.halve_first,
-      stride_in=self.stride_in,
-      preact=self.preact,
+      'bottleneck': planes * self.group_width // 64 * self.groups if bottleneck else None,
+      'stride': 2 if block == 1 and stage > 2 else 1,
       # He et al. 2016, appendix, for the first unit; their public code for each stage's.
-      share_preact=block == 1,
-      shortcut=self.shortcut if block == 1 else 'projection',  # only the first unit may need one
-      keras=self.keras,
-      branch_relu=self.branch_relu,
-      zero_init_last_bn=self.zero_init_last_bn,
-      kept=self._kept().get(block_name(stage, block)),
-      attention=block_attention(self.attention, self.se, stage, block),
-      bn=self.bn,
-      dtype=self.dtype,
-      name=f'stage{stage}_block{block}',
-    )
+      'share_preact': block == 1,
+      'shortcut': self.shortcut if block == 1 else 'projection',  # only the first may need one
+      'kept': self._kept().get(block_name(stage, block)),
+      'attention': block_attention(self.attention, self.se, stage, block),
+    }

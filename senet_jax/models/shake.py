@@ -4,7 +4,9 @@ Sources: Gastaldi 2017 and its Torch code, which has a shortcut of two shifted p
 leaves out; the SENet paper, tables 4 and 5, which does not say where SE sits among two branches.
 """
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ from senet_jax.layers.attention import block_attention, check_attention
 from senet_jax.layers.shake import BACKWARDS
 from senet_jax.models import common
 from senet_jax.models.registry import Preprocessing, register_pair
-from senet_jax.models.resnet import ResidualBlock
+from senet_jax.models.resnet import BlockOptions, ModuleDef, ResidualBlock
 
 
 class _Branch(ResidualBlock):
@@ -37,6 +39,26 @@ class _Branch(ResidualBlock):
     return materialize(self._gated('standard', self._post_branch(x, train)))
 
 
+@dataclasses.dataclass(frozen=True)
+class ShakeOptions:
+  """What all units of a network have in common.
+
+  Attributes:
+    groups: of the 3x3 convolution of a bottleneck.
+    relu_first: a ReLU in front of the branches, and of the projection, instead of one behind the
+      sum.
+    shortcut: where shapes differ, `shifted` or `projection`, as of `ShakeNet`.
+    backward: coefficients of the backward pass, as of `ShakeNet`.
+    se_at: `branch` or `mix`, as of `ShakeNet`.
+  """
+
+  groups: int = 1
+  relu_first: bool = True
+  shortcut: str = 'shifted'
+  backward: str = 'shake'
+  se_at: str = 'branch'
+
+
 class ShakeBlock(nn.Module):
   """A residual unit of two branches and their stochastic mix.
 
@@ -44,56 +66,46 @@ class ShakeBlock(nn.Module):
     features: output channels.
     bottleneck: channels inside 1x1-3x3-1x1 branches; None for branches of two 3x3 convolutions.
     stride: of the unit.
-    groups: of the 3x3 convolution of a bottleneck.
-    relu_first: a ReLU in front of the branches, and of the projection, instead of one behind the
-      sum.
-    shortcut: where shapes differ, `shifted` or `projection`, as of `ShakeNet`.
-    backward: coefficients of the backward pass, as of `ShakeNet`.
-    se_at: `branch` or `mix`, as of `ShakeNet`.
     attention: what gates the branches or their mix; None: nothing does.
-    bn: normalisation.
-    dtype: of the computation.
+    options: what it shares with the other units.
+    conv: makes convolutions, with the arguments of `layers.conv`.
+    norm: makes normalisations, with those of `BatchNorm`.
   """
 
   features: int
-  bottleneck: int | None = None
-  stride: int = 1
-  groups: int = 1
-  relu_first: bool = True
-  shortcut: str = 'shifted'
-  backward: str = 'shake'
-  se_at: str = 'branch'
-  attention: BlockAttention | None = None
-  bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  bottleneck: int | None
+  stride: int
+  attention: BlockAttention | None
+  options: ShakeOptions
+  conv: ModuleDef
+  norm: ModuleDef
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
-    activated = nn.relu(x) if self.relu_first else x
+    activated = nn.relu(x) if self.options.relu_first else x
     branch = functools.partial(
       _Branch,
       features=self.features,
       bottleneck=self.bottleneck,
       stride=self.stride,
-      groups=self.groups,
-      stride_in='3x3',
-      attention=self.attention if self.se_at == 'branch' else None,
-      bn=self.bn,
-      dtype=self.dtype,
+      attention=self.attention if self.options.se_at == 'branch' else None,
+      options=BlockOptions(groups=self.options.groups, stride_in='3x3'),
+      conv=self.conv,
+      norm=functools.partial(self.norm, deferred=True),
     )
     branches = [branch(name=f'branch{i}')(activated, train) for i in (1, 2)]
-    y = shake(*branches, self.make_rng('shake') if train else None, train, self.backward)
-    if self.attention is not None and self.se_at == 'mix':
+    y = shake(*branches, self.make_rng('shake') if train else None, train, self.options.backward)
+    if self.attention is not None and self.options.se_at == 'mix':
       y = self.attention.block()(y)
     if x.shape[-1] != self.features or self.stride > 1:
       x = self._projection(activated, train)
     y = x + y
-    return y if self.relu_first else nn.relu(y)
+    return y if self.options.relu_first else nn.relu(y)
 
   def _projection(self, x: jax.Array, train: bool) -> jax.Array:
-    project = functools.partial(conv, kernel=1, stride=self.stride, dtype=self.dtype)
-    if self.shortcut == 'shifted':
+    project = functools.partial(self.conv, kernel=1, stride=self.stride)
+    if self.options.shortcut == 'shifted':
       # The second half of the channels sees the image one pixel further down and to the right.
       shifted = jnp.pad(x, [(0, 0), (1, 0), (1, 0), (0, 0)])[:, :-1, :-1]
       paths = [
@@ -103,7 +115,7 @@ class ShakeBlock(nn.Module):
       x = jnp.concatenate(paths, axis=-1)
     else:
       x = project(self.features, name='proj_conv')(x)
-    return BatchNorm(self.bn, self.dtype, name='proj_bn')(x, train)
+    return self.norm(name='proj_bn')(x, train)
 
 
 class ShakeNet(nn.Module):
@@ -171,33 +183,32 @@ class ShakeNet(nn.Module):
     Returns:
       Logits `[N, num_classes]`, float32.
     """
-    x = conv(self.stem_width, 3, dtype=self.dtype, name='stem_conv')(images.astype(self.dtype))
-    x = BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train)
+    layers = {
+      'conv': functools.partial(conv, dtype=self.dtype),
+      'norm': functools.partial(BatchNorm, self.bn, self.dtype),
+    }
+    shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(ShakeOptions)}
+    unit = functools.partial(ShakeBlock, options=ShakeOptions(**shared), **layers)
+    x = layers['conv'](self.stem_width, 3, name='stem_conv')(images.astype(self.dtype))
+    x = layers['norm'](name='stem_bn')(x, train)
     if not self.relu_first:
       x = nn.relu(x)
     for stage, depth in enumerate(self.depths, start=2):
       for block in range(1, depth + 1):
-        x = self._block(stage, block)(x, train)
+        x = unit(**self._unit(stage, block), name=f'stage{stage}_block{block}')(x, train)
     if self.relu_first:
       x = nn.relu(x)
     return classifier(self.num_classes)(x.astype(jnp.float32).mean((1, 2)))
 
-  def _block(self, stage: int, block: int) -> ShakeBlock:
+  def _unit(self, stage: int, block: int) -> dict[str, Any]:
+    """Returns the fields of unit `block` (from 1) of `stage` that it does not share with others."""
     planes = self.width * 2 ** (stage - 2)
-    return ShakeBlock(
-      features=planes * (4 if self.bottleneck else 1),
-      bottleneck=planes * self.groups if self.bottleneck else None,
-      stride=2 if block == 1 and stage > 2 else 1,
-      groups=self.groups,
-      relu_first=self.relu_first,
-      shortcut=self.shortcut,
-      backward=self.backward,
-      se_at=self.se_at,
-      attention=block_attention(self.attention, self.se, stage, block),
-      bn=self.bn,
-      dtype=self.dtype,
-      name=f'stage{stage}_block{block}',
-    )
+    return {
+      'features': planes * (4 if self.bottleneck else 1),
+      'bottleneck': planes * self.groups if self.bottleneck else None,
+      'stride': 2 if block == 1 and stage > 2 else 1,
+      'attention': block_attention(self.attention, self.se, stage, block),
+    }
 
 
 def _register() -> None:
