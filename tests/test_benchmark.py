@@ -23,6 +23,7 @@ from senet_jax.tools import benchmark, latency
 from senet_jax.training import setup
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.workdir.network import build_model, init_variables, variable_shapes
 
 QUICK = ('--seconds=0.01', '--repeats=2', '--devices=1', '--image_size=8')
 
@@ -197,7 +198,7 @@ def test_a_looped_inference_computes_each_step():
     patch.setattr(runtime, 'data_parallel', lowered)
     workload = throughput.prepare(config, 'inference', mesh)
   assert workload.images == 6
-  variables = throughput._variables(config, setup.build_model(config), mesh)
+  variables = throughput._variables(config, build_model(config), mesh)
   images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
   zero = jax.device_put(np.zeros((2, 10), 'f4'), jax.NamedSharding(mesh, P('data')))
   total = captured['program'](zero, variables, images)
@@ -265,7 +266,7 @@ def test_what_bounds_a_step(monkeypatch, capsys, tmp_path):
   assert row['gb_per_second'] == pytest.approx(row['bytes_per_step'] / step_s / 1e9)
   assert row['of_copy_rate'] == pytest.approx(row['gb_per_second'] / copy)
   # Each parameter and running statistic, in float32.
-  shapes = setup.variable_shapes(tiny_config(), setup.build_model(tiny_config()))
+  shapes = variable_shapes(tiny_config(), build_model(tiny_config()))
   assert row['all_reduce']['bytes'] == 4 * sum(x.size for x in jax.tree.leaves(shapes))
   assert row['all_reduce']['ms']['n'] == 2 and row['mfu'] is None  # of an unknown chip
   assert re.search(r'copies of memory, read and written: \d', out)
@@ -310,7 +311,7 @@ def test_the_textbook_network_is_flax_s(monkeypatch):
   sizes = []
   for case in bench.cases(networks('textbook,textbook_se'), mode='train', dtype='bfloat16',
                           batch_size=2):  # fmt: skip
-    shapes = setup.variable_shapes(case.config, case.module)['params']
+    shapes = variable_shapes(case.config, case.module)['params']
     sizes.append(sum(x.size for x in jax.tree.leaves(shapes)))
     assert case.module.dtype == 'bfloat16' and case.se == (case.network.name == 'textbook_se')
   assert sizes == [25_557_032, 25_557_032 + 2_530_992]
@@ -363,7 +364,7 @@ def test_a_fed_step_is_that_of_the_run(monkeypatch):
   text = program.lower(state, inputs, steps).as_text()
   run_steps = setup.total_steps(config, 1437)
   schedule = make_schedule(config, run_steps, 1437 / 64)
-  model = setup.build_model(config, 10)
+  model = build_model(config, 10)
   of_run = training_program(
     config, model, make_optimizer(config, schedule), feed, mesh, looped=True
   )
@@ -423,9 +424,7 @@ def test_torch_has_the_same_network(model, torch_and_timm):
   name = torch_models.variant(model).name.removeprefix('timm:')
   with torch.device('meta'):
     network = timm.create_model(name)
-  ours = jax.eval_shape(
-    lambda: setup.init_variables(config, setup.build_model(config), runtime.data_mesh(1))
-  )
+  ours = jax.eval_shape(lambda: init_variables(config, build_model(config), runtime.data_mesh(1)))
   sizes = [sum(x.size for x in jax.tree.leaves(ours['params']))]
   assert sizes == [sum(p.numel() for p in network.parameters())]
 

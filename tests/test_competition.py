@@ -31,7 +31,7 @@ from senet_jax.tools import evaluate as tool
 from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer
-from senet_jax.workdir import saved
+from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
 
@@ -110,7 +110,7 @@ def photos(folder, tmp_path_factory):
   for seed, mean in ((0, (120.0, 110.0, 100.0)), (1, (60.0, 128.0, 90.0))):
     config = configuration(PHOTOS, seed=seed, data__dir=str(folder), data__mean=mean)
     optimizer, mesh = make_optimizer(config, lambda step: 0.0), runtime.data_mesh(1)
-    model = setup.build_model(config, 3)
+    model = network.build_model(config, 3)
     state = setup.init_state(config, model, optimizer, None, mesh)
     workdir = root / f'seed{seed}'
     files.write_json(workdir / 'config.json', config.to_dict())

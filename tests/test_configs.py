@@ -20,6 +20,7 @@ from senet_jax.errors import UserError
 from senet_jax.models import list_models, model_info
 from senet_jax.training import setup
 from senet_jax.training.loop import train
+from senet_jax.workdir.network import build_model, input_size
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.py'))
@@ -396,7 +397,7 @@ def test_network(name):
   config = load(name)
   config_lib.check(config)
   assert config.model.name in list_models()
-  shape = output_shape(setup.build_model(config), setup.input_size(config))
+  shape = output_shape(build_model(config), input_size(config))
   assert shape == (2, CLASSES.get(config.data.name, 10))
 
 

@@ -46,12 +46,12 @@ assert create_model('se_resnet50', attention='own_mean', se=SEConfig(position='p
 _, state = tiny.init_with_output(jax.random.key(0), images, train=False, mutable=True)
 assert list(excitations(state['intermediates'])) == ['SE_2_1']
 assert create_model('tiny').se is None
-from senet_jax.training import setup
+from senet_jax.workdir.network import build_model
 config = get_config()
 defaults.check(config)
-assert setup.build_model(config).attention == 'eca'
+assert build_model(config).attention == 'eca'
 config.model.attention = 'own_mean'
-assert setup.build_model(config).attention == 'own_mean'
+assert build_model(config).attention == 'own_mean'
 """
   code = '\n'.join([attention, network, configuration, checks])
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)

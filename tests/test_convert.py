@@ -20,8 +20,9 @@ from senet_jax.data import class_names
 from senet_jax.interop import from_torch, storage
 from senet_jax.interop.names import VARIANTS
 from senet_jax.tools import convert, predict
-from senet_jax.training import initial, setup
+from senet_jax.training import initial
 from senet_jax.training.loop import train
+from senet_jax.workdir.network import build_model
 
 import_timm()
 import torch  # noqa: E402
@@ -109,7 +110,7 @@ def test_fine_tuning_from_a_workdir(workdir):
     }
   )
   said, mesh = [], runtime.data_mesh(1)
-  model = setup.build_model(config)
+  model = build_model(config)
   with pytest.raises(convert.UserError, match=r'set --config\.data\.mean="\(123\.675, '):
     initial.initial_variables(config, model, mesh, said.append)
   theirs = senet_jax.load(workdir).config.data
@@ -201,13 +202,13 @@ def test_options_of_each_source(variant, model, options, tmp_path):
   config = config_lib.from_dict(json.loads(storage.read(ours)[1]['config']))
   assert config.model.name == model
   assert {field: config.model[field] for field in options} == options
-  built = setup.build_model(config, 10)
+  built = build_model(config, 10)
   assert {field: getattr(built, field) for field in options} == options
 
 
 def test_the_head_of_vgg_is_told():
   config = convert._config(VARIANTS['timm:vgg16_bn'], imagenet=True)
-  assert setup.build_model(config).head == 'sliding'
+  assert build_model(config).head == 'sliding'
 
 
 def test_caffemodel(tmp_path):

@@ -17,7 +17,7 @@ from senet_jax.layers.efficient_channel_attention import EfficientChannelAttenti
 from senet_jax.layers.squeeze_excite import POSITIONS
 from senet_jax.models import create_model
 from senet_jax.models.resnet import ResidualBlock
-from senet_jax.training import setup
+from senet_jax.workdir import network
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
 SMALL = {'width': 32, 'depths': (2,), 'num_classes': 5}
@@ -168,10 +168,10 @@ def test_a_unit_says_where_its_gates_are(position):
 def test_from_a_configuration():
   config = config_lib.default()
   config.model.name, config.model.attention = 'se_resnet20_cifar', 'eca'
-  assert setup.build_model(config).attention == 'eca'
+  assert network.build_model(config).attention == 'eca'
   config.model.se.ratio = 8
   with pytest.raises(UserError, match=r"ratio=8 has no effect with model\.attention='eca'"):
-    setup.build_model(config)
+    network.build_model(config)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from senet_jax.training.classification import Classification, loss_fn
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer
 from senet_jax.training.step import StepOptions, train_step
-from senet_jax.workdir import saved
+from senet_jax.workdir import network, saved
 from senet_jax.workdir.network import trained
 from senet_jax.workdir.state import TrainState
 
@@ -68,7 +68,7 @@ def variables_of(workdir, step='latest') -> dict:
 
 def start(config, num_classes=10) -> dict:
   """What a fresh run of `config` starts from."""
-  model = setup.build_model(config, num_classes)
+  model = network.build_model(config, num_classes)
   return jax.device_get(
     initial.initial_variables(config, model, runtime.data_mesh(), lambda text: None)
   )
@@ -109,8 +109,8 @@ def test_evaluated_weights_are_taken_over_with_the_head(source):
 def test_new_head(source, num_classes):
   config = small(init_from=str(source), init_checkpoint='latest', new_head=True, seed=3)
   begun, theirs = start(config, num_classes), variables_of(source)
-  model = setup.build_model(config, num_classes)
-  fresh = jax.device_get(setup.init_variables(config, model, runtime.data_mesh()))
+  model = network.build_model(config, num_classes)
+  fresh = jax.device_get(network.init_variables(config, model, runtime.data_mesh()))
   for path, x in flat(begun).items():
     origin = fresh if path in ('params/fc/kernel', 'params/fc/bias') else theirs
     assert same_bits(x, flat(origin)[path]), path
@@ -121,7 +121,7 @@ def test_new_head(source, num_classes):
 def test_a_run_begins_with_them(source):
   """Step, optimizer and averages begin anew, the last as a copy."""
   config = small(init_from=str(source), optimizer__ema_decay=0.9)
-  begun, model, optimizer = start(config), setup.build_model(config, 10), optimizer_of()
+  begun, model, optimizer = start(config), network.build_model(config, 10), optimizer_of()
   state = setup.init_state(config, model, optimizer, None, runtime.data_mesh(), begun)
   for variables in (state.variables, state.ema):
     assert not any(changed(begun, variables).values())

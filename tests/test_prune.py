@@ -22,9 +22,9 @@ from senet_jax.layers import SEConfig, excitations, materialize
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock
 from senet_jax.tools import evaluate, prune as tool
-from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.workdir import saved
+from senet_jax.workdir.network import build_model, variable_shapes
 
 DIGITS = {
   'model.name': 'se_resnet20_cifar',
@@ -79,7 +79,7 @@ def configuration(fields, **others):
 def network(kind):
   """A network with random weights and statistics, and images for it."""
   config = configuration({**SMALL, **NETWORKS[kind]})
-  model = setup.build_model(config, 10)
+  model = build_model(config, 10)
   rng = np.random.default_rng(0)
 
   def random(path, x):
@@ -88,7 +88,7 @@ def network(kind):
     values = rng.uniform(0.5, 1.5, x.shape) if positive else rng.normal(0, fan_in**-0.5, x.shape)
     return (values * (3 if path[-3].key == 'se' else 1)).astype(np.float32)  # gates that move
 
-  shapes = setup.variable_shapes(config, model)
+  shapes = variable_shapes(config, model)
   run = saved.Saved(config, model, jax.tree.map_with_path(random, shapes), 0, None)
   images = rng.normal(0, 1, (6, 16, 16, 3)).astype(np.float32)
   return pruning.prepared(run), images
@@ -210,7 +210,7 @@ def test_parameters_by_hand(given):
     assert (~mask).sum() == int(0.4 * channels + 0.5) > 0
     gone += int((~mask).sum()) * of_channel
   assert count(run) - count(smaller) == gone
-  shapes = setup.variable_shapes(smaller.config, smaller.model)
+  shapes = variable_shapes(smaller.config, smaller.model)
   assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(np.shape, smaller.variables)
 
 
@@ -248,7 +248,7 @@ def test_pruned_again(given):
   np.testing.assert_allclose(logits, forward(steady, images)[0], atol=1e-5 * np.abs(logits).max())
   assert not left and blocks.config.model.kept_channels == twice.config.model.kept_channels
   restored = config_lib.from_dict(json.loads(json.dumps(blocks.config.to_dict())))
-  assert setup.build_model(restored, 10) == blocks.model
+  assert build_model(restored, 10) == blocks.model
 
 
 def test_spread_and_its_gradient():
@@ -382,7 +382,7 @@ def test_names_are_names():
 def test_networks_that_cannot_be_pruned(fields, message):
   config = configuration({'data.name': 'cifar10', **fields})
   with pytest.raises(UserError, match=message):
-    pruning.prepared(saved.Saved(config, setup.build_model(config), {}, 0, None))
+    pruning.prepared(saved.Saved(config, build_model(config), {}, 0, None))
 
 
 def test_negative_gates_in_front_of_a_relu():

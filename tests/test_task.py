@@ -11,11 +11,11 @@ from jax.sharding import PartitionSpec
 from small_run import kill_at, small
 
 from senet_jax import runtime
-from senet_jax.training import classification, patience, setup
+from senet_jax.training import classification, patience
 from senet_jax.training.classification import Classification
 from senet_jax.training.loop import train
 from senet_jax.training.task import Task
-from senet_jax.workdir import saved
+from senet_jax.workdir import network, saved
 from senet_jax.workdir.objective import TOP1, Objective
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
@@ -53,7 +53,7 @@ class Brightness(Task):
     return Classification(self.config).open(mesh)
 
   def build_model(self, feeds, *, frozen_bn=False):
-    return setup.build_model(self.config, 1, frozen_bn=frozen_bn)
+    return network.build_model(self.config, 1, frozen_bn=frozen_bn)
 
   def loss(self, params, batch_stats, batch, *, model, rngs):
     variables = {'params': params, 'batch_stats': batch_stats}

@@ -23,7 +23,7 @@ from senet_jax.errors import UserError, one_of
 from senet_jax.excitation.activations import Block
 from senet_jax.models import pruned
 from senet_jax.models.resnet import ResNet
-from senet_jax.training import setup
+from senet_jax.workdir import network
 from senet_jax.workdir.saved import Saved
 
 # Which input gives which gate, and between which gates.
@@ -93,7 +93,7 @@ def prepared(run: Saved) -> Saved:
 
 
 def _changed(run: Saved, config: Any, variables: dict[str, Any]) -> Saved:
-  model = setup.build_model(config, run.model.num_classes)
+  model = network.build_model(config, run.model.num_classes)
   return dataclasses.replace(run, config=config, model=model, variables=variables)
 
 

@@ -20,8 +20,8 @@ from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import model_info
 from senet_jax.reporting.statistics import spread
-from senet_jax.training import setup
 from senet_jax.workdir import summary
+from senet_jax.workdir.network import build_model
 
 OURS, TORCH = 'senet_jax', 'torch'
 # That XLA keeps busy with one program.
@@ -58,7 +58,7 @@ class Case:
       model = self.config.model
       se = self.network.name == TEXTBOOK_SE
       return TextbookResNet50(num_classes=model.num_classes, se=se, dtype=model.dtype)
-    return setup.build_model(self.config)
+    return build_model(self.config)
 
   @property
   def se(self) -> bool:

@@ -11,7 +11,7 @@ from senet_jax import runtime
 from senet_jax.measure import throughput, timing
 from senet_jax.measure.cases import Case
 from senet_jax.reporting.statistics import spread
-from senet_jax.training import setup
+from senet_jax.workdir import network
 
 # Larger than any cache, and a small part of the memory of an accelerator.
 _COPY_BYTES = {'cpu': 2**27}
@@ -58,7 +58,7 @@ def all_reduce(case: Case, mesh: Mesh, repeats: int, seconds: float) -> dict[str
   Returns:
     `bytes` that are all-reduced, and `ms`, as `statistics.spread`.
   """
-  shapes = setup.variable_shapes(case.config, case.module)
+  shapes = network.variable_shapes(case.config, case.module)
   whole = PartitionSpec()
   program = runtime.data_parallel(runtime.sum_over_devices, mesh, (whole,), whole)
   zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)

@@ -25,6 +25,7 @@ from senet_jax.measure.targets import Chip
 from senet_jax.training import setup
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from senet_jax.workdir import network
 from senet_jax.workdir.state import abstract_state
 
 # Steps of a made-up run, for schedules that need to know its length.
@@ -84,7 +85,7 @@ def compile_program(
   mesh = runtime.data_mesh(devices=devices)
   runtime.per_device(config.batch_size, mesh.size)
   start = time.perf_counter()
-  model = model or setup.build_model(config)
+  model = model or network.build_model(config)
   program, arguments = (_training if mode == 'train' else _inference)(config, model, mesh)
   traced = program.trace(*arguments)
   flops = 2 * jaxpr_macs(traced.jaxpr.jaxpr)
@@ -116,7 +117,7 @@ def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
   setup.check_batch(config, mesh.size)
   optimizer = make_optimizer(config, make_schedule(config, _STEPS, _STEPS / 10))
   build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
-  state = jax.eval_shape(build, setup.variable_shapes(config, model))
+  state = jax.eval_shape(build, network.variable_shapes(config, model))
   batches = _Batches(TrainingTransform.create(config))
   n, shape = config.batch_size, batches.transform.plain.shape
   inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
@@ -130,13 +131,13 @@ def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
 
 
 def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh):
-  size = setup.input_size(config)
+  size = network.input_size(config)
   share = PartitionSpec(runtime.DATA_AXIS)
   program = runtime.data_parallel(
     functools.partial(model.apply, train=False), mesh, (PartitionSpec(), share), share
   )
   images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-  variables = _placed(setup.variable_shapes(config, model), mesh, PartitionSpec())
+  variables = _placed(network.variable_shapes(config, model), mesh, PartitionSpec())
   return program, (variables, _placed(images, mesh, share))
 
 

@@ -25,6 +25,7 @@ from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from senet_jax.workdir import network
 
 FED, IN_PLACE = 'fed', 'in place'
 # Dispatches in the trace that shows how busy the device is, and the most steps of one: each step of
@@ -126,10 +127,10 @@ def prepare(
     UserError: the configuration or its data is not usable.
   """
   setup.check_batch(config, mesh.size)
-  setup.check_model(config)
+  network.check_model(config)
   feed = feed or feeds.training_feed(config, mesh)
   at_once = min(config.steps_per_dispatch, max(feed.split.num_examples // config.batch_size, 1))
-  model = setup.build_model(config, feed.split.num_classes)
+  model = network.build_model(config, feed.split.num_classes)
   # The program of the run itself, which then finds it in the cache of compiled programs.
   total = setup.total_steps(config, feed.split.num_examples)
   schedule = make_schedule(config, total, feed.split.num_examples / config.batch_size)

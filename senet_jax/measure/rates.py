@@ -10,7 +10,7 @@ from senet_jax.measure import cases, ceilings, targets, throughput, timing
 from senet_jax.measure.cases import OURS, Bench, Case, Measured, OutOfMemory
 from senet_jax.measure.networks import Network
 from senet_jax.reporting.statistics import spread
-from senet_jax.training import setup
+from senet_jax.workdir.network import check_model
 
 COMPARISONS = ('se_tax', 'changes', 'over_textbook', 'against_torch')
 
@@ -78,7 +78,7 @@ def measure(
   )
   groups = list(groups)
   for case in _cases(bench, wanted, groups[0]):
-    setup.check_model(case.config)
+    check_model(case.config)
   found = {
     'not_in_torch': bench.not_in_torch(wanted.networks),
     'copy': None,

@@ -23,6 +23,7 @@ from senet_jax.measure.timing import Workload
 from senet_jax.models import list_models, model_info
 from senet_jax.training import optimizer as optimizer_lib, setup
 from senet_jax.training.classification import training_program
+from senet_jax.workdir.network import build_model, input_size, variable_shapes
 from senet_jax.workdir.state import abstract_state
 
 # Of the environment, what changes the programs or where they run.
@@ -81,7 +82,7 @@ def prepare(config: ConfigDict, mode: str, mesh: Mesh, model: nn.Module | None =
   """
   config_lib.check(config)
   setup.check_batch(config, mesh.size)
-  model = model or setup.build_model(config)
+  model = model or build_model(config)
   return (_training if mode == 'train' else _inference)(config, model, mesh)
 
 
@@ -164,7 +165,7 @@ def made_up_variables(config: ConfigDict, model: nn.Module) -> dict[str, Any]:
 
   Only to compile their proper initialisation takes longer than all else.
   """
-  shapes = setup.variable_shapes(config, model)
+  shapes = variable_shapes(config, model)
   rng = np.random.default_rng(config.seed)
 
   def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -182,7 +183,7 @@ def _on(mesh: Mesh, make: Callable) -> Callable:
 
 
 def _make_batch(config: ConfigDict, mesh: Mesh) -> Callable:
-  n, size = config.batch_size, setup.input_size(config)
+  n, size = config.batch_size, input_size(config)
 
   def make() -> dict[str, jax.Array]:
     key = jax.random.key(config.seed)
@@ -240,7 +241,7 @@ def _free_memory() -> int | None:
 
 def gflops_per_image(config: ConfigDict, mode: str, model: nn.Module | None = None) -> float:
   """Two for each multiply-add of the forward pass; a training step is three of them."""
-  macs = _macs(model or setup.build_model(config), setup.input_size(config))
+  macs = _macs(model or build_model(config), input_size(config))
   return 2 * macs / 1e9 * (3 if mode == 'train' else 1)
 
 

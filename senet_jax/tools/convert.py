@@ -141,7 +141,7 @@ def _read_ours(path: pathlib.Path, arrays: dict[str, Any], metadata: dict[str, s
 
   from senet_jax import config as config_lib, runtime
   from senet_jax.interop import mapping
-  from senet_jax.training import setup
+  from senet_jax.workdir.network import build_model, init_variables
 
   try:
     config = config_lib.from_dict(json.loads(metadata['config']))
@@ -150,8 +150,8 @@ def _read_ours(path: pathlib.Path, arrays: dict[str, Any], metadata: dict[str, s
     class_names = class_names and tuple(map(str, class_names))
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} is damaged: its metadata lack or garble {error}.') from error
-  model = setup.build_model(config, num_classes)
-  init = functools.partial(setup.init_variables, config, model, runtime.data_mesh(1))
+  model = build_model(config, num_classes)
+  init = functools.partial(init_variables, config, model, runtime.data_mesh(1))
   expected = traverse_util.flatten_dict(jax.eval_shape(init), sep='/')
   wanted, there = ({k: x.shape for k, x in tree.items()} for tree in (expected, arrays))
   if wanted != there:
@@ -248,11 +248,11 @@ def _write_ours(weights: _Weights, path: pathlib.Path) -> None:
 def _write_theirs(weights: _Weights, variant_name: str, path: pathlib.Path) -> None:
   from senet_jax.interop import mapping, names, storage
   from senet_jax.models import create_model
-  from senet_jax.training import setup
+  from senet_jax.workdir.network import build_model
 
   config = weights.config
   variant = names.variant_of(config.model.name, variant_name, names.TORCH)
-  here = _function(setup.build_model(config, weights.num_classes))
+  here = _function(build_model(config, weights.num_classes))
   there = _function(create_model(config.model.name, weights.num_classes, **variant.overrides))
   differing = [f'{k}={here[k]!r} here and {there[k]!r} there' for k in here if here[k] != there[k]]
   if differing:

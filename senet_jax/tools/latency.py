@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   """Prints the times, and writes them with --output and draws them with --plot."""
   args = _parse(argv)
   from senet_jax.measure import cases, timing as timing_lib
-  from senet_jax.training import setup
+  from senet_jax.workdir.network import check_model
 
   wanted = _with_twins(args.models)
   bench = cases.Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     for size in args.batches
   ]
   for case in groups[0]:
-    setup.check_model(case.config)
+    check_model(case.config)
   found = {
     **bench.record('time of an inference on a batch on the device', 'latency', argv),
     'not_in_torch': bench.not_in_torch(wanted),

@@ -233,7 +233,7 @@ def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str
   """Returns what is known of a row: `errors` in percent by seed, cost, what was published."""
   from senet_jax.complexity.counts import complexity
   from senet_jax.config import reading
-  from senet_jax.training import setup
+  from senet_jax.workdir import network
 
   workdirs = {seed: _workdir(root, row, seed) for seed in seeds}
   summaries = {seed: s for seed, workdir in workdirs.items() if (s := _summary(workdir))}
@@ -241,7 +241,7 @@ def _results(row: 'Row', seeds: tuple[int, ...], root: pathlib.Path) -> dict[str
   config = reading.load(row.config, list(row.overrides))
   # Where a run ends when it gets no better, its best checkpoint is what was published, too.
   chosen = 'best' if config.early_stopping.patience else 'final'
-  cost = complexity(setup.build_model(config), setup.input_size(config))
+  cost = complexity(network.build_model(config), network.input_size(config))
   return {
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),

@@ -1,8 +1,4 @@
-"""What a configuration describes, built: the state of a run, its batches, its length.
-
-The network is of `senet_jax.workdir.network`; its functions are here too, for what builds a whole
-training program.
-"""
+"""Builds a run's first state, and derives its batches and its length from a configuration."""
 
 import functools
 import math
@@ -16,28 +12,8 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.workdir.network import (
-  build_model,
-  check_model,
-  init_variables,
-  input_size,
-  trained,
-  variable_shapes,
-)
+from senet_jax.workdir.network import init_variables, input_size, trained
 from senet_jax.workdir.state import TrainState
-
-__all__ = [
-  'build_model',
-  'check_batch',
-  'check_model',
-  'eval_steps',
-  'init_state',
-  'init_variables',
-  'input_size',
-  'new_state',
-  'total_steps',
-  'variable_shapes',
-]
 
 
 def init_state(

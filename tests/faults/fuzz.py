@@ -57,6 +57,7 @@ from senet_jax.tools import convert
 from senet_jax.training import optimizer, setup
 from senet_jax.workdir import saved, summary
 from senet_jax.workdir.checkpoints import Checkpoints
+from senet_jax.workdir.network import build_model, check_model
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
 
@@ -209,7 +210,7 @@ class Material:
     config = self.config
     return setup.init_state(
       config,
-      setup.build_model(config, 2),
+      build_model(config, 2),
       optimizer.make_optimizer(config, lambda step: 0.0),
       optimizer.make_plateau(config),
       self.mesh,
@@ -383,7 +384,7 @@ def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path
   optimizer.make_optimizer(config, optimizer.make_schedule(config, total, 390.6))
   optimizer.make_plateau(config)
   if build:
-    setup.check_model(config)
+    check_model(config)
 
 
 def _text(rng: np.random.Generator) -> str:
