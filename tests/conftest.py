@@ -25,6 +25,8 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 
 import pytest  # noqa: E402
 
+from tests.helpers import paths  # noqa: E402
+
 # Tracing makes millions of objects, and Python looks through all of them again and again.
 gc.set_threshold(100_000, 20, 100)
 
@@ -42,7 +44,7 @@ def pytest_unconfigure():
 @pytest.fixture(scope='session')
 def shared_data() -> pathlib.Path:
   """Folder of sample data beside the checkout; tests that need it are skipped elsewhere."""
-  path = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
+  path = paths.SHARED_DATA
   if not path.is_dir():
     pytest.skip(f'needs the sample data in {path}')
   return path

@@ -10,7 +10,7 @@ from senet_jax import cli, main
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 
-BASE = '--config={root}/tests/default_config.py'
+BASE = '--config={root}/tests/helpers/default_config.py'
 
 
 def run(monkeypatch, capsys, *argv: str) -> tuple[int, str]:

@@ -1,11 +1,11 @@
 """CONTRIBUTING.md: its code is the package's, or runs."""
 
-import pathlib
 import re
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.helpers.paths import ROOT
+
 TEXT = (ROOT / 'CONTRIBUTING.md').read_text()
 BLOCKS = re.findall(r'^```python\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
 # The two of ECA, and those that a reader can run.
@@ -46,6 +46,8 @@ assert create_model('se_resnet50', attention='own_mean', se=SEConfig(position='p
 _, state = tiny.init_with_output(jax.random.key(0), images, train=False, mutable=True)
 assert list(excitations(state['intermediates'])) == ['SE_2_1']
 assert create_model('tiny').se is None
+from tests.helpers.paths import ROOT
+
 from senet_jax.workdir.network import build_model
 config = get_config()
 defaults.check(config)

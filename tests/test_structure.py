@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).resolve().parents[1] / 'senet_jax'
+from tests.helpers import paths
+
+PACKAGE = paths.ROOT / 'senet_jax'
 # From the ground up; a room imports only rooms above it in this list.
 ROOMS = (
   'errors',

@@ -1,0 +1,963 @@
+"""Hands damaged and hostile inputs to everything that reads what somebody else has made.
+
+  python -m tests.campaigns.fuzz --inputs=10000 --output=fuzz.json
+  python -m tests.campaigns.fuzz --only=weights:137    # one input again, with its traceback
+
+Overrides in the command line, workdirs, photos, weight files, archives, prepared data sets, packs
+and records of measurements are made wrong at random, from a seed, and read in this process. Two
+outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception
+is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that
+is written, changed or removed where the input has no business. Exit status 1 if there is any.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import faulthandler
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+import pickle
+import resource
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import jax
+import numpy as np
+import torch
+from PIL import Image
+
+import senet_jax
+from senet_jax import cli, config as config_lib, flags, runtime
+from senet_jax.config import reading
+from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
+from senet_jax.data.builders import cifar, imagenet, packed
+from senet_jax.errors import UserError
+from senet_jax.interop import mapping
+from senet_jax.measure import evidence, evidence_tables, plan
+from senet_jax.storage import files
+from senet_jax.tools import convert
+from senet_jax.training import optimizer, setup
+from senet_jax.workdir import saved, summary
+from senet_jax.workdir.checkpoints import Checkpoints
+from senet_jax.workdir.network import build_model, check_model
+from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.state import abstract_state
+from tests.helpers.paths import ROOT
+
+# Of the smallest network that has all there is: SE, several stages, and a head.
+_MODEL = (
+  '--config.model.name=se_resnet20_cifar',
+  '--config.model.depths=(1,1,1)',
+  '--config.model.width=8',
+  '--config.model.se.ratio=4',
+)
+_SIDE = 32
+
+
+class TooSlow(BaseException):
+  """An input took longer than it may; no code catches it by accident."""
+
+
+# --- mutations ------------------------------------------------------------------------------------
+
+_NUMBERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40,
+            2**63 - 1, -(2**63), 10**30)  # fmt: skip
+_TEXTS = ('', ' ', 'None', 'nan', '-inf', 'true', '../../outside', '/etc/passwd', 'a/b', '\0', '\n',
+          '\x1b[2J', 'ü', '\ud800', '٣', '%s%n', '{}', 'x' * 5000)  # fmt: skip
+
+
+def mutated(rng: np.random.Generator, data: bytes) -> bytes:
+  """`data` with one to four changes."""
+  for _ in range(rng.integers(1, 5)):
+    data = _change(rng, bytearray(data))
+  return data
+
+
+def _change(rng: np.random.Generator, data: bytearray) -> bytes:
+  at, end = sorted(rng.integers(0, len(data) + 1, 2))
+  # Headers are at the beginning, and are what is to be got wrong.
+  if rng.random() < 0.5:
+    at = int(rng.integers(0, min(len(data), 512) + 1))
+    end = int(min(at + rng.integers(1, 64), len(data)))
+  kind = rng.integers(8)
+  if kind == 0 and data:
+    data[min(at, len(data) - 1)] ^= 1 << rng.integers(8)
+  elif kind == 1:
+    del data[at:]
+  elif kind == 2:
+    del data[at:end]
+  elif kind == 3:
+    data[at:at] = data[at:end]
+  elif kind == 4:
+    data[at:at] = rng.bytes(rng.integers(1, 64))
+  elif kind == 5:
+    width = int(rng.choice([1, 2, 4, 8]))
+    number = int(rng.choice(_NUMBERS[:15])) % (1 << 8 * width)
+    data[at : at + width] = number.to_bytes(width, rng.choice(['little', 'big']))
+  elif kind == 6:
+    data[at:end] = bytes(end - at)
+  else:
+    data[at:end] = rng.bytes(end - at)
+  return bytes(data)
+
+
+def strange(rng: np.random.Generator, depth: int = 0) -> Any:
+  """A value that JSON can say."""
+  kind = rng.integers(7 if depth < 2 else 5)
+  if kind == 0:
+    return _NUMBERS[rng.integers(len(_NUMBERS))]
+  if kind == 1:
+    return float(rng.choice([0.5, -0.0, 1e308, -1e-308, np.nan, np.inf, rng.normal()]))
+  if kind == 2:
+    return _TEXTS[rng.integers(len(_TEXTS))]
+  if kind == 3:
+    return None
+  if kind == 4:
+    return bool(rng.integers(2))
+  if kind == 5:
+    return [strange(rng, depth + 1) for _ in range(rng.integers(4))]
+  return {
+    _TEXTS[rng.integers(len(_TEXTS))]: strange(rng, depth + 1) for _ in range(rng.integers(4))
+  }
+
+
+def mutated_json(rng: np.random.Generator, value: Any) -> Any:
+  """Nested `value` with one node replaced, removed or added."""
+  if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
+    return strange(rng)
+  keys = list(value) if isinstance(value, dict) else range(len(value))
+  key = keys[rng.integers(len(keys))]
+  value = value.copy()
+  what = rng.random()
+  if what < 0.1:
+    del value[key]
+  elif what < 0.2 and isinstance(value, dict):
+    value[_TEXTS[rng.integers(len(_TEXTS))]] = strange(rng)
+  else:
+    value[key] = mutated_json(rng, value[key])
+  return value
+
+
+def _json(value: Any) -> bytes:
+  return json.dumps(value).encode()
+
+
+# --- what is there to be damaged ------------------------------------------------------------------
+
+
+class Material:
+  """Whole files of each kind, made once; and what reads them that is slow to make.
+
+  Attributes:
+    folder: has all of it.
+    outside: what hostile names and links point to.
+  """
+
+  def __init__(self, base: pathlib.Path):
+    """Makes it in `base`, which is to be empty."""
+    self.folder, self.outside = base / 'material', base / 'outside'
+    self.folder.mkdir()
+    self.outside.mkdir()
+    (self.outside / 'secret').write_text('not to be read, not to be changed')
+    self.mesh = runtime.data_mesh(1)
+
+  @functools.cached_property
+  def configs(self) -> list[pathlib.Path]:
+    return sorted((ROOT / 'configs').glob('*.py'))
+
+  @functools.cached_property
+  def config(self):
+    config = reading.load(str(ROOT / 'configs/digits_se_r20.py'), list(_MODEL))
+    config.data.name, config.data.feed = 'image_folder', 'stream'
+    config.data.image_size, config.batch_size = _SIDE, 8
+    return config
+
+  @functools.cached_property
+  def workdir(self) -> pathlib.Path:
+    """As a run of two checkpoints leaves it."""
+    config, workdir = self.config, self.folder / 'run'
+    state = self.fresh_state()
+    identity = {**json.loads(json.dumps(config.to_dict())), 'dataset': {}}
+    workdir.mkdir()
+    files.write_json(workdir / 'config.json', config.to_dict())
+    saved.write_classes(workdir, 2, ('cat', 'dog'))
+    with Checkpoints(workdir) as checkpoints:
+      for step in (1, 2):
+        stepped = dataclasses.replace(state, step=np.int32(step))
+        checkpoints.save(stepped, RunProgress(identity), {'top1_error': 50.0 / step})
+    return workdir
+
+  def fresh_state(self):
+    config = self.config
+    return setup.init_state(
+      config,
+      build_model(config, 2),
+      optimizer.make_optimizer(config, lambda step: 0.0),
+      optimizer.make_plateau(config),
+      self.mesh,
+    )
+
+  @functools.cached_property
+  def abstract(self):
+    return abstract_state(jax.eval_shape(self.fresh_state), runtime.replicated(self.mesh))
+
+  @functools.cached_property
+  def predictor(self):
+    predictor = senet_jax.load(self.workdir, batch_size=1)
+    predictor.probabilities(np.zeros((1, _SIDE, _SIDE, 3), np.uint8))  # compiles
+    return predictor
+
+  @functools.cached_property
+  def images(self) -> list[bytes]:
+    """One of each format, small and as large as what they are resized to."""
+    rng = np.random.default_rng(0)
+    found = []
+    for side in (9, 64):
+      smooth = np.linspace(0, 200, side)[:, None, None] + rng.integers(0, 50, (side, side, 3))
+      image = Image.fromarray(smooth.astype(np.uint8))
+      exif = Image.Exif()
+      exif[0x0112] = 6
+      saves = [
+        ('JPEG', {}), ('JPEG', {'progressive': True, 'exif': exif}), ('PNG', {}), ('BMP', {}),
+        ('PNG', {'exif': exif}), ('GIF', {'save_all': True, 'append_images': [image.rotate(90)]}),
+        ('WEBP', {}), ('WEBP', {'lossless': True, 'save_all': True, 'append_images': [image]}),
+      ]  # fmt: skip
+      modes = {'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16')}
+      for kind, options in saves:
+        found.append(_encoded(image, kind, options))
+      for kind, names in modes.items():
+        found += [_encoded(image.convert(name), kind, {}) for name in names]
+    return found
+
+  @functools.cached_property
+  def weights(self) -> dict[str, bytes]:
+    """Small weight files by suffix: ours, and the first layers of a network of timm."""
+    ours = self.folder / 'ours.safetensors'
+    with contextlib.redirect_stdout(io.StringIO()):
+      convert.main([f'--from={self.workdir}', f'--to={ours}'])
+    rng = np.random.default_rng(0)
+    entries = mapping.entries('timm:resnet18', 2)
+    arrays = {e.name: rng.normal(size=e.shape).astype(np.float32) for e in entries if
+              np.prod(e.shape) < 5000}  # fmt: skip
+    npz, pth, old = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez(npz, **arrays)
+    tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
+    torch.save({'state_dict': tensors}, pth)
+    torch.save(tensors, old, _use_new_zipfile_serialization=False)
+    import safetensors.numpy
+
+    return {
+      'ours.safetensors': ours.read_bytes(),
+      'theirs.safetensors': safetensors.numpy.save(arrays),
+      'a.npz': npz.getvalue(),
+      'a.pth': pth.getvalue(),
+      'old.pth': old.getvalue(),
+      'a.caffemodel': _caffemodel(arrays),
+    }
+
+  @functools.cached_property
+  def pack(self) -> pathlib.Path:
+    """A pack with a few images of CIFAR-10."""
+    return carry.pack(self.folder / 'pack', sources={'cifar10': self.prepared}, wheels=())[0].parent
+
+  @functools.cached_property
+  def records(self) -> pathlib.Path:
+    """A directory of results with records of three kinds of measurements."""
+    output = self.folder / 'results' / 'evidence' / 'gpu'
+    evidence.open_directory(output, {'device': '1 x GPU'}, rehearse=False)
+    spread = {'mean': 1.0, 'std': 0.1, 'median': 1.0, 'n': 2, 'values': [0.9, 1.1]}
+    of = {'network': 'se_resnet50', 'mode': 'train', 'batch_size': 128}
+    speed = {**of, 'framework': 'senet_jax', 'images_per_second': spread, 'ms_per_step': 1.0,
+             'mfu': 0.5, 'gb_per_second': 1.0, 'of_copy_rate': 0.5, 'bytes_per_step': 10**9,
+             'batch_per_device': 128}  # fmt: skip
+    trained = {'row': 'cifar10_r110', 'mean': 6.0, 'std': None, 'published': 6.37,
+               'difference': -0.37, 'errors': {'0': 6.0}, 'best': {'0': 5.9},
+               'images_per_second': {'0': 1000.0}}  # fmt: skip
+    for name, body in {
+      'se_tax_r50_train': {'rows': [speed], 'se_tax': [{**of, 'percent': spread}]},
+      'torch_train': {'rows': [speed, {**speed, 'framework': 'torch'}],
+                      'against_torch': [{**of, 'ratio': spread}]},
+      'cifar10_r110': {'rows': [trained]},
+      'cifar_rate': {'rows': [], 'best': {'images_per_second': spread, 'dtype': 'bfloat16',
+                                          'steps_per_dispatch': 50}, 'together': []},
+    }.items():  # fmt: skip
+      how = {'name': name, 'status': 'done', 'seconds': 60.0}
+      files.write_json(output / f'{name}.json', {'device': '1 x GPU', 'measurement': how, **body})
+    return self.folder / 'results'
+
+  @functools.cached_property
+  def prepared(self) -> pathlib.Path:
+    """A packed data set of tfds, and arrays of CIFAR-10 with a few images."""
+    photos = self.folder / 'photos'
+    for split in ('train', 'val'):
+      for name in ('cat', 'dog'):
+        folder = photos / split / name
+        folder.mkdir(parents=True)
+        for i, data in enumerate(self.images[:3]):
+          (folder / f'{i}.jpg').write_bytes(data)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+      prepare.prepare('fuzzed', self.folder / 'data', image_folder=photos)
+    rng = np.random.default_rng(0)
+    splits = {
+      split: (rng.integers(0, 256, (6, 32, 32, 3), np.uint8), np.arange(6))
+      for split in ('train', 'test')
+    }
+    from senet_jax.data import arrays
+
+    arrays.write_arrays(
+      self.folder / 'data' / 'cifar10' / '3.0.2', 'cifar10', '3.0.2', splits, list('0123456789')
+    )
+    return self.folder / 'data'
+
+
+def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
+def _caffemodel(arrays: dict[str, np.ndarray]) -> bytes:
+  from senet_jax.interop import caffe
+
+  network = caffe._message_class('NetParameter')(name='net')
+  for name, array in list(arrays.items())[:8]:
+    layer = network.layer.add(name=name, type='BatchNorm' if array.ndim == 1 else 'Convolution')
+    for _ in range(3 if array.ndim == 1 else 1):
+      blob = layer.blobs.add(data=array.ravel()[:100])
+      blob.shape.dim.extend([min(array.size, 100)])
+  return network.SerializeToString()
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A command line of `senet_jax.main`: of some, the network is built too."""
+  fields = dict(config_lib.flatten(config_lib.default()))
+  build = rng.random() < 0.03
+  given = [*_MODEL] if build else []
+  names = [name for name in fields if not build or name.split('.')[0] in ('model', 'bn', 'data')]
+  for _ in range(rng.integers(1, 5)):
+    field = names[rng.integers(len(names))]
+    value = fields[field]
+    if rng.random() < 0.3:
+      text = str(value)
+    elif rng.random() < 0.2:
+      text = mutated(rng, repr(value).encode()).decode('latin-1')
+    else:
+      text = _text(rng)
+    if rng.random() < 0.05:
+      field = mutated(rng, field.encode()).decode('latin-1')
+    flag = f'--config.{field}={text}'
+    if rng.random() < 0.05:
+      flag = str(rng.choice([f'--config.{field}', f'--noconfig.{field}', f'--noconfig.{field}=1']))
+    given.append(flag)
+  path = str(material.configs[rng.integers(len(material.configs))])
+  if rng.random() < 0.03:
+    path = str(rng.choice([path + ':x', path + ':' + _text(rng), str(folder), 'x' * 5000, '\0']))
+  argv = [f'--config={path}', '--workdir=x', *given]
+  config = flags.parse(argv).config
+  config_lib.check(config)
+  setup.check_batch(config, 1)
+  preprocessing.TrainingTransform.create(config)
+  total = setup.total_steps(config, 50_000)
+  setup.eval_steps(config, total, 50_000 / config.batch_size)
+  optimizer.make_optimizer(config, optimizer.make_schedule(config, total, 390.6))
+  optimizer.make_plateau(config)
+  if build:
+    check_model(config)
+
+
+def _text(rng: np.random.Generator) -> str:
+  """What somebody may write behind the `=`."""
+  special = (
+    '()', '(', '(1,', '[1,2', '{}', "('a',)", '(1,2,3)', '(-1,)', '((),)', '1_000', '9' * 5000,
+    '(' * 300, '-' * 20_000 + '1', '[' * 5000, '1e400', '-1e-400', '0x10', '1' + 'j', 'b"a"', 'f""',
+    '__import__("os")', 'open("x","w")', '1 if 1 else 2', '(1e9,)', '(10**9,)', '(1000000000,)',
+    '(99999,99999,99999)', 'se_resnet50', 'resnet20_cifar', 'global', 'ghost', 'stream', 'cosine',
+    'train[:0%]', 'train[5:3]', 'train[:' + '9' * 5000 + ']',
+  )  # fmt: skip
+  kind = rng.integers(4)
+  if kind == 0:
+    return special[rng.integers(len(special))]
+  if kind == 1:
+    return _TEXTS[rng.integers(len(_TEXTS))]
+  if kind == 2:
+    return str(_NUMBERS[rng.integers(len(_NUMBERS))])
+  return str(float(rng.choice([0.1, 0.5, 2.0, -0.1, 1e-300, 1e300, np.nan, np.inf])))
+
+
+def workdirs(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A workdir, to predict from, or to be resumed."""
+  workdir = folder / 'run'
+  shutil.copytree(material.workdir, workdir)
+  for _ in range(rng.integers(1, 3)):
+    _damage_tree(rng, workdir, material.outside)
+  checkpoint = str(rng.choice(['best', 'latest', '1', '2']))
+  if rng.random() < 0.05:
+    checkpoint = str(rng.choice(['3', '-1', '0x1', '²', '', '9' * 5000]))
+  if rng.random() < 0.7:
+    saved.load(workdir, checkpoint, material.mesh)
+    return
+  with Checkpoints(workdir) as checkpoints:
+    if checkpoints.steps():
+      checkpoints.restore_latest(material.abstract, lambda line: None)
+
+
+def _damage_tree(rng: np.random.Generator, root: pathlib.Path, outside: pathlib.Path) -> None:
+  """Damages, removes, replaces or adds one thing in a tree of files."""
+  paths = sorted(path for path in root.rglob('*') if not path.is_symlink())
+  if not paths:
+    return
+  path = paths[rng.integers(len(paths))]
+  texts = [p for p in paths if p.is_file() and p.suffix in ('.json', '.jsonl')]
+  if texts and rng.random() < 0.4:
+    path = texts[rng.integers(len(texts))]
+  kind = rng.integers(8)
+  if kind <= 2 and path.is_file():
+    data = path.read_bytes()
+    try:
+      path.write_bytes(_json(mutated_json(rng, json.loads(data))))
+    except ValueError:
+      path.write_bytes(mutated(rng, data))
+  elif kind == 3 and path.is_file():
+    path.write_bytes(mutated(rng, path.read_bytes()))
+  elif kind == 4:
+    _remove(path)
+  elif kind == 5:
+    was_file = path.is_file()
+    _remove(path)
+    if was_file and rng.random() < 0.5:
+      path.mkdir()
+    else:
+      to = [outside, outside / 'secret', outside / 'nothing', path.parent, path]
+      path.symlink_to(to[rng.integers(len(to))])
+  elif kind == 6:
+    other = paths[rng.integers(len(paths))]
+    if path.is_file() and other.is_file() and path != other:
+      shutil.copy(other, path)
+  else:
+    names = ('3', '-1', '007', 'x', '9.orbax-checkpoint-tmp', '9.orbax-checkpoint-tmp-1', '1' * 30,
+             'metrics', 'default')  # fmt: skip
+    new = (path if path.is_dir() else path.parent) / str(rng.choice(names))
+    if not new.exists() and not new.is_symlink():
+      if rng.random() < 0.5:
+        new.symlink_to(outside)
+      elif rng.random() < 0.5:
+        new.mkdir()
+      else:
+        new.write_bytes(rng.bytes(10))
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def photos(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A photo, to be named, packed, or trained on."""
+  data = mutated(rng, material.images[rng.integers(len(material.images))])
+  path = folder / 'photo.jpg'
+  path.write_bytes(data)
+  how = rng.random()
+  if how < 0.5:
+    material.predictor.top_k([path])
+  elif how < 0.97:
+    packed._read(path)
+  else:
+    for split in ('train', 'val'):
+      for i, name in enumerate(('cat', 'dog')):
+        (folder / split / name).mkdir(parents=True)
+        for j in range(2):
+          shutil.copy(path, folder / split / name / f'{j}.png')
+        (folder / split / name / 'good.jpg').write_bytes(material.images[i])
+    if rng.random() < 0.5:
+      _damage_tree(rng, folder, material.outside)
+    _stream(material, folder, 'image_folder')
+
+
+def _stream(material: Material, folder: pathlib.Path, name: str) -> None:
+  """A batch of each split, as a run takes it."""
+  config = material.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.data.name, config.data.dir, config.data.eval_split = name, str(folder), 'val'
+  config.model.num_classes = 2
+  feeds.training_feed(config, material.mesh).inputs(0, 1)
+  feeds.evaluation_feed(config, 'val', material.mesh).inputs(0)
+
+
+def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A file with weights, for tools.convert."""
+  names = list(material.weights)
+  name = names[rng.integers(len(names))]
+  data = material.weights[name]
+  if rng.random() < 0.5:
+    data = mutated(rng, data)
+  else:
+    kind = name.rpartition('.')[2]
+    data = {
+      'safetensors': _other_safetensors,
+      'npz': _other_npz,
+      'pth': _other_pickle,
+      'caffemodel': _other_caffemodel,
+    }[kind](rng, data)
+  if rng.random() < 0.03:
+    name = str(rng.choice(['a.bin', 'a.pt', 'a.npz', 'a.pth', 'a.caffemodel', 'a.txt']))
+  path = folder / name
+  path.write_bytes(data)
+  arguments = [f'--from={path}', f'--to={folder / "out.safetensors"}']
+  if not name.startswith('ours'):
+    arguments.append('--model=resnet18')
+  with contextlib.redirect_stdout(io.StringIO()):
+    convert.main(arguments)
+
+
+def _other_safetensors(rng: np.random.Generator, data: bytes) -> bytes:
+  """With another header, whose length is right."""
+  length = int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8 : 8 + length])
+  metadata = header.get('__metadata__', {})
+  if metadata and rng.random() < 0.7:
+    key = ('config', 'class_names', 'num_classes')[rng.choice(3, p=[0.8, 0.1, 0.1])]
+    metadata[key] = json.dumps(mutated_json(rng, json.loads(metadata[key])))
+  else:
+    header = mutated_json(rng, header)
+  new = _json(header)
+  return len(new).to_bytes(8, 'little') + new + data[8 + length :]
+
+
+def _other_npz(rng: np.random.Generator, data: bytes) -> bytes:
+  """With one array whose header lies, or that is no array of numbers."""
+  out = io.BytesIO()
+  with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, 'w') as new:
+    names = old.namelist()
+    wrong = names[rng.integers(len(names))]
+    for name in names:
+      content = old.read(name)
+      if name == wrong:
+        shape = tuple(_NUMBERS[i] for i in rng.integers(len(_NUMBERS), size=rng.integers(4)))
+        kind = str(rng.choice(['<f4', '<f8', '>f4', '|O', '<U9', '<i4', '|b1', '<c8', '<M8', 'x']))
+        header = {'descr': kind, 'fortran_order': bool(rng.integers(2)), 'shape': shape}
+        text = repr(header if rng.random() < 0.9 else strange(rng)).encode() + b'\n'
+        content = b'\x93NUMPY\1\0' + len(text).to_bytes(2, 'little') + text + content[128:]
+        name = str(rng.choice([name, '../outside.npy', '/etc/x.npy', 'x']))
+      new.writestr(name, content, zipfile.ZIP_DEFLATED if rng.random() < 0.5 else None)
+  return out.getvalue()
+
+
+class _Runs:
+  """What would write a file if it were unpickled."""
+
+  def __reduce__(self):
+    return os.mkdir, ('unpickled',)
+
+
+def _other_pickle(rng: np.random.Generator, data: bytes) -> bytes:
+  """Other things that torch can save, or Python."""
+  tensors = torch.load(io.BytesIO(data), weights_only=True)
+  tensors = dict(tensors.get('state_dict', tensors))
+  name = list(tensors)[rng.integers(len(tensors))]
+  kinds = (torch.bfloat16, torch.float64, torch.int8, torch.bool, torch.complex64, torch.float16)
+  dtype = kinds[rng.integers(len(kinds))]
+  choices: Sequence[Callable[[], Any]] = (
+    lambda: torch.zeros(1, dtype=dtype).expand(10**12),
+    lambda: torch.zeros(3, dtype=dtype),
+    lambda: torch.zeros((0, 2**40)),
+    lambda: torch.sparse_coo_tensor(
+      torch.zeros((1, 1), dtype=torch.int64), torch.ones(1), (10**12,)
+    ),
+    lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+    lambda: torch.zeros(3, requires_grad=True),
+    lambda: torch.nn.Parameter(torch.zeros(3)),
+    lambda: torch.zeros(3, device='meta'),
+    lambda: strange(rng),
+    lambda: np.zeros(3),
+    _Runs,
+  )
+  value = choices[rng.integers(len(choices))]()
+  key = name if rng.random() < 0.8 else [1, None, ('a',), 'module.x', b'x'][rng.integers(5)]
+  tensors[key] = value
+  whole = tensors
+  if rng.random() < 0.3:
+    wrapped = [{'state_dict': tensors}, {'model': {}}, [tensors], tensors[name], {'model': value}]
+    whole = wrapped[rng.integers(len(wrapped))]
+  out = io.BytesIO()
+  with warnings.catch_warnings(action='ignore'):
+    if rng.random() < 0.1:
+      pickle.dump(_Runs(), out)
+    else:
+      torch.save(whole, out, _use_new_zipfile_serialization=bool(rng.integers(2)))
+  return out.getvalue()
+
+
+def _other_caffemodel(rng: np.random.Generator, data: bytes) -> bytes:
+  """With another blob."""
+  from senet_jax.interop import caffe
+
+  network = caffe._message_class('NetParameter').FromString(data)
+  blob = network.layer[rng.integers(len(network.layer))].blobs[0]
+  blob.shape.dim[:] = [_NUMBERS[i] for i in rng.integers(14, size=rng.integers(6))]
+  if rng.random() < 0.5:
+    del blob.data[int(rng.integers(3)) :]
+  if rng.random() < 0.2:
+    blob.ClearField('shape')
+    blob.num = blob.channels = blob.height = blob.width = _NUMBERS[rng.integers(10)]
+  if rng.random() < 0.2:
+    network.layers.add()
+  return network.SerializeToString()
+
+
+def archives(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """An archive of ImageNet, or one in place of CIFAR's, which here has its MD5."""
+  if rng.random() < 0.5:
+    _imagenet(rng, material, folder)
+    return
+  name = 'cifar-10-python.tar.gz'
+  data = _tar(rng, material, ['cifar-10-batches-py/data_batch_1', 'x/test_batch', 'test_batch'])
+  packer = zlib.compressobj(wbits=31)
+  data = packer.compress(data) + packer.flush()
+  (folder / name).write_bytes(mutated(rng, data) if rng.random() < 0.3 else data)
+  whole = cifar.LAYOUTS['cifar10']
+  if rng.random() < 0.9:
+    md5 = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    cifar.LAYOUTS['cifar10'] = dataclasses.replace(whole, archives={name: md5})
+  (folder / 'out').mkdir()
+  try:
+    cifar.unpack('cifar10', folder, folder / 'out')
+  except (tarfile.TarError, EOFError, OSError, zlib.error, KeyError, RecursionError) as error:
+    raise UserError(f'what tarfile says is right here, too: {error}') from error
+  finally:
+    cifar.LAYOUTS['cifar10'] = whole
+
+
+def _imagenet(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  images = ('n01440764_1.JPEG', 'n01440764_2.JPEG', '../n01440764_3.JPEG')
+  train = _tar(rng, material, images)
+  train = _tar(rng, material, ['n01440764.tar', 'n01443537.tar', '/n01484850.tar'], train)
+  val = _tar(rng, material, [f'ILSVRC2012_val_0000000{i}.JPEG' for i in range(1, 5)])
+  for file, data in zip(imagenet.SIZES, (train, val), strict=True):
+    (folder / file).write_bytes(mutated(rng, data) if rng.random() < 0.3 else data)
+  if rng.random() < 0.05:
+    (folder / list(imagenet.SIZES)[rng.integers(2)]).unlink()
+  builder = imagenet.local_builder(folder, folder / 'data', partial=rng.random() < 0.95)
+  for examples in builder._split_generators(None).values():
+    collections.deque(examples, maxlen=0)
+
+
+def _tar(
+  rng: np.random.Generator, material: Material, names: Sequence[str], content: bytes | None = None
+) -> bytes:
+  """An archive with these files, and mostly something that should not be in it."""
+  out = io.BytesIO()
+  with tarfile.open(fileobj=out, mode='w') as tar:
+    for name in names:
+      data = content or material.images[rng.integers(4)]
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      tar.addfile(info, io.BytesIO(data))
+    if rng.random() < 0.4:
+      places = ('../escaped', str(material.outside / 'escaped'), 'a/../../../escaped', '', '.', '/',
+                names[0], 'x' * 300, 'n01440764.tar')  # fmt: skip
+      kinds = (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE,
+               tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE)  # fmt: skip
+      info = tarfile.TarInfo(places[rng.integers(len(places))])
+      info.type = kinds[rng.integers(len(kinds))]
+      info.linkname = places[rng.integers(len(places))]
+      info.mode = int(rng.choice([0, 0o644, 0o4777]))
+      tar.addfile(info, io.BytesIO(b''))
+      inside = tarfile.TarInfo(f'{info.name}/inside')  # through a link, if it is one
+      inside.size = 1
+      tar.addfile(inside, io.BytesIO(b'x'))
+  return out.getvalue()
+
+
+def data_sets(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A prepared data set: arrays, or records of tfds."""
+  name = 'cifar10' if rng.random() < 0.8 else 'fuzzed'
+  shutil.copytree(material.prepared / name, folder / name)
+  _damage_tree(rng, folder / name, material.outside)
+  if name == 'cifar10':
+    datasets.load(name, str(rng.choice(['train', 'test', 'train[:50%]', 'test[2:4]'])), str(folder))
+    datasets.class_names(name, str(folder))
+  else:
+    if rng.random() < 0.2:
+      _hostile_index(rng, folder / name)
+    _stream(material, folder, name)
+
+
+def _hostile_index(rng: np.random.Generator, root: pathlib.Path) -> None:
+  """Puts one beside the records that says other things of them."""
+  for records in root.rglob('*.tfrecord*'):
+    index = {name: np.zeros(6, np.int64) for name in ('shard', 'offset', 'length')}
+    name = str(rng.choice(list(index)))
+    number = _NUMBERS[rng.integers(14)]
+    index[name] = [
+      np.full(6, number), np.zeros(6), np.zeros((6, 2), np.int64), np.array('x'), np.zeros(0)
+    ][rng.integers(5)]  # fmt: skip
+    split = 'train' if 'train' in records.name else 'val'
+    np.savez(records.parent / f'{split}.index.npz', sizes=[records.stat().st_size], **index)
+
+
+def packs(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A pack for a machine without network, damaged on the way or made by a stranger."""
+  shutil.copytree(material.pack, folder / 'pack')
+  _damage_tree(rng, folder / 'pack', material.outside)
+  index = folder / 'pack' / 'part1' / 'pack.json'
+  with contextlib.suppress(Exception):  # whatever is left of it
+    if rng.random() < 0.7:  # a stranger's digests are right
+      found = json.loads(index.read_text())
+      for name, entry in found['files'].items():
+        data = (folder / 'pack' / entry['part'] / name).read_bytes()
+        entry['sha256'] = hashlib.sha256(data).hexdigest()
+      index.write_text(json.dumps(found))
+  if carry.holds(folder / 'pack', 'cifar10'):
+    carry.read_pack(folder / 'pack', 'cifar10')
+
+
+def evidence_records(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """Records of measurements, to go on with or to make tables of."""
+  shutil.copytree(material.records, folder / 'results')
+  output = folder / 'results' / 'evidence' / 'gpu'
+  _damage_tree(rng, output, material.outside)
+  machine = {'device': '1 x GPU'}
+  if output.is_dir() and rng.random() < 0.5:
+    evidence.open_directory(output, machine, rehearse=False)
+    context = plan.Context(output, False, machine)
+    for measurement in plan.MEASUREMENTS:
+      context.record(measurement.name)
+    return
+  evidence_tables.details(folder / 'results')
+  evidence_tables.overview(folder / 'results')
+
+
+# Inputs of each in a hundred, many where one takes a millisecond; and the material that it takes,
+# which is made before, so that a mistake in here is not taken for a refusal.
+TARGETS = {
+  overrides: (24, ('configs',)),
+  workdirs: (10, ('workdir', 'abstract')),
+  photos: (20, ('images', 'predictor', 'config')),
+  weights: (18, ('weights',)),
+  archives: (8, ('images',)),
+  data_sets: (8, ('prepared', 'config')),
+  packs: (6, ('pack',)),
+  evidence_records: (6, ('records',)),
+}
+
+
+# --- the campaign ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Count:
+  """What came of the inputs of a target."""
+
+  inputs: int = 0
+  refused: int = 0
+  accepted: int = 0
+  findings: int = 0
+  slowest_s: float = 0.0
+
+
+class Campaign:
+  """Hands inputs over, each in a folder of its own, and watches what happens around it.
+
+  Attributes:
+    counts: by target.
+    found: descriptions of the first finding of each kind.
+  """
+
+  def __init__(self, seed: int = 0, seconds: float = 20.0, gigabytes: float = 2.0):
+    """Inputs depend on `seed`; each may take so many `seconds` and `gigabytes`."""
+    self.seed, self.seconds, self.most = seed, seconds, int(gigabytes * 2**30)
+    self.counts = {target.__name__: Count() for target in TARGETS}
+    self.found: dict[str, str] = {}
+
+  @contextlib.contextmanager
+  def opened(self) -> Iterator['Campaign']:
+    """Within it inputs can be handed over; works in a temporary directory, which is removed."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix='fuzz_') as base:
+      self._base = pathlib.Path(base).resolve()
+      (self._base / 'cwd').mkdir()
+      self._material = Material(self._base)
+      os.chdir(self._base / 'cwd')
+      handler = signal.signal(signal.SIGALRM, self._too_slow)
+      try:
+        yield self
+      finally:
+        signal.signal(signal.SIGALRM, handler)
+        os.chdir(before)
+
+  def run(self, inputs: int, say: Callable[[str], None] = lambda line: None) -> None:
+    """Hands over `inputs` of all targets, by their shares."""
+    for target, (share, needs) in TARGETS.items():
+      count = max(inputs * share // 100, 1)
+      self.make(needs)
+      for start in range(0, count, 100):
+        before = self._around()
+        for i in range(start, min(start + 100, count)):
+          self.hand_over(target, i)
+        after = self._around()
+        for path in sorted(before.keys() ^ after.keys() | {
+          path for path in before if path in after and before[path] != after[path]
+        }):  # fmt: skip
+          self._note(target, f'inputs {start} and up', f'changed {path}', '')
+      counted = self.counts[target.__name__]
+      say(f'{target.__name__}: {dataclasses.asdict(counted)}')
+
+  def make(self, needs: Sequence[str]) -> None:
+    """Makes material, so that it takes no time of the first input that needs it."""
+    for name in needs:
+      getattr(self._material, name)
+
+  def hand_over(self, target: Callable, i: int, *, show: bool = False) -> None:
+    """Hands over input `i` of a target.
+
+    Args:
+      target: one of `TARGETS`.
+      i: its number, which with the seed says what it is.
+      show: raise what it raises.
+    """
+    name = target.__name__
+    rng = np.random.default_rng([self.seed, zlib.crc32(name.encode()), i])
+    counted = self.counts[name]
+    counted.inputs += 1
+    folder = self._base / 'input'
+    folder.mkdir()
+    _reset_peak()
+    start, memory = time.monotonic(), _memory()
+    # Where Python code is not reached any more, the process ends, and says where it was.
+    faulthandler.dump_traceback_later(60 + 3 * self.seconds, exit=True, file=sys.__stderr__)
+    signal.setitimer(signal.ITIMER_REAL, self.seconds)
+    try:
+      try:
+        target(rng, self._material, folder)
+      finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+      counted.accepted += 1
+    except (Exception, TooSlow) as error:
+      if show:
+        raise
+      if _is_one_line(error) and str(error).strip():
+        counted.refused += 1
+      else:
+        self._note(target, f'input {i}', _where(error), traceback.format_exc())
+    counted.slowest_s = max(counted.slowest_s, round(time.monotonic() - start, 3))
+    if _memory() - memory > self.most:
+      self._note(target, f'input {i}', f'{(_memory() - memory) / 2**30:.1f} GiB of memory', '')
+    # A folder that may not be entered is the input's doing, too.
+    shutil.rmtree(folder, onerror=lambda remove, path, _: (os.chmod(folder, 0o700), remove(path)))
+
+  def _note(self, target: Callable, which: str, what: str, details: str) -> None:
+    self.counts[target.__name__].findings += 1
+    if f'{target.__name__}: {what}' not in self.found:
+      self.found[f'{target.__name__}: {what}'] = which
+      print(f'FINDING {target.__name__}, {which}: {what}\n{details}', file=sys.stderr, flush=True)
+
+  def _around(self) -> dict[str, Any]:
+    """All that no input may change: path -> what it holds."""
+    found = {}
+    for path in self._base.rglob('*'):
+      found[str(path)] = path.read_bytes() if path.is_file() else path.lstat().st_mode
+    # Beside the base others write, too: only what our inputs would call theirs.
+    found |= {str(path): True for path in self._base.parent.glob('*escaped*')}
+    return found
+
+  def _too_slow(self, *_) -> None:
+    raise TooSlow(f'more than {self.seconds} s')
+
+
+def _is_one_line(error: BaseException) -> bool:
+  """Whether the commands print this as one line, and exit with status 2."""
+  if isinstance(error, OSError):
+    return error.errno in cli._USER_OS_ERRORS
+  return isinstance(error, UserError)
+
+
+def _where(error: BaseException) -> str:
+  """The kind of an error and the place in this project where it came from."""
+  frames = traceback.extract_tb(error.__traceback__)
+  own = [f for f in frames if 'senet_jax/' in f.filename and 'tests/' not in f.filename]
+  place = own[-1] if own else frames[-1]
+  return f'{type(error).__name__} in {pathlib.Path(place.filename).name}:{place.name}'
+
+
+def _reset_peak() -> None:
+  with contextlib.suppress(OSError):
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
+def _memory() -> int:
+  """Bytes: the most that this process had in memory since `_reset_peak`."""
+  try:
+    lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) * 1024
+  except (OSError, StopIteration):
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(argv: list[str]) -> int:
+  """Runs the campaign; returns 1 if there is a finding."""
+  parser = cli.Parser('tests.campaigns.fuzz', __doc__)
+  parser.add_argument('--inputs', type=int, default=10_000)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seconds', type=float, default=20.0, help='an input may take')
+  parser.add_argument('--gigabytes', type=float, default=2.0, help='an input may take')
+  parser.add_argument('--only', metavar='TARGET:NUMBER', help='one input, with its traceback')
+  parser.add_output()
+  args = parser.parse_args(argv)
+  campaign = Campaign(args.seed, args.seconds, args.gigabytes)
+  start = time.monotonic()
+  with campaign.opened():
+    if args.only:
+      return _again(campaign, args)
+    campaign.run(args.inputs, lambda line: print(line, flush=True))
+  counts = {name: dataclasses.asdict(count) for name, count in campaign.counts.items()}
+  total = {key: sum(c[key] for c in counts.values()) for key in ('inputs', 'refused', 'accepted')}
+  found = {
+    **total,
+    'findings': campaign.found,
+    'targets': counts,
+    'wall_time_s': round(time.monotonic() - start, 1),
+  }
+  print(json.dumps(found, indent=2))
+  if args.output:
+    head = summary.record_head('Damaged and hostile inputs, in one process', 'x', argv)
+    head['command'] = 'python -m tests.campaigns.fuzz ' + ' '.join(argv)
+    limits = {'seconds_an_input': args.seconds, 'gigabytes_an_input': args.gigabytes}
+    files.write_json(args.output, {**head, **limits, **found})
+  return 1 if campaign.found else 0
+
+
+def _again(campaign: Campaign, args: argparse.Namespace) -> int:
+  name, _, number = args.only.partition(':')
+  [target] = [target for target in TARGETS if target.__name__ == name]
+  campaign.make(TARGETS[target][1])
+  campaign.hand_over(target, int(number), show=True)
+  print('accepted')
+  return 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

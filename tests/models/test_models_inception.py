@@ -1,0 +1,763 @@
+"""Inception networks: what they cost, their options, the same numbers as in torch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, traverse_util
+
+from senet_jax.complexity.counts import complexity, count_macs
+from senet_jax.errors import UserError
+from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, excitations
+from senet_jax.models import Preprocessing, create_model, list_models, model_info
+from senet_jax.models.inception import AuxHead, ConvSpec, Layers, bn_inception_stages
+from tests.helpers.models import count, some_images, tree_of, variables_of
+from tests.helpers.torch_parity import SE, F, nn, randomized, torch
+from tests.helpers.torch_zoo import import_timm
+
+NO_BIAS, BIAS = SEConfig(use_bias=False), SEConfig()
+NAMES = ('bn_inception', 'inception_v3', 'inception_v3_cifar', 'inception_resnet_v2')
+NARROW = {'stages': bn_inception_stages(96)}
+AUX, NO_AUX = {'aux': True}, {'aux': False}
+
+# Counted with hooks in independent torch definitions and in Caffe files: network, overrides,
+# parameters, BN statistics, MACs, multiply-adds of SE, elements squeezed.
+ROWS = [
+  ('bn_inception', {}, 11_285_224, 20_032, 2_032_600_064, 0, 0),
+  ('bn_inception', NARROW, 11_194_984, 19_904, 2_018_851_840, 0, 0),
+  ('se_bn_inception', {}, 11_931_622, 20_032, 2_033_239_424, 639_360, 1_180_704),
+  ('se_bn_inception', {'se': NO_BIAS}, 11_924_584, 20_032, 2_033_239_424, 639_360, 1_180_704),
+  ('inception_v3', NO_AUX, 23_834_568, 34_432, 5_713_216_096, 0, 0),
+  ('inception_v3', {}, 27_161_264, 36_224, 5_713_216_096, 0, 0),
+  ('se_inception_v3', NO_AUX, 25_496_188, 34_432, 5_714_867_040, 1_650_944, 2_473_024),
+  ('se_inception_v3', {'se': NO_BIAS, **NO_AUX},
+   25_485_512, 34_432, 5_714_867_040, 1_650_944, 2_473_024),
+  ('se_inception_v3', {}, 28_822_884, 36_224, 5_714_867_040, 1_650_944, 2_473_024),
+  ('inception_resnet_v2', {}, 55_843_464, 60_544, 13_155_794_016, 0, 0),
+  ('se_inception_resnet_v2', {},
+   64_387_444, 60_544, 13_164_289_376, 8_495_360, 11_539_840),
+  ('se_inception_resnet_v2', {'se_mixed': True},
+   65_092_718, 60_544, 13_164_990_944, 9_196_928, 12_379_392),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: '-'.join((row[0], *row[1])))
+def test_networks_cost_what_independent_definitions_cost(row):
+  name, overrides, params, stats, macs, se_macs, squeezed = row
+  cost = complexity(create_model(name, **overrides), model_info(name).image_size)
+  assert (cost.params, cost.batch_stats, cost.macs) == (params, stats, macs)
+  assert (cost.se_macs, cost.squeezed_elements) == (se_macs, squeezed)
+  assert list(cost.stages) == ['stem', 'stage3', 'stage4', 'stage5', 'head']
+
+
+# Parameters, those with the BN statistics (what the report's notebooks print), and MACs, which take
+# in the convolutions of the auxiliary head but not its classifier.
+@pytest.mark.parametrize(
+  ('name', 'params', 'total', 'macs'),
+  [
+    ('inception_v3_cifar', 24_504_756, 24_540_980, 2_085_706_336),
+    ('se_inception_v3_cifar', 26_166_376, 26_202_600, 2_087_357_280),
+  ],
+)
+def test_student_networks_cost_what_its_notebooks_print(name, params, total, macs):
+  model, features = create_model(name), 4 * 4 * 768
+  cost = complexity(model, 200)
+  assert (cost.params, cost.params + cost.batch_stats) == (params, total)
+  assert tree_of(model, 200)['params']['aux']['fc']['kernel'].shape == (features, 10)
+  assert cost.macs == macs - 4 * 4 * (768 * 128 + 5 * 5 * 128 * 768)
+
+  def train(variables, images):
+    rngs = {'dropout': jax.random.key(0)}
+    return model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)
+
+  images = jax.ShapeDtypeStruct((1, 200, 200, 3), jnp.float32)
+  assert count_macs(train, tree_of(model, 200), images) == macs + features * 10
+
+
+@pytest.mark.parametrize(('classes', 'se'), [(10, None), (1000, BIAS), (7, NO_BIAS)])
+@pytest.mark.parametrize('name', NAMES)
+def test_classes_and_se_move_the_counts_as_they_should(name, classes, se):
+  side = model_info(name).image_size
+  aux = AUX if name == 'inception_resnet_v2' else {}
+  tree = tree_of(create_model(name, classes, se=se, **aux), side)['params']
+  for head in [tree, *([tree['aux']] if 'aux' in tree else [])]:
+    assert head['fc']['kernel'].shape[1:] == head['fc']['bias'].shape == (classes,)
+  plain = tree_of(create_model(name, classes, se=None, **aux), side)['params']
+  gates = traverse_util.flatten_dict(tree).keys() - traverse_util.flatten_dict(plain).keys()
+  blocks = {path[0] for path in gates}
+  assert all(path[1] == 'se' for path in gates)
+  assert len(gates) == len(blocks) * (4 if se == BIAS else 2)
+  usual = {'bn_inception': 10, 'inception_resnet_v2': 40}.get(name, 11)
+  assert len(blocks) == (usual if se else 0)
+
+
+def test_auxiliary_head_of_inception_resnet():
+  plain, aux = (tree_of(create_model('inception_resnet_v2', aux=a), 299) for a in (False, True))
+  convolutions = 1088 * 128 + 2 * 128 + 5 * 5 * 128 * 768 + 2 * 768
+  assert count(aux['params']) - count(plain['params']) == convolutions + 768 * 1000 + 1000
+  assert count(aux['batch_stats']) - count(plain['batch_stats']) == 2 * (128 + 768)
+  assert {**aux['params'], 'aux': None} == {**plain['params'], 'aux': None}
+
+
+@pytest.mark.parametrize('side', [80, 107, 299])
+def test_variables_depend_neither_on_the_size_nor_on_the_mode(side):
+  model = create_model('se_inception_v3')
+  images = jnp.zeros((1, side, side, 3))
+  train = jax.eval_shape(lambda key: model.init(key, images, train=True), jax.random.key(0))
+  assert train == tree_of(model, 75) == tree_of(create_model('se_inception_v3', dropout=0.0), 75)
+
+
+# The registry.
+
+
+def test_names():
+  assert {*NAMES, *(f'se_{name}' for name in NAMES)} == set(list_models('*inception*'))
+
+
+# Tables 2 and 8 of the paper, figure 25 of the report.
+@pytest.mark.parametrize(
+  ('name', 'family', 'published'),
+  [
+    ('bn_inception', 'inception', {'table_2': (25.38, 7.89), 'gflops': 2.03}),
+    ('se_bn_inception', 'inception', {'table_2': (24.23, 7.14), 'gflops': 2.04}),
+    ('inception_v3', 'inception', {'table_8': (21.2, 5.6)}),
+    ('se_inception_v3', 'inception', {}),
+    (
+      'inception_resnet_v2',
+      'inception_resnet',
+      {'table_2': (20.37, 5.21), 'table_8': (19.9, 4.9), 'gflops': 11.75},
+    ),
+    (
+      'se_inception_resnet_v2',
+      'inception_resnet',
+      {'table_2': (19.80, 4.79), 'gflops': 11.76},
+    ),
+    ('inception_v3_cifar', 'inception_cifar', {'report_figure_25': (16.25, 3.54, 0.80)}),
+    ('se_inception_v3_cifar', 'inception_cifar', {'report_figure_25': (22.75, 5.29, 1.59)}),
+  ],
+)
+def test_info(name, family, published):
+  info = model_info(name)
+  figures = {k: tuple(v.values()) if isinstance(v, dict) else v for k, v in info.published.items()}
+  assert (info.family, figures) == (family, published)
+  for errors in (v for v in info.published.values() if isinstance(v, dict)):
+    assert list(errors) == [f'top{k}_error' for k in ((1, 5) if len(errors) == 2 else (1, 3, 5))]
+  mean, half = (123.0, 117.0, 104.0), (127.5, 127.5, 127.5)
+  assert (info.image_size, info.preprocessing) == {
+    'bn_inception': (224, Preprocessing(mean, (1.0, 1.0, 1.0), 256)),
+    'inception_v3': (299, Preprocessing(half, half, 352)),
+    'inception_resnet_v2': (299, Preprocessing(mean, (1.0, 1.0, 1.0), 352)),
+    'inception_v3_cifar': (200, Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 200)),
+  }[name.removeprefix('se_')]
+  assert info.num_classes == create_model(name).num_classes == (10 if 'cifar' in name else 1000)
+  assert create_model(name).bn.epsilon == (1e-5 if 'bn_inception' in name else 1e-3)
+
+
+@pytest.mark.parametrize(
+  ('name', 'overrides', 'message'),
+  [
+    ('bn_inception', AUX, 'aux has no effect on bn_inception'),
+    ('inception_v3', {'keras': True}, 'keras has no effect on inception_v3'),
+    ('inception_v3', {'dropout': 1.0}, r'model\.dropout=1\.0'),
+    ('inception_v3', {'auxx': True}, "did you mean 'aux'"),
+    ('se_inception_v3', {'se': SEConfig(position='pre')}, r"model\.se\.position='pre'"),
+    ('se_bn_inception', {'se': SEConfig(stages=2)}, r'model\.se\.stages=2 .*3, 4, 5'),
+    ('se_inception_resnet_v2', {'se': SEConfig(position='conv3x3')}, 'standard, pre, post'),
+    ('se_inception_resnet_v2', {'se': SEConfig(stages=(2, 3))}, r'model\.se\.stages=2'),
+    ('inception_resnet_v2', {'se_mixed': True}, r'se_mixed=True needs squeeze'),
+    (
+      'se_inception_resnet_v2',
+      {'se_mixed': True, 'se': SEConfig(position='post')},
+      r"needs squeeze-and-excitation at model\.se\.position='standard'",
+    ),
+  ],
+)
+def test_mistakes_are_named(name, overrides, message):
+  with pytest.raises(UserError, match=message) as caught:
+    create_model(name, **overrides)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'least'),
+  [('inception_v3', 75), ('inception_v3_cifar', 79), ('inception_resnet_v2', 75)],
+)
+def test_images_that_are_too_small(name, least):
+  model = create_model(name)
+  for height, width in ((least - 1, least), (least, least - 1), (32, 32)):
+    images = jnp.zeros((1, height, width, 3))
+    with pytest.raises(UserError, match=f'images of {height}x{width} .*at least {least}x{least}'):
+      jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+  assert tree_of(model, least)  # one pixel is left
+
+
+@pytest.mark.parametrize('size', [(1, 1), (33, 47), (100, 225)])
+def test_bn_inception_takes_any_size(size):
+  images = jnp.zeros((1, *size, 3))
+  model = create_model('bn_inception')
+  shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), images)
+  assert shapes == tree_of(model)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'gates'),
+  [
+    ('se_bn_inception', {}, [(3, 3), (4, 5), (5, 2)]),
+    ('se_inception_v3', {}, [(3, 3), (4, 5), (5, 3)]),
+    ('se_inception_v3', {'se': SEConfig(stages=4)}, [(4, 5)]),
+    ('se_inception_resnet_v2', {'depths': (1, 3, 2)}, [(3, 1), (4, 3), (5, 2)]),
+    ('se_inception_resnet_v2', {'se': SEConfig(stages=(5,)), 'depths': (1, 1, 2)}, [(5, 2)]),
+    (
+      'se_inception_resnet_v2',
+      {'se': SEConfig(position='identity'), 'depths': (2, 1, 1)},
+      [(3, 2), (4, 1), (5, 1)],
+    ),
+  ],
+)
+def test_gates_by_the_names_of_the_paper(name, options, gates):
+  model = create_model(name, **options)
+  _, state = jax.eval_shape(
+    functools.partial(model.apply, train=False, mutable=['intermediates']),
+    tree_of(model, 75),
+    jnp.zeros((2, 75, 75, 3)),
+  )
+  found = excitations(state['intermediates'])
+  expected = [f'SE_{stage}_{block}' for stage, n in gates for block in range(1, n + 1)]
+  assert list(found) == expected
+  assert {gate.shape[0] for gate in found.values()} == {2}
+
+
+def test_gates_of_the_modules_between_residual_blocks():
+  model = create_model('se_inception_resnet_v2', depths=(1, 1, 1), se_mixed=True)
+  _, state = jax.eval_shape(
+    functools.partial(model.apply, train=False, mutable=['intermediates']),
+    tree_of(model, 75),
+    jnp.zeros((1, 75, 75, 3)),
+  )
+  shapes = {name: gate.shape for name, gate in excitations(state['intermediates']).items()}
+  residual = {'SE_3_1': (1, 320), 'SE_4_1': (1, 1088), 'SE_5_1': (1, 2080)}
+  mixed = {f'stage{name[3]}_mixed/se': shape for name, shape in residual.items()}
+  assert shapes == {**residual, **mixed}
+
+
+# The same weights in torch. Its layers and ours are matched by the order in which they run, and the
+# outputs of all convolutions and fully connected layers are compared.
+
+LEAVES = (linen.Conv, linen.Dense, BatchNorm)
+
+
+def torch_run(network, images):
+  """The output of `network`, and its layers with their outputs, in the order of their calls."""
+  calls = []
+  hooks = [
+    module.register_forward_hook(lambda m, _, y: calls.append((m, y.detach().clone())))
+    for module in network.modules()
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
+  ]
+  output = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double())
+  for hook in hooks:
+    hook.remove()
+  return output, calls
+
+
+def paths_of(model, images, train):
+  """Paths of the layers of `model`, in the order of their calls."""
+  paths = []
+
+  def record(call, args, kwargs, context):
+    if isinstance(context.module, LEAVES) and context.method_name == '__call__':
+      paths.append(context.module.path)
+    return call(*args, **kwargs)
+
+  variables = jax.eval_shape(functools.partial(model.init, train=train), jax.random.key(0), images)
+  with linen.intercept_methods(record):
+    jax.eval_shape(
+      functools.partial(model.apply, train=train, mutable=['batch_stats']), variables, images
+    )
+  return paths, variables
+
+
+def as_flax(kind, array):
+  """A weight, or its gradient, of a torch layer in the layout of ours: name and array."""
+  array = array.detach().numpy().astype('f4')
+  if array.ndim == 1:
+    return {'weight': 'scale'}.get(kind, kind), array
+  return 'kernel', array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def transferred(modules, paths, gradients=False):
+  """Variables of ours, or gradients of the parameters, from torch's `modules`."""
+  variables = {}
+  assert len(modules) == len(paths)
+  for module, path in zip(modules, paths, strict=True):
+    for kind, weight in module.named_parameters():
+      name, array = as_flax(kind, weight.grad if gradients else weight)
+      variables['params', *path, name] = array
+    if isinstance(module, nn.BatchNorm2d):
+      variables['batch_stats', *path, 'mean'] = as_flax('', module.running_mean)[1]
+      variables['batch_stats', *path, 'var'] = as_flax('', module.running_var)[1]
+  return variables
+
+
+def of_shapes(variables, shapes):
+  """`variables` as a tree, checked to be all that there are; SE's layers are convolutions there."""
+  shapes = traverse_util.flatten_dict(shapes)
+  assert shapes.keys() == variables.keys()
+  reshaped = {}
+  for path, leaf in shapes.items():
+    array = variables[path]
+    assert array.shape == leaf.shape or ('se' in path and array.shape == (1, 1, *leaf.shape)), path
+    reshaped[path] = array.reshape(leaf.shape)
+  return traverse_util.unflatten_dict(reshaped)
+
+
+def calibrated(network, images):
+  """Random weights, and BN statistics near those of `images`.
+
+  No activation vanishes or explodes, and most units are on: with half of them off, a network that
+  deep makes of float32's rounding errors (torch's own as well) more than 1e-4 of the spread.
+  """
+  generator = torch.Generator().manual_seed(3)
+
+  def set_statistics(norm, inputs):
+    (x,) = inputs
+    var, mean = torch.var_mean(x, (0, 2, 3))
+    var = (var + 0.1 * var.mean()) * (0.5 + torch.rand(var.shape, generator=generator))
+    noise = torch.randn(var.shape, generator=generator)
+    for stored, value in ((norm.running_mean, mean + 0.2 * noise * var.sqrt()),
+                          (norm.running_var, var)):  # fmt: skip
+      stored.copy_(value.float())
+
+  norms = [m for m in randomized(network).eval().modules() if isinstance(m, nn.BatchNorm2d)]
+  for norm in norms:
+    norm.bias.data += 1
+  hooks = [norm.register_forward_pre_hook(set_statistics) for norm in norms]
+  with torch.no_grad():
+    torch_run(network, images)
+  for hook in hooks:
+    hook.remove()
+  return network
+
+
+def near(actual, expected, tolerance, what):
+  """`tolerance` is relative to how much `expected` differs between images."""
+  assert actual.shape == expected.shape, what
+  spread = np.abs(expected - expected.mean(0)).max()
+  error = np.abs(np.asarray(actual, np.float64) - expected).max()
+  assert spread > 0 and error < tolerance * spread, f'{what}: {error / spread:.1e}'
+
+
+def photos(n, height, width):
+  return np.random.default_rng(1).standard_normal((n, height, width, 3)).astype('f4')
+
+
+def compare(model, network, images, train=False, tolerance=1e-4):
+  """Compares all layers; with `train` also the gradients of the losses of the heads."""
+  paths, shapes = paths_of(model, images, train)
+  network = calibrated(network, images).train(train)
+  with torch.set_grad_enabled(train):
+    output, calls = torch_run(network, images)
+  modules = [module for module, _ in calls]
+  variables = of_shapes(transferred(modules, paths), shapes)
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def run(params):
+    logits, state = model.apply(
+      {**variables, 'params': params},
+      images,
+      train=train,
+      capture_intermediates=lambda module, _: isinstance(module, LEAVES),
+      mutable=['batch_stats', 'intermediates'],
+    )
+    heads = [logits, *state['intermediates'].get('aux_logits', ())]
+    loss = sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads)
+    return loss, (heads, state['intermediates'])
+
+  if not train:  # compiles no backward pass
+    run = jax.jit(lambda params, run=run.__wrapped__.__wrapped__: (run(params), None))
+  (loss, (heads, intermediates)), gradients = run(variables['params'])
+  captured = traverse_util.flatten_dict(intermediates)
+  compared = 0
+  for (module, expected), path in zip(calls, paths, strict=True):
+    if not isinstance(module, nn.BatchNorm2d):  # timm's has the nonlinearity inside
+      expected = expected.numpy()
+      expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected
+      near(captured[*path, '__call__'][0], expected, tolerance, '/'.join(path))
+      compared += 1
+  outputs = output if isinstance(output, tuple) else (output,)
+  for actual, expected in zip(heads, outputs, strict=True):
+    assert actual.dtype == jnp.float32
+    near(actual, expected.detach().numpy(), tolerance, 'logits')
+  if train:
+    total = sum((o.logsumexp(-1) - o[:, 0]).mean() for o in outputs)
+    total.backward()
+    np.testing.assert_allclose(loss, total.item(), rtol=1e-4)
+    expected = of_shapes(transferred(modules, paths, gradients=True), shapes)['params']
+    expected, actual = map(traverse_util.flatten_dict, (expected, gradients))
+    found = []
+    for path, gradient in expected.items():
+      # A bias that the next BN takes away again has no gradient of its own to measure by.
+      scale = max(np.abs(g).max() for other, g in expected.items() if other[:-1] == path[:-1])
+      found.append(np.abs(actual[path] - gradient).max() / scale)
+    # Where rounding decides which of two pixels a pooling takes, or whether a unit is on, all that
+    # lies in front gets another gradient: torch's in float32 is as far from its own in float64. An
+    # error in a layer would be one of the size of the gradient, for it and all in front of it.
+    assert np.median(found) < 10 * tolerance and max(found) < 0.2, (np.median(found), max(found))
+  return compared
+
+
+class Unit(nn.Module):
+  def __init__(self, inputs, outputs, kernel, stride=1):
+    super().__init__()
+    self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    self.bn = nn.BatchNorm2d(outputs)
+
+  def forward(self, x):
+    return F.relu(self.bn(self.conv(x)))
+
+
+class CaffeModule(nn.Module):
+  """1x1 | 3x3 | double 3x3 | pooling; without 1x1 and projection it halves the map."""
+
+  def __init__(self, inputs, one, reduce, three, double_reduce, double, pool, projection, ratio):
+    super().__init__()
+    stride = 1 if one else 2
+    pools = {
+      'avg': nn.AvgPool2d(3, 1, 1),
+      'max': nn.MaxPool2d(3, stride, padding=1 if one else 0, ceil_mode=not one),
+    }
+    branches = [
+      [Unit(inputs, one, 1)] if one else None,
+      [Unit(inputs, reduce, 1), Unit(reduce, three, 3, stride)],
+      [
+        Unit(inputs, double_reduce, 1),
+        Unit(double_reduce, double, 3),
+        Unit(double, double, 3, stride),
+      ],
+      [pools[pool], *([Unit(inputs, projection, 1)] if one else [])],
+    ]
+    self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches if branch)
+    self.outputs = one + three + double + (projection or inputs)
+    self.se = SE(self.outputs, ratio)
+
+  def forward(self, x):
+    return self.se(torch.cat([branch(x) for branch in self.branches], 1))
+
+
+class BNInception(nn.Module):
+  """As the Caffe model."""
+
+  ROWS = (
+    (64, 64, 64, 64, 96, 'avg', 32),
+    (64, 64, 96, 64, 96, 'avg', 64),
+    (0, 128, 160, 64, 96, 'max', 0),
+    (224, 64, 96, 96, 128, 'avg', 128),
+    (192, 96, 128, 96, 128, 'avg', 128),
+    (160, 128, 160, 128, 160, 'avg', 128),
+    (96, 128, 192, 160, 192, 'avg', 128),
+    (0, 128, 192, 192, 256, 'max', 0),
+    (352, 192, 320, 160, 224, 'avg', 128),
+    (352, 192, 320, 192, 224, 'max', 128),
+  )
+
+  def __init__(self, classes, ratio):
+    super().__init__()
+    self.stem = nn.Sequential(
+      *(Unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, ceil_mode=True), Unit(64, 64, 1)),
+      *(Unit(64, 192, 3), nn.MaxPool2d(3, 2, ceil_mode=True)),
+    )
+    inputs, modules = 192, []
+    for row in self.ROWS:
+      modules.append(CaffeModule(inputs, *row, ratio))
+      inputs = modules[-1].outputs
+    self.inception = nn.Sequential(*modules)
+    self.fc = nn.Linear(inputs, classes)
+
+  def forward(self, x):
+    return self.fc(self.inception(self.stem(x)).mean((2, 3)))
+
+
+def test_bn_inception():
+  model = create_model('se_bn_inception', 10)
+  assert compare(model, BNInception(10, 16), photos(3, 64, 96)) == 3 + 8 * (7 + 2) + 2 * (5 + 2) + 1
+
+
+def torch_v3(classes, ratio=0, **options):
+  """torchvision's network, with SE behind its modules."""
+  _, torchvision = import_timm()
+  network = torchvision.models.Inception3(
+    num_classes=classes, dropout=0.0, init_weights=False, **options
+  )
+  widths = dict(
+    zip(('5b', '5c', '5d', '6a', '6b', '6c', '6d', '6e', '7a', '7b', '7c'),
+        (256, 288, 288, *(768,) * 5, 1280, 2048, 2048), strict=True)
+  )  # fmt: skip
+  for name, width in widths.items() if ratio else ():
+    module = getattr(network, f'Mixed_{name}')
+    setattr(network, f'Mixed_{name}', nn.Sequential(module, SE(width, ratio)))
+  return network
+
+
+def test_inception_v3():
+  model = create_model('se_inception_v3', 10, aux=False)
+  compared = compare(model, torch_v3(10, 16, aux_logits=False), photos(3, 107, 123))
+  assert compared == 94 + 11 * 2 + 1
+
+
+@pytest.mark.slow
+def test_inception_v3_in_training_at_its_size():
+  model = create_model('inception_v3', 10, dropout=0.0)
+  compare(model, torch_v3(10, aux_logits=True), photos(2, 299, 299), train=True)
+
+
+def layers(**options):
+  options = {'keras': False, 'conv_bias': False, 'count_padding': True, **options}
+  return Layers(BatchNormConfig(epsilon=1e-3), jnp.float32, **options)
+
+
+def test_auxiliary_head():
+  _, torchvision = import_timm()
+  head = AuxHead(10, layers())
+  images = photos(4, 17, 23)[..., :2].copy()  # of as few channels as one likes
+  compare(head, torchvision.models.inception.InceptionAux(2, 10), images, train=True)
+
+
+@pytest.mark.parametrize('size', [(3, 12), (12, 20)])
+def test_auxiliary_head_sees_a_small_map_among_zeros(size):
+  head, x = AuxHead(5, layers()), some_images(2, 20)[:, : size[0], : size[1]]
+  missing = [max(17 - n, 0) for n in size]
+  padded = jnp.pad(x, [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)])
+  variables = head.init(jax.random.key(0, impl='rbg'), x, train=False)
+  expected = head.apply(variables, padded, train=False)
+  assert expected.std(0).max() > 1e-4
+  np.testing.assert_array_equal(head.apply(variables, x, train=False), expected)
+
+
+def keras_pads(size, window, stride):
+  missing = max((-(-size // stride) - 1) * stride + window - size, 0)
+  return missing // 2, missing - missing // 2
+
+
+class KerasUnit(nn.Module):
+  def __init__(self, inputs, outputs, **options):
+    super().__init__()
+    self.conv = nn.Conv2d(inputs, outputs, bias=True, **options)
+    self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+
+  def forward(self, x):
+    return F.relu(self.bn(self.conv(x)))
+
+
+class KerasAux(nn.Module):
+  """Layers that keep the size but for the stride; what is left is flattened."""
+
+  pixels = 0
+
+  def __init__(self, inputs, classes, conv_block=None):
+    super().__init__()
+    self.conv0 = KerasUnit(inputs, 128, kernel_size=1)
+    self.conv1 = KerasUnit(128, 768, kernel_size=5, padding=2)
+    self.fc = nn.Linear(768 * self.pixels, classes)
+
+  def forward(self, x):
+    pads = [*keras_pads(x.shape[3], 5, 3), *keras_pads(x.shape[2], 5, 3)]
+    inside = F.pad(torch.ones_like(x), pads)
+    x = F.avg_pool2d(F.pad(x, pads), 5, 3) / F.avg_pool2d(inside, 5, 3)
+    x = self.conv1(self.conv0(x))
+    return self.fc(x.permute(0, 2, 3, 1).flatten(1))
+
+
+def torch_v3_keras(monkeypatch, classes, ratio, pixels):
+  """torchvision's with what Keras does otherwise: biases, averages, third convolution, head."""
+  _, torchvision = import_timm()
+  family = torchvision.models.inception
+  average = functools.partial(F.avg_pool2d, count_include_pad=False)
+  monkeypatch.setattr(F, 'avg_pool2d', average)
+  monkeypatch.setattr(KerasAux, 'pixels', pixels)
+  modules = [getattr(family, f'Inception{letter}') for letter in 'ABCDE']
+  network = torch_v3(classes, ratio, inception_blocks=[KerasUnit, *modules, KerasAux])
+  for module in network.modules():
+    if isinstance(module, family.BasicConv2d):
+      module.conv.bias = nn.Parameter(torch.zeros(module.conv.out_channels))
+  network.Conv2d_2b_3x3.conv.padding = (0, 0)
+  return network
+
+
+def test_inception_v3_of_the_student_report(monkeypatch):
+  # Maps of 5x5 in front of the auxiliary head, padded by one pixel in front and two behind.
+  model = create_model('se_inception_v3_cifar', dropout=0.0)
+  network = torch_v3_keras(monkeypatch, 10, 16, 4)
+  compared = compare(model, network, photos(4, 123, 123), train=True)
+  assert compared == 94 + 2 + 11 * 2 + 2
+
+
+def torch_inception_resnet(classes, depths, position, mixed):
+  timm, _ = import_timm()
+  network = timm.create_model('inception_resnet_v2', num_classes=classes)
+  network.repeat = network.repeat[: depths[0]]
+  network.repeat_1 = network.repeat_1[: depths[1]]
+  network.repeat_2 = network.repeat_2[: depths[2] - 1]
+  blocks = [(network.repeat, 320), (network.repeat_1, 1088), (network.repeat_2, 2080)]
+  blocks = [(block, width) for sequence, width in blocks for block in sequence]
+  for block, width in [*blocks, (network.block8, 2080)] if position == 'standard' else ():
+    block.conv2d = nn.Sequential(block.conv2d, SE(width, 16))
+  if position == 'post':
+    for i, width in enumerate((320, 1088, 2080)):
+      name = f'repeat_{i}' if i else 'repeat'
+      sequence = [nn.Sequential(block, SE(width, 16)) for block in getattr(network, name)]
+      setattr(network, name, nn.Sequential(*sequence))
+    network.block8 = nn.Sequential(network.block8, SE(2080, 16))
+  for name, width in (('5b', 320), ('6a', 1088), ('7a', 2080)) if mixed else ():
+    module = getattr(network, f'mixed_{name}')
+    setattr(network, f'mixed_{name}', nn.Sequential(module, SE(width, 16)))
+  return network
+
+
+@pytest.mark.parametrize(('position', 'mixed'), [('standard', True), ('post', False)])
+def test_inception_resnet(position, mixed):
+  depths = (2, 2, 2)
+  se = SEConfig(position=position)
+  model = create_model('se_inception_resnet_v2', 10, se=se, depths=depths, se_mixed=mixed)
+  network = torch_inception_resnet(10, depths, position, mixed)
+  compared = compare(model, network, photos(3, 107, 91))
+  assert compared == 5 + 7 + 2 * 7 + 4 + 4 * 5 + 7 + 1 + 1 + 2 * 6 + 2 * 3 * mixed
+
+
+def test_inception_resnet_in_training():
+  model = create_model('inception_resnet_v2', 10, depths=(1, 1, 2), dropout=0.0)
+  network = torch_inception_resnet(10, (1, 1, 2), None, False)
+  compare(model, network, photos(4, 107, 107), train=True)
+
+
+@pytest.mark.slow
+def test_inception_resnet_of_its_depth():
+  model = create_model('inception_resnet_v2')
+  compare(model, torch_inception_resnet(1000, (10, 20, 10), None, False), photos(2, 107, 107))
+
+
+# Forward and backward passes of tiny versions.
+
+HALF = ConvSpec(6, 3, 2)
+TINY = {
+  'stem': (HALF, 'max/2 caffe'),
+  'stages': tuple(
+    (
+      (
+        (ConvSpec(4),),
+        (ConvSpec(4), (ConvSpec(4, (1, 3)), ConvSpec(4, (3, 1)))),
+        ('avg', ConvSpec(4)),
+      ),
+    )
+    for _ in range(3)
+  ),
+}
+
+
+RESIDUAL = {'depths': (1, 1, 1), 'aux': True, 'final': ()}
+
+
+def tiny(name, **options):
+  own = RESIDUAL if name == 'inception_resnet_v2' else {}
+  return create_model(name, 5, **{'se': SEConfig(ratio=2), **TINY, **own, **options})
+
+
+@functools.cache
+def tiny_variables(name):
+  return variables_of(tiny(name), some_images(2, 17))
+
+
+def trained(model, variables, images, key=0):
+  """Loss of the heads, logits and new state of a training pass, and its gradients."""
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def run(params, images, key):
+    logits, state = model.apply(
+      {**variables, 'params': params},
+      images,
+      train=True,
+      mutable=['batch_stats', 'intermediates'],
+      rngs={'dropout': key},
+    )
+    heads = [logits, *state['intermediates'].get('aux_logits', ())]
+    loss = sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads)
+    return loss, (logits, state)
+
+  (loss, (logits, state)), gradients = run(variables['params'], images, jax.random.key(key))
+  return loss, logits, state, gradients
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_variable_takes_part_in_training(name):
+  images, variables = some_images(2, 17), tiny_variables(name)
+  loss, logits, state, gradients = trained(tiny(name), variables, images)
+  assert logits.shape == (2, 5) and logits.dtype == jnp.float32
+  auxiliary = state['intermediates'].get('aux_logits', ())
+  assert [(x.shape, x.dtype) for x in auxiliary] == [((2, 5), jnp.float32)] * (
+    name != 'bn_inception'
+  )
+  assert np.isfinite(loss)
+  for path, gradient in jax.tree.leaves_with_path(gradients):
+    assert np.isfinite(gradient).all(), path
+    assert gradient.any(), f'{path} does not take part'
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), state['batch_stats'],
+                       variables['batch_stats'])  # fmt: skip
+  assert jax.tree.all(moved)
+  loss, *_, gradients = trained(tiny(name), variables, images[:1])
+  assert np.isfinite(loss)
+  assert all(np.isfinite(gradient).all() for gradient in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_evaluation_runs_neither_dropout_nor_the_auxiliary_head(name):
+  model, images, variables = tiny(name), some_images(2, 17), tiny_variables(name)
+  run = jax.jit(functools.partial(model.apply, train=False, mutable=['intermediates']))
+  logits, state = run(variables, images)
+  assert 'aux_logits' not in state['intermediates']
+  one, _ = run(variables, images[1:])
+  np.testing.assert_allclose(one, logits[1:], rtol=1e-4, atol=1e-5)
+  assert np.abs(logits[0] - logits[1]).max() > 1e-3
+  half, _ = jax.jit(
+    functools.partial(model.clone(dtype=jnp.bfloat16).apply, train=False, mutable=['intermediates'])
+  )(variables, images)
+  assert half.dtype == jnp.float32
+  assert 0 < np.abs(half - logits).max() < 0.03 * np.abs(logits).max()
+
+
+def test_dropout_in_training():
+  images, variables = some_images(2, 17), tiny_variables('inception_v3')
+  logits = [trained(tiny('inception_v3'), variables, images, key)[1] for key in (0, 0, 1)]
+  np.testing.assert_array_equal(logits[0], logits[1])
+  assert np.abs(logits[0] - logits[2]).max() > 1e-3
+  model = tiny('inception_v3', dropout=0.0)
+  fixed = [trained(model, variables, images, key)[1] for key in (0, 1)]
+  np.testing.assert_array_equal(*fixed)
+
+
+def test_averages_with_and_without_the_padding():
+  images, variables = some_images(2, 17), tiny_variables('inception_v3')
+  logits = [
+    tiny('inception_v3', count_padding=counted).apply(variables, images, train=False)
+    for counted in (True, False)
+  ]
+  assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'se',
+  [SEConfig(squeeze='max'), SEConfig(squeeze='none'), SEConfig(excitation='tanh'), NO_BIAS],
+  ids=lambda se: f'{se.squeeze}-{se.excitation}-{se.use_bias}',
+)
+@pytest.mark.parametrize(
+  ('name', 'options', 'weights'),
+  [('bn_inception', {}, 639_360), ('inception_resnet_v2', {'depths': (1, 1, 1)}, 701_568)],
+)
+def test_se_options_reach_every_block(name, options, weights, se):
+  cost = complexity(create_model(name, se=se, **options), 75)
+  plain = complexity(create_model(name, **options), 75)
+  assert cost.params - plain.params == cost.se_params
+  assert cost.se_weights == weights
+  assert (cost.squeezed_elements == 0) == (se.squeeze == 'none')

@@ -1,0 +1,225 @@
+"""Studies: what they run, what they leave out, and the table they come to."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from senet_jax import cli
+from senet_jax.config import reading
+from senet_jax.config.study import Row, Study
+from senet_jax.errors import UserError
+from senet_jax.reporting import published
+from senet_jax.tools import study as tool
+from tests.helpers.paths import ROOT
+
+STUDIES = sorted((ROOT / 'configs' / 'studies').glob('*.py'))
+FIELDS = (
+  '--config.data.name=digits',
+  '--config.model.width=8',
+  '--config.model.depths=(1,1,1)',
+  '--config.steps=3',
+  '--config.batch_size=64',
+  '--config.log.tensorboard=False',
+)
+FILE = """
+from senet_jax.config.study import Row, Study
+
+def get_study():
+  fields = {fields!r}
+  return Study(
+    'A table', (
+      Row('plain', '{config}', (*fields, '--config.model.name=resnet20_cifar')),
+      Row('se', '{config}', (*fields, '--config.model.name=se_resnet20_cifar',
+                             '--config.model.se.ratio=4'), 'plain'),
+    ), (0, 1))
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path):
+  config, path = ROOT / 'tests' / 'default_config.py', tmp_path / 'study.py'
+  path.write_text(FILE.format(fields=FIELDS, config=config))
+  return f'--study={path}'
+
+
+@pytest.fixture
+def errors(monkeypatch):
+  """Errors by (network, seed) that a stand-in for training comes to; it notes what it ran."""
+  found, ran = {}, []
+
+  def train(config, workdir):
+    key = config.model.name.partition('_')[0], config.seed
+    ran.append(key)
+    result = found[key]
+    if isinstance(result, Exception):
+      raise result
+    if result is None:  # preempted
+      return False
+    workdir.mkdir(parents=True, exist_ok=True)
+    summary = {'final': {'top1_error': result}, 'wall_time_s': 60.0, 'params_sha256': 'x'}
+    (workdir / 'summary.json').write_text(json.dumps(summary))
+    return True
+
+  monkeypatch.setattr('senet_jax.training.loop.train', train)
+  return found, ran
+
+
+RUNS = [('resnet20', 0), ('resnet20', 1), ('se', 0), ('se', 1)]
+
+
+def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, capsys):
+  found, ran = errors
+  found |= dict(zip(RUNS, (5.0, 6.0, None, 4.0), strict=True))
+  argv = [study_file, f'--workdir={tmp_path}/runs', f'--output={tmp_path}/out/t.json']
+  (tmp_path / 'runs' / 'se' / 'seed0').mkdir(parents=True)
+  evaluation = {'kind': 'eval', 'epoch': 1.0, 'top1_error': 50.0}
+  (tmp_path / 'runs' / 'se' / 'seed0' / 'metrics.jsonl').write_text(json.dumps(evaluation))
+  assert tool.main(argv) == cli.PREEMPTED
+  assert ran == RUNS[:3]
+  so_far = json.loads((tmp_path / 'out' / 't.json').read_text())['rows']
+  assert so_far[0]['errors'] == {'0': 5.0, '1': 6.0} and so_far[1]['errors'] == {}
+  assert so_far[1]['unfinished'] == {'0': evaluation}
+  found['se', 0] = 4.5
+  assert tool.main(argv) == 0
+  assert ran == [*RUNS[:3], *RUNS[2:]]
+  shown = capsys.readouterr().out
+  assert 'run 3 of 4: se, seed 0; all 2 that are missing: about 0:02:00' in shown
+  difference = stats.ttest_rel([4.5, 4.0], [5.0, 6.0])
+  assert '| `se` | 4.25 ± 0.35 (n = 2) |' in shown
+  assert f'| -1.25 (p = {difference.pvalue:.2f}) |' in shown
+  assert tool.main(argv) == 0 and len(ran) == 5  # nothing is missing
+  written = json.loads((tmp_path / 'out' / 't.json').read_text())
+  assert written['rows'][1]['errors'] == {'0': 4.5, '1': 4.0}
+  with (tmp_path / 'out' / 't.csv').open() as file:
+    table = list(csv.reader(file))
+  assert table[0] == list(tool._COLUMNS) and [row[0] for row in table[1:]] == ['`plain`', '`se`']
+  assert (tmp_path / 'out' / 't.md').read_text() in shown
+
+
+def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsys):
+  found, ran = errors
+  found |= dict(
+    zip(RUNS, (UserError('no such data'), RuntimeError('broken'), 4.0, 5.0), strict=True)
+  )
+  argv = [study_file, f'--workdir={tmp_path}/runs']
+  assert tool.main(argv) == 1 and ran == RUNS
+  shown = capsys.readouterr()
+  assert '| `plain` | not run; failed: no such data |' in shown.out
+  assert 'RuntimeError: broken' in shown.err and 'UserError' not in shown.err
+  assert tool.main([*argv, '--table']) == 1 and ran == RUNS
+  found |= {('resnet20', 0): 5.0, ('resnet20', 1): 6.0}
+  assert tool.main(argv) == 0  # the failure is forgotten once the run is there
+  *_, last = capsys.readouterr().out.split('**A table**')
+  assert 'failed' not in last
+
+
+def test_shards_are_the_study(study_file, errors, tmp_path):
+  found, ran = errors
+  found |= dict.fromkeys(RUNS, 1.0)
+  argv = [study_file, f'--workdir={tmp_path}/runs']
+  for shard in ('1/3', '2/3', '3/3'):
+    assert tool.main([*argv, f'--shard={shard}']) == 0
+  assert sorted(ran) == sorted(RUNS) and ran != RUNS
+  assert tool.main([*argv, '--table']) == 0
+
+
+def test_a_part_of_a_study(study_file, errors, tmp_path, capsys):
+  found, ran = errors
+  found |= dict.fromkeys([('se', 3), ('se', 5)], 4.0)
+  argv = [study_file, f'--workdir={tmp_path}/runs', '--rows=se', '--seeds=3,5']
+  assert tool.main([*argv, '--config.model.se.ratio=2', f'--output={tmp_path}/t.json']) == 0
+  assert ran == [('se', 3), ('se', 5)] and '| `plain` |' not in capsys.readouterr().out
+  (row,) = json.loads((tmp_path / 't.json').read_text())['rows']
+  assert row['command'].endswith('--config.model.se.ratio=4 --config.model.se.ratio=2')
+  assert row['baseline'] is None  # it is not among the rows
+  for wrong, message in (('--rows=sea', r"--rows='sea' is unknown.*'se'"), ('--seeds=x', 'whole')):
+    with pytest.raises(UserError, match=message):
+      tool.main([study_file, f'--workdir={tmp_path}/runs', wrong])
+
+
+def test_runs_at_a_time_are_those_one_after_the_other(study_file, tmp_path, capsys):
+  """Each is a process of its own; one that fails is named with its own last line."""
+  part = [study_file, '--seeds=0']
+  assert tool.main([*part, f'--workdir={tmp_path}/one']) == 0
+  assert tool.main([*part, f'--workdir={tmp_path}/two', '--together=2']) == 0
+  for row in ('plain', 'se'):
+    digests = [
+      json.loads((tmp_path / runs / row / 'seed0' / 'summary.json').read_text())['params_sha256']
+      for runs in ('one', 'two')
+    ]
+    assert digests[0] == digests[1]
+  capsys.readouterr()
+  wrong = ['--together=2', '--rows=se', '--config.data.dir=x', '--config.data.name=cifar10']
+  assert tool.main([*part, f'--workdir={tmp_path}/three', *wrong]) == 1
+  shown = capsys.readouterr().out
+  assert 'se, seed 0 failed: cifar10 is not prepared in x' in shown
+
+
+def test_real_runs(study_file, tmp_path, capsys):
+  assert tool.main([study_file, f'--workdir={tmp_path}/runs']) == 0
+  shown = capsys.readouterr().out
+  for row in ('plain', 'se'):
+    runs = [json.loads((tmp_path / f'runs/{row}/seed{k}/summary.json').read_text()) for k in (0, 1)]
+    found = [run['final']['top1_error'] for run in runs]
+    assert f'| `{row}` | {np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} (n = 2) |' in shown
+    assert f' {runs[0]["params"]:,} |' in shown
+    assert runs[0]['params_sha256'] != runs[1]['params_sha256']
+
+
+def test_comparison_with_the_baseline():
+  rng = np.random.default_rng(0)
+  base, se = rng.normal(20, 1, 5), rng.normal(19, 1, 5)
+  rows = [
+    {'row': name, 'errors': dict(enumerate(values)), 'published': 18.0, 'comparable': name == 'se'}
+    for name, values in (('base', base.tolist()), ('se', se.tolist()))
+  ]
+  del rows[0]['errors'][4]  # one seed is missing
+  tool.compare(rows, {'base': None, 'se': 'base'})
+  expected = stats.ttest_rel(se[:4], base[:4])
+  assert rows[1]['p'] == pytest.approx(expected.pvalue)
+  assert rows[1]['to_baseline'] == pytest.approx(np.mean(se[:4] - base[:4]))
+  assert rows[1]['difference'] == pytest.approx(se.mean() - 18)
+  assert rows[0]['difference'] is rows[0]['to_baseline'] is rows[0]['p'] is None
+
+
+@pytest.mark.parametrize('size', ['full', 'small'])
+@pytest.mark.parametrize('path', STUDIES, ids=lambda p: p.stem)
+def test_every_study(path, size, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  study = reading.load_study(f'{path}:{size}')
+  tool._check(study, path.stem)
+  commands = set()
+  for row in study.rows:
+    config = reading.load(row.config, list(row.overrides))
+    commands.add(json.dumps(config.to_dict(), sort_keys=True))
+    of = f'--config={row.published or row.config}'
+    expected = row.name == 'no_stage5'  # the paper has no figure
+    assert (published.error(ROOT, of) is None) == expected
+  assert len(commands) == len(study.rows)  # no two rows are the same run
+  assert ('Small' in study.note) == (size == 'small') and len(study.seeds) >= 2
+  assert len(study.rows) == 1 or any(row.baseline for row in study.rows)
+
+
+@pytest.mark.parametrize(
+  ('study', 'message'),
+  [
+    (Study('', (Row('a', 'x'), Row('a', 'y'))), 'two rows have one name'),
+    (Study('', (Row('a', 'x', baseline='b'),)), "baseline='b' is no row: a"),
+    (Study('', (Row('a', 'nothing.py'),)), 'there is no file nothing.py'),
+  ],
+)
+def test_mistakes_in_a_study(study, message):
+  with pytest.raises(UserError, match=message):
+    tool._check(study, 'x.py')
+
+
+def test_mistakes_in_the_command(study_file, tmp_path):
+  with pytest.raises(UserError, match='must be I/N'):
+    tool.main([study_file, f'--workdir={tmp_path}', '--shard=3/2'])
+  with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
+    reading.load_study(f'{STUDIES[0]}:tiny')
+  with pytest.raises(UserError, match='get_study'):
+    reading.load_study(str(ROOT / 'tests' / 'default_config.py'))
