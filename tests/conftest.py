@@ -26,6 +26,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 import pytest  # noqa: E402
 
 from tests.helpers import paths  # noqa: E402
+from tests.helpers.golden import Golden  # noqa: E402
 
 # Tracing makes millions of objects, and Python looks through all of them again and again.
 gc.set_threshold(100_000, 20, 100)
@@ -34,6 +35,38 @@ gc.set_threshold(100_000, 20, 100)
 # that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# Their modules import torch, timm or Keras.
+LIVE = '*_live.py'
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--live', action='store_true', help='compare golden numbers with torch, timm and Keras'
+  )
+  parser.addoption('--write-golden', action='store_true', help='commit what --live makes')
+
+
+def pytest_ignore_collect(collection_path, config):
+  if collection_path.match(LIVE) and not config.getoption('--live'):
+    return True
+  return None
+
+
+def pytest_collection_modifyitems(config, items):
+  """With `--live` runs what needs a live library, and golden numbers, alone."""
+  if config.getoption('--live'):
+    chosen = [i for i in items if i.path.match(LIVE) or 'golden' in i.fixturenames]
+    config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
+    items[:] = chosen
+
+
+@pytest.fixture
+def golden(request) -> Golden:
+  """Numbers of independent code for this test."""
+  option = request.config.getoption
+  return Golden(request.path.stem, request.node.name, option('--live'), option('--write-golden'))
 
 
 def pytest_unconfigure():

@@ -11,20 +11,9 @@ from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info
-from tests.helpers import torch_parity
 from tests.helpers.models import count, some_images, tree_of, variables_of
-from tests.helpers.torch_parity import (
-  SE,
-  checked_variables,
-  compare_evaluation,
-  near,
-  randomized,
-  to_flax,
-)
-from tests.helpers.torch_zoo import import_timm
-
-torch = pytest.importorskip('torch')
-nn, F = torch.nn, torch.nn.functional
+from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
+from tests.helpers.weights import random_images
 
 BIAS, NO_BIAS = SEConfig(), SEConfig(use_bias=False)
 
@@ -286,213 +275,37 @@ def test_keras_starts_as_keras():
 # Equality with other definitions, weights and BN statistics random.
 
 
-def test_senet154_is_timms(monkeypatch):
-  timm, _ = import_timm()
-  names = [(r'^layer0\.(conv|bn)', r'stem_\1'), ('se_module', 'se'), ('last_linear', 'fc')]
-  monkeypatch.setattr(torch_parity, 'RENAMES', torch_parity.RENAMES + names)
+def test_senet154_is_timms(golden):
   depths = (1, 2, 1, 1)  # both kinds of units and projections
-  network = timm.create_model('legacy_senet154', layers=list(depths), num_classes=7)
-  network.stages = 4
   model = create_model('senet154', depths=depths, num_classes=7)
-  compare_evaluation(model, network, 54, 40)
+  compare_evaluation(golden, model, random_images(2, 54, 40), twin('deep.senet154', depths, 7))
 
 
-class WideUnit(nn.Module):
-  """BN-ReLU-conv twice; a projection starts behind the first BN and ReLU."""
-
-  def __init__(self, inputs, outputs, stride, ratio):
-    super().__init__()
-    self.bn1, self.bn2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
-    self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-    self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-    self.se = SE(outputs, ratio)
-    self.downsample = None
-    if inputs != outputs:
-      self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
-
-  def forward(self, x):
-    activated = F.relu(self.bn1(x))
-    y = self.conv2(F.relu(self.bn2(self.conv1(activated))))
-    return self.se(y) + (x if self.downsample is None else self.downsample(activated))
-
-
-class WideNetwork(nn.Module):
-  """WRN-16-k and its SE twin."""
-
-  def __init__(self, stem, width, classes, ratio):
-    super().__init__()
-    self.stages = 3
-    self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
-    inputs = stem
-    for stage in range(3):
-      outputs = width * 2**stage
-      first = WideUnit(inputs, outputs, 2 if stage else 1, ratio)
-      layer = nn.Sequential(first, WideUnit(outputs, outputs, 1, ratio))
-      setattr(self, f'layer{stage + 1}', layer)
-      inputs = outputs
-    self.final_bn, self.fc = nn.BatchNorm2d(inputs), nn.Linear(inputs, classes)
-
-  def forward(self, x):
-    x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-    return self.fc(F.relu(self.final_bn(x)).mean((2, 3)))
-
-
-def test_wide_network_is_the_torch_one():
+def test_wide_network_is_the_torch_one(golden):
   model = create_model('se_wrn16_8', stem_width=4, width=16)
-  compare_evaluation(model, WideNetwork(4, 16, 10, 16), 17, 16)
+  compare_evaluation(golden, model, random_images(2, 17, 16), twin('deep.wide', 4, 16, 10, 16))
 
 
-def same(x, kernel, stride, value=0.0):
-  """Pads as TensorFlow's SAME: to give ceil(size / stride), an odd pixel behind."""
-  pads = []
-  for size in (x.shape[3], x.shape[2]):
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    pads += [total // 2, total - total // 2]
-  return F.pad(x, pads, value=value)
+@pytest.mark.parametrize('size', [(32, 32), (45, 31)], ids=str)
+def test_resnet46_is_the_keras_one(golden, size):
+  depths = (2, 1, 2)
+  model = create_model('se_resnet46', width=16, depths=depths)
+  compare_evaluation(golden, model, random_images(2, *size), twin('deep.resnet46', depths, 10, 16))
 
 
-class KerasConv(nn.Conv2d):
-  """A convolution with bias and TensorFlow's padding."""
-
-  def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
-    super().__init__(inputs, outputs, kernel, stride, groups=groups)
-
-  def forward(self, x):
-    return super().forward(same(x, self.kernel_size[0], self.stride[0]))
-
-
-KerasBN = functools.partial(nn.BatchNorm2d, eps=1e-3)
-
-
-class KerasUnit(nn.Module):
-  """Convolutions, each with BN and ReLU; SE on the last BN; the first unit has a projection."""
-
-  def __init__(self, inputs, shapes, stride, ratio):
-    super().__init__()
-    self.count = len(shapes)
-    outputs, width = shapes[-1], inputs
-    for i, (kernel, features, conv_stride, groups) in enumerate(shapes, start=1):
-      setattr(self, f'conv{i}', KerasConv(width, features, kernel, conv_stride, groups))
-      setattr(self, f'bn{i}', KerasBN(features))
-      width = features
-    self.outputs = width
-    self.se = SE(width, ratio) if ratio else nn.Identity()
-    self.downsample = nn.Identity()
-    if stride:
-      self.downsample = nn.Sequential(KerasConv(inputs, width, outputs[0], stride), KerasBN(width))
-
-  def forward(self, x):
-    y = x
-    for i in range(1, self.count + 1):
-      y = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(y))
-      y = F.relu(y) if i < self.count else self.se(y)
-    return F.relu(y + self.downsample(x))
-
-
-class PathsUnit(KerasUnit):
-  """The bottleneck as paths of their own, each a 1x1 and a 3x3 convolution with BN and ReLU."""
-
-  def forward(self, x):
-    (last,) = {self.conv2.groups}
-    width = self.conv1.out_channels // last
-    paths = []
-    for i in range(last):
-      part, y = slice(i * width, (i + 1) * width), x
-      for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-        y = same(y, conv.kernel_size[0], conv.stride[0])
-        y = F.conv2d(y, conv.weight[part], conv.bias[part], conv.stride)
-        statistics = bn.running_mean[part], bn.running_var[part]
-        y = F.relu(F.batch_norm(y, *statistics, bn.weight[part], bn.bias[part], eps=1e-3))
-      paths.append(y)
-    y = self.se(self.bn3(self.conv3(torch.cat(paths, 1))))
-    return F.relu(y + self.downsample(x))
-
-
-class KerasNetwork(nn.Module):
-  """As the student report's code: `stages` are units, blocks, and their features and kernels."""
-
-  def __init__(self, stem, width, stages, classes, ratio, unit=KerasUnit):
-    super().__init__()
-    self.conv1, self.bn1 = KerasConv(3, width, stem, 2), KerasBN(width)
-    self.stages, inputs = len(stages), width
-    for stage, (depth, shapes_of) in enumerate(stages, start=1):
-      units = []
-      for block in range(depth):
-        stride = 0 if block else 2 if stage > 1 else 1
-        units.append(unit(inputs, shapes_of(max(stride, 1)), stride, ratio))
-        inputs = units[-1].outputs
-      setattr(self, f'layer{stage}', nn.Sequential(*units))
-    self.fc = nn.Linear(inputs, classes)
-
-  def forward(self, x):
-    x = F.relu(self.bn1(self.conv1(x)))
-    x = F.max_pool2d(same(x, 3, 2, -torch.inf), 3, 2)
-    for stage in range(1, self.stages + 1):
-      x = getattr(self, f'layer{stage}')(x)
-    return self.fc(x.mean((2, 3)))
-
-
-def basic(width):
-  return lambda stride: [(3, width, stride, 1), (3, width, 1, 1)]
-
-
-def bottleneck(width, features):
-  return lambda stride: [(1, width, stride, 1), (3, width, 1, 1), (1, features, 1, 1)]
-
-
-def grouped(width, features, groups):
-  return lambda stride: [(1, width, 1, 1), (3, width, stride, groups), (1, features, 1, 1)]
-
-
-@pytest.mark.parametrize('size', [(32, 32), (45, 31)])
-def test_resnet46_is_the_keras_one(size):
-  model = create_model('se_resnet46', width=16, depths=(2, 1, 2))
-  stages = [(2, basic(16)), (1, basic(32)), (2, bottleneck(64, 256))]
-  compare_evaluation(model, KerasNetwork(7, 16, stages, 10, 16), *size)
-
-
-def test_resnext29_is_the_keras_one():
+def test_resnext29_is_the_keras_one(golden):
   model = create_model('se_resnext29_8x64d', width=16, depths=(1, 2, 1))
-  stages = [(1, grouped(128, 64, 8)), (2, grouped(256, 128, 8)), (1, grouped(512, 256, 8))]
-  compare_evaluation(model, KerasNetwork(3, 16, stages, 10, 16, PathsUnit), 32, 26)
+  compare_evaluation(golden, model, random_images(2, 32, 26), twin('deep.resnext29', 10, 16))
 
 
 @pytest.mark.parametrize('name', ['se_resnet46', 'se_wrn16_8'])
-def test_gradients_of_training(name):
-  n, size, se = 4, 32, SEConfig(ratio=4)
+def test_gradients_of_training(golden, name):
+  size, se = 32, SEConfig(ratio=4)
   if name == 'se_wrn16_8':
     model = create_model(name, stem_width=4, width=16, se=se)
-    network = WideNetwork(4, 16, 10, 4)
+    make = twin('deep.wide', 4, 16, 10, 4)
     size = 12  # Of many activations one is so near zero that rounding turns its ReLU.
   else:
     model = create_model(name, width=16, depths=(1, 1, 1), se=se)
-    stages = [(1, basic(16)), (1, basic(32)), (1, bottleneck(64, 256))]
-    network = KerasNetwork(7, 16, stages, 10, 4)
-  network = randomized(network).train()
-  rng = np.random.default_rng(2)
-  images = rng.standard_normal((n, size, size, 3)).astype('f4')
-  labels = rng.integers(0, 10, n)
-  variables = checked_variables(model, network, images)
-
-  logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double())
-  loss = F.cross_entropy(logits, torch.from_numpy(labels))
-  loss.backward()
-  expected = to_flax({name: p.grad for name, p in network.named_parameters()})['params']
-
-  @jax.jit
-  @jax.value_and_grad
-  def loss_and_gradients(params):
-    logits, _ = model.apply(
-      {**variables, 'params': params}, images, train=True, mutable=['batch_stats']
-    )
-    return -jnp.mean(jax.nn.log_softmax(logits)[np.arange(n), labels])
-
-  actual_loss, actual = loss_and_gradients(variables['params'])
-  np.testing.assert_allclose(actual_loss, loss.item(), rtol=1e-5)
-  for path, leaf in jax.tree.leaves_with_path(actual):
-    module, name = path[-2].key, path[-1].key
-    reference = functools.reduce(lambda tree, key: tree[key.key], path, expected)
-    if name == 'bias' and 'conv' in module:  # nothing but rounding, in front of a BN
-      assert np.abs(leaf).max() < 1e-5
-    else:
-      near(leaf, reference, 1e-3, jax.tree_util.keystr(path))
+    make = twin('deep.resnet46', (1, 1, 1), 10, 4)
+  check_gradients(*compare_training(golden, model, random_images(4, size, size), make))

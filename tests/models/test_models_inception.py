@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen, traverse_util
+from flax import traverse_util
 
 from senet_jax.complexity.counts import complexity, count_macs
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNorm, BatchNormConfig, SEConfig, excitations
+from senet_jax.layers import BatchNormConfig, SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info
 from senet_jax.models.inception import AuxHead, ConvSpec, Layers, bn_inception_stages
 from tests.helpers.models import count, some_images, tree_of, variables_of
-from tests.helpers.torch_parity import SE, F, nn, randomized, torch
-from tests.helpers.torch_zoo import import_timm
+from tests.helpers.parity import compare_evaluation, compare_training, twin
 
 NO_BIAS, BIAS = SEConfig(use_bias=False), SEConfig()
 NAMES = ('bn_inception', 'inception_v3', 'inception_v3_cifar', 'inception_resnet_v2')
@@ -245,272 +244,49 @@ def test_gates_of_the_modules_between_residual_blocks():
 # The same weights in torch. Its layers and ours are matched by the order in which they run, and the
 # outputs of all convolutions and fully connected layers are compared.
 
-LEAVES = (linen.Conv, linen.Dense, BatchNorm)
 
-
-def torch_run(network, images):
-  """The output of `network`, and its layers with their outputs, in the order of their calls."""
-  calls = []
-  hooks = [
-    module.register_forward_hook(lambda m, _, y: calls.append((m, y.detach().clone())))
-    for module in network.modules()
-    if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
-  ]
-  output = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double())
-  for hook in hooks:
-    hook.remove()
-  return output, calls
-
-
-def paths_of(model, images, train):
-  """Paths of the layers of `model`, in the order of their calls."""
-  paths = []
-
-  def record(call, args, kwargs, context):
-    if isinstance(context.module, LEAVES) and context.method_name == '__call__':
-      paths.append(context.module.path)
-    return call(*args, **kwargs)
-
-  variables = jax.eval_shape(functools.partial(model.init, train=train), jax.random.key(0), images)
-  with linen.intercept_methods(record):
-    jax.eval_shape(
-      functools.partial(model.apply, train=train, mutable=['batch_stats']), variables, images
-    )
-  return paths, variables
-
-
-def as_flax(kind, array):
-  """A weight, or its gradient, of a torch layer in the layout of ours: name and array."""
-  array = array.detach().numpy().astype('f4')
-  if array.ndim == 1:
-    return {'weight': 'scale'}.get(kind, kind), array
-  return 'kernel', array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-
-
-def transferred(modules, paths, gradients=False):
-  """Variables of ours, or gradients of the parameters, from torch's `modules`."""
-  variables = {}
-  assert len(modules) == len(paths)
-  for module, path in zip(modules, paths, strict=True):
-    for kind, weight in module.named_parameters():
-      name, array = as_flax(kind, weight.grad if gradients else weight)
-      variables['params', *path, name] = array
-    if isinstance(module, nn.BatchNorm2d):
-      variables['batch_stats', *path, 'mean'] = as_flax('', module.running_mean)[1]
-      variables['batch_stats', *path, 'var'] = as_flax('', module.running_var)[1]
-  return variables
-
-
-def of_shapes(variables, shapes):
-  """`variables` as a tree, checked to be all that there are; SE's layers are convolutions there."""
-  shapes = traverse_util.flatten_dict(shapes)
-  assert shapes.keys() == variables.keys()
-  reshaped = {}
-  for path, leaf in shapes.items():
-    array = variables[path]
-    assert array.shape == leaf.shape or ('se' in path and array.shape == (1, 1, *leaf.shape)), path
-    reshaped[path] = array.reshape(leaf.shape)
-  return traverse_util.unflatten_dict(reshaped)
-
-
-def calibrated(network, images):
-  """Random weights, and BN statistics near those of `images`.
-
-  No activation vanishes or explodes, and most units are on: with half of them off, a network that
-  deep makes of float32's rounding errors (torch's own as well) more than 1e-4 of the spread.
-  """
-  generator = torch.Generator().manual_seed(3)
-
-  def set_statistics(norm, inputs):
-    (x,) = inputs
-    var, mean = torch.var_mean(x, (0, 2, 3))
-    var = (var + 0.1 * var.mean()) * (0.5 + torch.rand(var.shape, generator=generator))
-    noise = torch.randn(var.shape, generator=generator)
-    for stored, value in ((norm.running_mean, mean + 0.2 * noise * var.sqrt()),
-                          (norm.running_var, var)):  # fmt: skip
-      stored.copy_(value.float())
-
-  norms = [m for m in randomized(network).eval().modules() if isinstance(m, nn.BatchNorm2d)]
-  for norm in norms:
-    norm.bias.data += 1
-  hooks = [norm.register_forward_pre_hook(set_statistics) for norm in norms]
-  with torch.no_grad():
-    torch_run(network, images)
-  for hook in hooks:
-    hook.remove()
-  return network
-
-
-def near(actual, expected, tolerance, what):
-  """`tolerance` is relative to how much `expected` differs between images."""
-  assert actual.shape == expected.shape, what
-  spread = np.abs(expected - expected.mean(0)).max()
-  error = np.abs(np.asarray(actual, np.float64) - expected).max()
-  assert spread > 0 and error < tolerance * spread, f'{what}: {error / spread:.1e}'
-
-
-def photos(n, height, width):
+def noise(n, height, width):
   return np.random.default_rng(1).standard_normal((n, height, width, 3)).astype('f4')
 
 
-def compare(model, network, images, train=False, tolerance=1e-4):
-  """Compares all layers; with `train` also the gradients of the losses of the heads."""
-  paths, shapes = paths_of(model, images, train)
-  network = calibrated(network, images).train(train)
-  with torch.set_grad_enabled(train):
-    output, calls = torch_run(network, images)
-  modules = [module for module, _ in calls]
-  variables = of_shapes(transferred(modules, paths), shapes)
-
-  @jax.jit
-  @functools.partial(jax.value_and_grad, has_aux=True)
-  def run(params):
-    logits, state = model.apply(
-      {**variables, 'params': params},
-      images,
-      train=train,
-      capture_intermediates=lambda module, _: isinstance(module, LEAVES),
-      mutable=['batch_stats', 'intermediates'],
-    )
-    heads = [logits, *state['intermediates'].get('aux_logits', ())]
-    loss = sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads)
-    return loss, (heads, state['intermediates'])
-
-  if not train:  # compiles no backward pass
-    run = jax.jit(lambda params, run=run.__wrapped__.__wrapped__: (run(params), None))
-  (loss, (heads, intermediates)), gradients = run(variables['params'])
-  captured = traverse_util.flatten_dict(intermediates)
-  compared = 0
-  for (module, expected), path in zip(calls, paths, strict=True):
-    if not isinstance(module, nn.BatchNorm2d):  # timm's has the nonlinearity inside
-      expected = expected.numpy()
-      expected = expected.transpose(0, 2, 3, 1) if expected.ndim == 4 else expected
-      near(captured[*path, '__call__'][0], expected, tolerance, '/'.join(path))
-      compared += 1
-  outputs = output if isinstance(output, tuple) else (output,)
-  for actual, expected in zip(heads, outputs, strict=True):
-    assert actual.dtype == jnp.float32
-    near(actual, expected.detach().numpy(), tolerance, 'logits')
-  if train:
-    total = sum((o.logsumexp(-1) - o[:, 0]).mean() for o in outputs)
-    total.backward()
-    np.testing.assert_allclose(loss, total.item(), rtol=1e-4)
-    expected = of_shapes(transferred(modules, paths, gradients=True), shapes)['params']
-    expected, actual = map(traverse_util.flatten_dict, (expected, gradients))
-    found = []
-    for path, gradient in expected.items():
-      # A bias that the next BN takes away again has no gradient of its own to measure by.
-      scale = max(np.abs(g).max() for other, g in expected.items() if other[:-1] == path[:-1])
-      found.append(np.abs(actual[path] - gradient).max() / scale)
-    # Where rounding decides which of two pixels a pooling takes, or whether a unit is on, all that
-    # lies in front gets another gradient: torch's in float32 is as far from its own in float64. An
-    # error in a layer would be one of the size of the gradient, for it and all in front of it.
-    assert np.median(found) < 10 * tolerance and max(found) < 0.2, (np.median(found), max(found))
-  return compared
+def compare(golden, model, images, make, *args, **options):
+  """Compares an evaluation; returns of how many layers."""
+  make = twin(f'inception.{make}', model, images, *args, **options)
+  return compare_evaluation(golden, model, images, make, calibrated=True) - 1
 
 
-class Unit(nn.Module):
-  def __init__(self, inputs, outputs, kernel, stride=1):
-    super().__init__()
-    self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    self.bn = nn.BatchNorm2d(outputs)
-
-  def forward(self, x):
-    return F.relu(self.bn(self.conv(x)))
-
-
-class CaffeModule(nn.Module):
-  """1x1 | 3x3 | double 3x3 | pooling; without 1x1 and projection it halves the map."""
-
-  def __init__(self, inputs, one, reduce, three, double_reduce, double, pool, projection, ratio):
-    super().__init__()
-    stride = 1 if one else 2
-    pools = {
-      'avg': nn.AvgPool2d(3, 1, 1),
-      'max': nn.MaxPool2d(3, stride, padding=1 if one else 0, ceil_mode=not one),
-    }
-    branches = [
-      [Unit(inputs, one, 1)] if one else None,
-      [Unit(inputs, reduce, 1), Unit(reduce, three, 3, stride)],
-      [
-        Unit(inputs, double_reduce, 1),
-        Unit(double_reduce, double, 3),
-        Unit(double, double, 3, stride),
-      ],
-      [pools[pool], *([Unit(inputs, projection, 1)] if one else [])],
-    ]
-    self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches if branch)
-    self.outputs = one + three + double + (projection or inputs)
-    self.se = SE(self.outputs, ratio)
-
-  def forward(self, x):
-    return self.se(torch.cat([branch(x) for branch in self.branches], 1))
+def compare_in_training(golden, model, images, make, *args, **options):
+  """Compares the losses of all heads, and the gradients."""
+  make = twin(f'inception.{make}', model, images, *args, **options)
+  expected, actual = compare_training(golden, model, images, make, calibrated=True)
+  found = []
+  for path, number in expected.items():
+    # A bias that the next BN takes away again has no gradient of its own to measure by.
+    layer = path.rsplit('/', 1)[0]
+    scale = max(n.scale for other, n in expected.items() if other.rsplit('/', 1)[0] == layer)
+    found.append(number.error(actual[path]) / scale)
+  # Where rounding decides which of two pixels a pooling takes, or whether a unit is on, all that
+  # lies in front gets another gradient: torch's in float32 is as far from its own in float64. An
+  # error in a layer would be one of the size of the gradient, for it and all in front of it.
+  assert np.median(found) < 1e-3 and max(found) < 0.2, (np.median(found), max(found))
 
 
-class BNInception(nn.Module):
-  """As the Caffe model."""
-
-  ROWS = (
-    (64, 64, 64, 64, 96, 'avg', 32),
-    (64, 64, 96, 64, 96, 'avg', 64),
-    (0, 128, 160, 64, 96, 'max', 0),
-    (224, 64, 96, 96, 128, 'avg', 128),
-    (192, 96, 128, 96, 128, 'avg', 128),
-    (160, 128, 160, 128, 160, 'avg', 128),
-    (96, 128, 192, 160, 192, 'avg', 128),
-    (0, 128, 192, 192, 256, 'max', 0),
-    (352, 192, 320, 160, 224, 'avg', 128),
-    (352, 192, 320, 192, 224, 'max', 128),
-  )
-
-  def __init__(self, classes, ratio):
-    super().__init__()
-    self.stem = nn.Sequential(
-      *(Unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, ceil_mode=True), Unit(64, 64, 1)),
-      *(Unit(64, 192, 3), nn.MaxPool2d(3, 2, ceil_mode=True)),
-    )
-    inputs, modules = 192, []
-    for row in self.ROWS:
-      modules.append(CaffeModule(inputs, *row, ratio))
-      inputs = modules[-1].outputs
-    self.inception = nn.Sequential(*modules)
-    self.fc = nn.Linear(inputs, classes)
-
-  def forward(self, x):
-    return self.fc(self.inception(self.stem(x)).mean((2, 3)))
-
-
-def test_bn_inception():
+def test_bn_inception(golden):
   model = create_model('se_bn_inception', 10)
-  assert compare(model, BNInception(10, 16), photos(3, 64, 96)) == 3 + 8 * (7 + 2) + 2 * (5 + 2) + 1
+  compared = compare(golden, model, noise(3, 64, 96), 'bn_inception', 10, 16)
+  assert compared == 3 + 8 * (7 + 2) + 2 * (5 + 2) + 1
 
 
-def torch_v3(classes, ratio=0, **options):
-  """torchvision's network, with SE behind its modules."""
-  _, torchvision = import_timm()
-  network = torchvision.models.Inception3(
-    num_classes=classes, dropout=0.0, init_weights=False, **options
-  )
-  widths = dict(
-    zip(('5b', '5c', '5d', '6a', '6b', '6c', '6d', '6e', '7a', '7b', '7c'),
-        (256, 288, 288, *(768,) * 5, 1280, 2048, 2048), strict=True)
-  )  # fmt: skip
-  for name, width in widths.items() if ratio else ():
-    module = getattr(network, f'Mixed_{name}')
-    setattr(network, f'Mixed_{name}', nn.Sequential(module, SE(width, ratio)))
-  return network
-
-
-def test_inception_v3():
-  model = create_model('se_inception_v3', 10, aux=False)
-  compared = compare(model, torch_v3(10, 16, aux_logits=False), photos(3, 107, 123))
+def test_inception_v3(golden):
+  model, images = create_model('se_inception_v3', 10, aux=False), noise(3, 107, 123)
+  compared = compare(golden, model, images, 'inception_v3', 10, 16, aux_logits=False)
   assert compared == 94 + 11 * 2 + 1
 
 
 @pytest.mark.slow
-def test_inception_v3_in_training_at_its_size():
-  model = create_model('inception_v3', 10, dropout=0.0)
-  compare(model, torch_v3(10, aux_logits=True), photos(2, 299, 299), train=True)
+def test_inception_v3_in_training_at_its_size(golden):
+  model, images = create_model('inception_v3', 10, dropout=0.0), noise(2, 299, 299)
+  compare_in_training(golden, model, images, 'inception_v3', 10, train=True, aux_logits=True)
 
 
 def layers(**options):
@@ -518,11 +294,10 @@ def layers(**options):
   return Layers(BatchNormConfig(epsilon=1e-3), jnp.float32, **options)
 
 
-def test_auxiliary_head():
-  _, torchvision = import_timm()
+def test_auxiliary_head(golden):
   head = AuxHead(10, layers())
-  images = photos(4, 17, 23)[..., :2].copy()  # of as few channels as one likes
-  compare(head, torchvision.models.inception.InceptionAux(2, 10), images, train=True)
+  images = noise(4, 17, 23)[..., :2].copy()  # of as few channels as one likes
+  compare_in_training(golden, head, images, 'auxiliary_head')
 
 
 @pytest.mark.parametrize('size', [(3, 12), (12, 20)])
@@ -536,106 +311,26 @@ def test_auxiliary_head_sees_a_small_map_among_zeros(size):
   np.testing.assert_array_equal(head.apply(variables, x, train=False), expected)
 
 
-def keras_pads(size, window, stride):
-  missing = max((-(-size // stride) - 1) * stride + window - size, 0)
-  return missing // 2, missing - missing // 2
-
-
-class KerasUnit(nn.Module):
-  def __init__(self, inputs, outputs, **options):
-    super().__init__()
-    self.conv = nn.Conv2d(inputs, outputs, bias=True, **options)
-    self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
-
-  def forward(self, x):
-    return F.relu(self.bn(self.conv(x)))
-
-
-class KerasAux(nn.Module):
-  """Layers that keep the size but for the stride; what is left is flattened."""
-
-  pixels = 0
-
-  def __init__(self, inputs, classes, conv_block=None):
-    super().__init__()
-    self.conv0 = KerasUnit(inputs, 128, kernel_size=1)
-    self.conv1 = KerasUnit(128, 768, kernel_size=5, padding=2)
-    self.fc = nn.Linear(768 * self.pixels, classes)
-
-  def forward(self, x):
-    pads = [*keras_pads(x.shape[3], 5, 3), *keras_pads(x.shape[2], 5, 3)]
-    inside = F.pad(torch.ones_like(x), pads)
-    x = F.avg_pool2d(F.pad(x, pads), 5, 3) / F.avg_pool2d(inside, 5, 3)
-    x = self.conv1(self.conv0(x))
-    return self.fc(x.permute(0, 2, 3, 1).flatten(1))
-
-
-def torch_v3_keras(monkeypatch, classes, ratio, pixels):
-  """torchvision's with what Keras does otherwise: biases, averages, third convolution, head."""
-  _, torchvision = import_timm()
-  family = torchvision.models.inception
-  average = functools.partial(F.avg_pool2d, count_include_pad=False)
-  monkeypatch.setattr(F, 'avg_pool2d', average)
-  monkeypatch.setattr(KerasAux, 'pixels', pixels)
-  modules = [getattr(family, f'Inception{letter}') for letter in 'ABCDE']
-  network = torch_v3(classes, ratio, inception_blocks=[KerasUnit, *modules, KerasAux])
-  for module in network.modules():
-    if isinstance(module, family.BasicConv2d):
-      module.conv.bias = nn.Parameter(torch.zeros(module.conv.out_channels))
-  network.Conv2d_2b_3x3.conv.padding = (0, 0)
-  return network
-
-
-def test_inception_v3_of_the_student_report(monkeypatch):
+def test_inception_v3_of_the_student_report(golden):
   # Maps of 5x5 in front of the auxiliary head, padded by one pixel in front and two behind.
   model = create_model('se_inception_v3_cifar', dropout=0.0)
-  network = torch_v3_keras(monkeypatch, 10, 16, 4)
-  compared = compare(model, network, photos(4, 123, 123), train=True)
-  assert compared == 94 + 2 + 11 * 2 + 2
-
-
-def torch_inception_resnet(classes, depths, position, mixed):
-  timm, _ = import_timm()
-  network = timm.create_model('inception_resnet_v2', num_classes=classes)
-  network.repeat = network.repeat[: depths[0]]
-  network.repeat_1 = network.repeat_1[: depths[1]]
-  network.repeat_2 = network.repeat_2[: depths[2] - 1]
-  blocks = [(network.repeat, 320), (network.repeat_1, 1088), (network.repeat_2, 2080)]
-  blocks = [(block, width) for sequence, width in blocks for block in sequence]
-  for block, width in [*blocks, (network.block8, 2080)] if position == 'standard' else ():
-    block.conv2d = nn.Sequential(block.conv2d, SE(width, 16))
-  if position == 'post':
-    for i, width in enumerate((320, 1088, 2080)):
-      name = f'repeat_{i}' if i else 'repeat'
-      sequence = [nn.Sequential(block, SE(width, 16)) for block in getattr(network, name)]
-      setattr(network, name, nn.Sequential(*sequence))
-    network.block8 = nn.Sequential(network.block8, SE(2080, 16))
-  for name, width in (('5b', 320), ('6a', 1088), ('7a', 2080)) if mixed else ():
-    module = getattr(network, f'mixed_{name}')
-    setattr(network, f'mixed_{name}', nn.Sequential(module, SE(width, 16)))
-  return network
+  compare_in_training(golden, model, noise(4, 123, 123), 'inception_v3_keras', 10, 16, 4)
 
 
 @pytest.mark.parametrize(('position', 'mixed'), [('standard', True), ('post', False)])
-def test_inception_resnet(position, mixed):
-  depths = (2, 2, 2)
-  se = SEConfig(position=position)
+def test_inception_resnet(golden, position, mixed):
+  depths, se = (2, 2, 2), SEConfig(position=position)
   model = create_model('se_inception_resnet_v2', 10, se=se, depths=depths, se_mixed=mixed)
-  network = torch_inception_resnet(10, depths, position, mixed)
-  compared = compare(model, network, photos(3, 107, 91))
+  arguments = 10, depths, position, mixed
+  compared = compare(golden, model, noise(3, 107, 91), 'inception_resnet', *arguments)
   assert compared == 5 + 7 + 2 * 7 + 4 + 4 * 5 + 7 + 1 + 1 + 2 * 6 + 2 * 3 * mixed
 
 
-def test_inception_resnet_in_training():
-  model = create_model('inception_resnet_v2', 10, depths=(1, 1, 2), dropout=0.0)
-  network = torch_inception_resnet(10, (1, 1, 2), None, False)
-  compare(model, network, photos(4, 107, 107), train=True)
-
-
-@pytest.mark.slow
-def test_inception_resnet_of_its_depth():
-  model = create_model('inception_resnet_v2')
-  compare(model, torch_inception_resnet(1000, (10, 20, 10), None, False), photos(2, 107, 107))
+def test_inception_resnet_in_training(golden):
+  depths = (1, 1, 2)
+  model = create_model('inception_resnet_v2', 10, depths=depths, dropout=0.0)
+  arguments = 10, depths, None, False
+  compare_in_training(golden, model, noise(4, 107, 107), 'inception_resnet', *arguments, train=True)
 
 
 # Forward and backward passes of tiny versions.

@@ -1,6 +1,5 @@
 """VGG, MobileNet and ShuffleNet: what they cost, their options, the same numbers as in torch."""
 
-import collections
 import functools
 import math
 
@@ -16,8 +15,10 @@ from senet_jax.models import create_model, list_models, model_info
 from senet_jax.models.shufflenet import channel_shuffle
 from senet_jax.models.vgg import _adaptive_mean
 from tests.helpers.models import count, some_images, tree_of, variables_of
-from tests.helpers.torch_parity import SE, F, near, nn, randomized, to_flax, torch
-from tests.helpers.torch_zoo import import_timm
+from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
+from tests.helpers.weights import random_images
+
+compare = functools.partial(compare_evaluation, calibrated=True)
 
 # Counted with hooks in independent torch definitions: network, overrides, SE options; without SE
 # parameters, BN statistics and MACs; with SE parameters without and with its biases, multiply-adds
@@ -370,377 +371,87 @@ def test_channel_shuffle():
   x = jnp.arange(12.0).reshape(1, 1, 2, 6)
   expected = [[0, 2, 4, 1, 3, 5], [6, 8, 10, 7, 9, 11]]  # From groups 01 23 45.
   np.testing.assert_array_equal(channel_shuffle(x, 3)[0, 0], expected)
-  shuffled = nn.ChannelShuffle(3)(torch.from_numpy(np.array(x).transpose(0, 3, 1, 2)))
-  np.testing.assert_array_equal(channel_shuffle(x, 3), shuffled.numpy().transpose(0, 2, 3, 1))
+  # As torch has it: a transposition of groups and what is in them.
+  transposed = np.asarray(x).reshape(1, 1, 2, 3, 2).swapaxes(3, 4).reshape(x.shape)
+  np.testing.assert_array_equal(channel_shuffle(x, 3), transposed)
 
 
 @pytest.mark.parametrize('size', [1, 2, 5, 7, 9, 14, 16])
 def test_adaptive_mean(size):
   x = np.random.default_rng(0).standard_normal((2, size, 3, 4)).astype('f4')
-  expected = nn.AdaptiveAvgPool2d((7, 3))(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
+  # The bins of torch's documentation: from floor(i size / 7) to ceil((i + 1) size / 7).
+  bins = [x[:, i * size // 7 : -(-(i + 1) * size // 7)].mean(1) for i in range(7)]
   actual = _adaptive_mean(jnp.asarray(x), axis=1, bins=7)
-  np.testing.assert_allclose(actual, expected.transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(actual, np.stack(bins, 1), rtol=1e-5, atol=1e-6)
 
 
 # The same weights in torch.
 
 
-def torchvision_vgg(width=8, fc_width=24, classes=6, ratio=0, dropout=0.0):
-  """torchvision's VGG-16 with BN, with fewer channels and SE modules behind its ReLUs."""
-  _, torchvision = import_timm()
-  vgg = torchvision.models.vgg
-  layout = [x if x == 'M' else x * width // 64 for x in vgg.cfgs['D']]
-  # Its own layers for 512 channels would be 120 million weights.
-  network = vgg.VGG(nn.Sequential(), init_weights=False)
-  network.features = vgg.make_layers(layout, batch_norm=True)
-  relu, drop = nn.ReLU(), nn.Dropout(dropout)
-  first, second = nn.Linear(49 * layout[-2], fc_width), nn.Linear(fc_width, fc_width)
-  head = nn.Linear(fc_width, classes)
-  network.classifier = nn.Sequential(first, relu, drop, second, relu, drop, head)
-  for i, layer in enumerate(network.features if ratio else ()):
-    if isinstance(layer, nn.ReLU):
-      channels = network.features[i - 1].num_features
-      network.features[i] = named(relu=layer, se=SE(channels, ratio))
-  return network
-
-
-def named(**modules):
-  return nn.Sequential(collections.OrderedDict(modules))
-
-
-def vgg_names(network):
-  """Where torchvision's layers are here, and the torch module at the end of each stage."""
-  renames, ends, stage, block = {}, {}, 1, 1
-  for i, layer in enumerate(network.features):
-    if isinstance(layer, nn.MaxPool2d):
-      ends[f'stage{stage}_block{block - 1}'] = network.features[i - 1]
-      stage, block = stage + 1, 1
-    elif isinstance(layer, nn.Conv2d):
-      unit = f'stage{stage}_block{block}'
-      renames |= {f'features.{i}': f'{unit}.conv', f'features.{i + 1}': f'{unit}.bn'}
-      renames[f'features.{i + 2}.se'] = f'{unit}.se'
-      block += 1
-  torchvisions = {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'fc'}
-  timms = {'pre_logits.fc1': 'fc6', 'pre_logits.fc2': 'fc7', 'head.fc': 'fc'}
-  return renames | torchvisions | timms, ends
-
-
-def timm_vgg(width=8, classes=6):
-  """timm's VGG-16 with BN, with fewer channels; its hidden layers have 4096 units always."""
-  timm, _ = import_timm()
-  vgg = timm.models.vgg
-  layout = [x if x == 'M' else x * width // 64 for x in vgg.cfgs['vgg16']]
-  return vgg.VGG(layout, classes, norm_layer=nn.BatchNorm2d)
-
-
-def timm_mobilenet(depths=(1, 2, 2, 6, 2), ratio=0, position='standard', **options):
-  """timm's MobileNet v1, with SE modules behind the pointwise or the depthwise convolutions."""
-  timm, _ = import_timm()
-  network = timm.create_model('mobilenetv1_100', num_classes=6, **options)
-  for i, depth in enumerate(depths):
-    network.blocks[i] = network.blocks[i][:depth]
-  for stage in network.blocks if ratio else ():
-    for unit in stage:
-      if position == 'standard':
-        unit.bn2 = named(bn=unit.bn2, se=SE(unit.conv_pw.out_channels, ratio))
-      else:
-        unit.se = SE(unit.conv_dw.out_channels, ratio)
-  return network
-
-
-def mobilenet_names(network):
-  renames = {'conv_stem': 'stem_conv', 'bn1': 'stem_bn', 'classifier': 'fc'}
-  ends = {}
-  for i, stage in enumerate(network.blocks):
-    for j, unit in enumerate(stage):
-      name, old = f'stage{i + 1}_block{j + 1}', f'blocks.{i}.{j}'
-      renames |= {
-        f'{old}.conv_dw': f'{name}.depthwise_conv',
-        f'{old}.bn1': f'{name}.depthwise_bn',
-        f'{old}.conv_pw': f'{name}.pointwise_conv',
-        f'{old}.bn2': f'{name}.pointwise_bn',
-        f'{old}.bn2.bn': f'{name}.pointwise_bn',
-        f'{old}.bn2.se': f'{name}.se',
-        f'{old}.se': f'{name}.se',
-      }
-      ends[name] = unit
-  return renames, ends
-
-
-class TorchShuffleUnit(nn.Module):
-  """Figure 2 (b) and (c) of the ShuffleNet paper."""
-
-  def __init__(self, inputs, outputs, groups, first, quarter, ratio, position):
-    super().__init__()
-    self.strided = inputs != outputs
-    branch = outputs - inputs if self.strided else outputs
-    middle = (outputs if quarter == 'unit' else branch) // 4
-    self.conv1 = nn.Conv2d(inputs, middle, 1, groups=1 if first else groups, bias=False)
-    self.conv2 = nn.Conv2d(
-      middle, middle, 3, 2 if self.strided else 1, 1, groups=middle, bias=False
-    )
-    self.conv3 = nn.Conv2d(middle, branch, 1, groups=groups, bias=False)
-    self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(c) for c in (middle, middle, branch))
-    self.shuffle = nn.ChannelShuffle(groups)
-    if ratio:
-      channels = {'standard': branch, 'post': outputs, 'conv3x3': middle}
-      self.se = SE(channels.get(position, inputs), ratio)
-    self.position = position if ratio else None
-
-  def gate(self, position, x):
-    return self.se(x) if position == self.position else x
-
-  def forward(self, x):
-    y = self.shuffle(F.relu(self.bn1(self.conv1(self.gate('pre', x)))))
-    y = self.gate('conv3x3', self.bn2(self.conv2(y)))
-    y = self.gate('standard', self.bn3(self.conv3(y)))
-    if self.strided:
-      x = self.gate('identity', F.avg_pool2d(x, 3, 2, 1))
-      return self.gate('post', torch.cat([x, F.relu(y)], 1))
-    return self.gate('post', F.relu(self.gate('identity', x) + y))
-
-
-class TorchShuffleNet(nn.Module):
-  """Table 1 of the ShuffleNet paper, for three groups."""
-
-  def __init__(self, width, depths=(4, 8, 4), quarter='unit', ratio=0, position='standard'):
-    super().__init__()
-    groups, stem = 3, 24
-    self.stem_conv, self.stem_bn = nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem)
-    self.units = nn.ModuleDict()
-    inputs = stem
-    for stage, depth in enumerate(depths, start=2):
-      for block in range(1, depth + 1):
-        outputs, first = width * 2 ** (stage - 2), (stage, block) == (2, 1)
-        unit = TorchShuffleUnit(inputs, outputs, groups, first, quarter, ratio, position)
-        self.units[f'stage{stage}_block{block}'] = unit
-        inputs = outputs
-    self.fc = nn.Linear(inputs, 6)
-
-  def forward(self, x):
-    x = F.max_pool2d(F.relu(self.stem_bn(self.stem_conv(x))), 3, 2, 1)
-    for unit in self.units.values():
-      x = unit(x)
-    return self.fc(x.mean((2, 3)))
-
-
-def shufflenet_names(network):
-  return {f'units.{name}': name for name in network.units}, dict(network.units)
-
-
-def renamed(tensors, renames):
-  """`tensors` by the longest prefix of their names in `renames`."""
-  result = {}
-  for name, tensor in tensors.items():
-    parts = name.split('.')
-    prefixes = ['.'.join(parts[:n]) for n in range(len(parts), 0, -1)]
-    old = next((prefix for prefix in prefixes if prefix in renames), None)
-    result[renames[old] + name[len(old) :] if old else name] = tensor
-  return result
-
-
-def with_random_weights(network, images):
-  """Random weights, and statistics that are random around those of `images`.
-
-  Under any others deep networks would see hardly a difference between images.
-  """
-  randomized(network)
-  norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-  generator = torch.Generator().manual_seed(2)
-  with torch.no_grad():
-    for norm in norms:
-      norm.weight.uniform_(0.5, 1.5, generator=generator)
-      norm.momentum = 1.0
-    network.train()(images)
-    for norm in norms:
-      deviation = norm.running_var.sqrt()
-      norm.running_mean += 0.3 * deviation * torch.randn(len(deviation), generator=generator)
-      norm.running_var *= torch.empty_like(deviation).uniform_(0.5, 1.5, generator=generator)
-      for tensor in (norm.weight, norm.running_mean, norm.running_var):
-        tensor.copy_(tensor.float())
-  return network
-
-
-def torch_images(images):
-  return torch.from_numpy(images.transpose(0, 3, 1, 2)).double()
-
-
-def variables_from(tensors, renames):
-  """Torch's `{name: tensor}` as Flax variables."""
-  tensors = renamed(tensors, renames)
-  fc6, fc7 = 'fc6.weight', 'fc7.weight'
-  if fc6 in tensors:  # It reads maps of 7x7, channels first in torch; timm has convolutions.
-    maps = tensors[fc6].reshape(len(tensors[fc6]), -1, 7, 7)
-    tensors[fc6] = maps.permute(0, 2, 3, 1).flatten(1)
-    tensors[fc7] = tensors[fc7].flatten(1)
-  return to_flax(tensors)
-
-
-def photos(n, height, width, seed=1):
-  """Random images of different brightness, contrast and colour, smooth and rough."""
-  rng = np.random.default_rng(seed)
-  coarse = rng.standard_normal((n, -(-height // 8), -(-width // 8), 3))
-  coarse = coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width]
-  fine = rng.standard_normal((n, height, width, 3))
-  contrast, colour = rng.uniform(0.3, 1.5, (n, 1, 1, 1)), rng.standard_normal((n, 1, 1, 3))
-  return (contrast * (coarse + 0.3 * fine) + colour).astype('f4')
-
-
-def same(actual, expected, what, tolerance=1e-4):
-  """Equal to `tolerance` of what different images differ by."""
-  assert actual.shape == expected.shape, what
-  spread = np.abs(expected[1:] - expected[:1]).max()
-  assert spread > 0.1 * np.abs(expected).max(), what
-  error = np.abs(np.asarray(actual) - expected).max() / spread
-  assert error < tolerance, f'{what}: {error:.1e}'
-
-
-def compare(model, network, names, size, tolerance=1e-4):
-  """Compares logits and activations, of every stage or unit, of an evaluation."""
-  images = photos(3, *size)
-  renames, ends = names(with_random_weights(network, torch_images(images)).eval())
-  variables = variables_from(network.state_dict(), renames)
-  expected = {}
-  for name, module in ends.items():
-    module.register_forward_hook(
-      lambda _, inputs, output, name=name: expected.update({name: output})
-    )
-  with torch.no_grad():
-    logits = network(torch_images(images)).numpy()
-  shapes = jax.tree.map(lambda leaf: leaf.shape, tree_of(model))
-  assert shapes == jax.tree.map(np.shape, variables)
-
-  @jax.jit
-  def run(variables, images):
-    logits, new = model.apply(
-      variables,
-      images,
-      train=False,
-      capture_intermediates=lambda module, _: module.name in ends,
-      mutable=['intermediates'],
-    )
-    return logits, {name: new['intermediates'][name]['__call__'][0] for name in ends}
-
-  actual_logits, actual = run(variables, images)
-  assert len(expected) == len(ends) > 2
-  for name, output in expected.items():
-    same(actual[name], output.numpy().transpose(0, 2, 3, 1), name, tolerance)
-  same(actual_logits, logits, 'logits', tolerance)
-
-
 @pytest.mark.parametrize('size', [(224, 224), (64, 64), (75, 49), (288, 261)], ids=str)
-def test_vgg_is_torchvisions(size):
+def test_vgg_is_torchvisions(golden, size):
   model = create_model('vgg16_bn', 6, width=8, fc_width=24)
-  compare(model, torchvision_vgg(), vgg_names, size)
+  compare(golden, model, random_images(3, *size), twin('plain.vgg'))
 
 
 @pytest.mark.parametrize('size', [(256, 256), (160, 160), (300, 161)], ids=str)
-def test_vgg_with_a_sliding_head_is_timms(size):
+def test_vgg_with_a_sliding_head_is_timms(golden, size):
   model = create_model('vgg16_bn', 6, width=8, head='sliding')
-  compare(model, timm_vgg(), vgg_names, size)
+  compare(golden, model, random_images(3, *size), twin('plain.sliding_vgg'))
 
 
-def test_se_vgg_is_torchvisions_with_se_behind_each_relu():
+def test_se_vgg_is_torchvisions_with_se_behind_each_relu(golden):
   model = create_model('se_vgg16_bn', 6, width=8, fc_width=24, se=SEConfig(ratio=4))
-  compare(model, torchvision_vgg(ratio=4), vgg_names, (64, 96))
-
-
-def test_variables_of_vgg_are_torchvisions():
-  _, torchvision = import_timm()
-  with torch.device('meta'):
-    network = torchvision.models.vgg16_bn(init_weights=False)
-  renames, _ = vgg_names(network)
-  tensors = {k: v for k, v in network.state_dict().items() if not k.endswith('tracked')}
-  counts = {k: v.numel() for k, v in renamed(tensors, renames).items()}
-  tree = tree_of(create_model('vgg16_bn'))
-  kinds = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
-  ours = {}
-  for path, leaf in jax.tree.leaves_with_path(tree):
-    _, *module, kind = (key.key for key in path)
-    ours['.'.join((*module, kinds.get(kind, kind)))] = leaf.size
-  assert ours == counts
+  compare(golden, model, random_images(3, 64, 96), twin('plain.vgg', ratio=4))
 
 
 @pytest.mark.parametrize(('activation', 'size'), [('relu', (75, 49)), ('relu6', (64, 64))], ids=str)
-def test_mobilenet_is_timms(activation, size):
+def test_mobilenet_is_timms(golden, activation, size):
   model = create_model('mobilenet_v1', 6, activation=activation)
-  compare(model, timm_mobilenet(act_layer=activation), mobilenet_names, size)
+  make = twin('plain.mobilenet', act_layer=activation)
+  compare(golden, model, random_images(3, *size), make)
 
 
 @pytest.mark.parametrize('position', ['standard', 'conv3x3'])
-def test_se_mobilenet_is_timms_with_se(position):
+def test_se_mobilenet_is_timms_with_se(golden, position):
   model = create_model('se_mobilenet_v1', 6, activation='relu6', se=SEConfig(position=position))
   # Gates inside the units, one upon the other, leave 1.6e-4 of float32's rounding.
   tolerance = 3e-4 if position == 'conv3x3' else 1e-4
-  network = timm_mobilenet(ratio=16, position=position)
-  compare(model, network, mobilenet_names, (64, 64), tolerance)
+  make = twin('plain.mobilenet', ratio=16, position=position)
+  compare(golden, model, random_images(3, 64, 64), make, tolerance)
 
 
 @pytest.mark.parametrize(
   ('quarter', 'size'), [('unit', (75, 49)), ('unit', (64, 64)), ('branch', (64, 64))], ids=str
 )
-def test_shufflenet_is_an_independent_one(quarter, size):
+def test_shufflenet_is_an_independent_one(golden, quarter, size):
   model = create_model('shufflenet_v1_g3', 6, width=60, bottleneck_of=quarter)
-  compare(model, TorchShuffleNet(60, quarter=quarter), shufflenet_names, size)
+  compare(golden, model, random_images(3, *size), twin('plain.shufflenet', 60, quarter=quarter))
 
 
 @pytest.mark.parametrize('position', ['standard', 'pre', 'post', 'identity', 'conv3x3'])
-def test_se_shufflenet_is_an_independent_one(position):
+def test_se_shufflenet_is_an_independent_one(golden, position):
   # Gate upon gate on the unit's output makes deeper networks sensitive to rounding, torch's too.
   depths, se = (2, 3, 1), SEConfig(ratio=4, position=position)
   model = create_model('se_shufflenet_v1_g3', 6, width=60, depths=depths, se=se)
-  network = TorchShuffleNet(60, depths, ratio=4, position=position)
-  compare(model, network, shufflenet_names, (64, 64))
+  make = twin('plain.shufflenet', 60, depths, ratio=4, position=position)
+  compare(golden, model, random_images(3, 64, 64), make)
 
 
 GRADIENTS = {
-  'se_vgg16_bn': (torchvision_vgg, vgg_names, {'width': 8, 'fc_width': 24, 'dropout': 0.0}),
-  'se_mobilenet_v1': (
-    functools.partial(timm_mobilenet, (1,) * 5),
-    mobilenet_names,
-    {'depths': (1,) * 5, 'activation': 'relu6'},
-  ),
-  'se_shufflenet_v1_g3': (
-    functools.partial(TorchShuffleNet, 60, (2, 2, 1)),
-    shufflenet_names,
-    {'width': 60, 'depths': (2, 2, 1)},
-  ),
+  'se_vgg16_bn': ('plain.vgg', (), {'width': 8, 'fc_width': 24, 'dropout': 0.0}),
+  'se_mobilenet_v1': ('plain.mobilenet', ((1,) * 5,), {'depths': (1,) * 5, 'activation': 'relu6'}),
+  'se_shufflenet_v1_g3': ('plain.shufflenet', (60, (2, 2, 1)), {'width': 60, 'depths': (2, 2, 1)}),
 }
 
 
 @pytest.mark.parametrize('name', GRADIENTS)
-def test_gradients_of_training(name):
-  make, names, options = GRADIENTS[name]
+def test_gradients_of_training(golden, name):
+  make, arguments, options = GRADIENTS[name]
   model = create_model(name, 6, se=SEConfig(ratio=8), **options)
-  images, labels = photos(4, 64, 64), np.array([0, 3, 5, 1])
-  network = with_random_weights(make(ratio=8), torch_images(images)).train()
-  renames, _ = names(network)
-  variables = variables_from(network.state_dict(), renames)
-  loss = F.cross_entropy(network(torch_images(images)), torch.from_numpy(labels))
-  loss.backward()
-  gradients = {key: p.grad for key, p in network.named_parameters()}
-  expected = variables_from(gradients, renames)['params']
-
-  @jax.jit
-  @jax.value_and_grad
-  def loss_and_gradients(params):
-    logits, _ = model.apply(
-      {**variables, 'params': params}, images, train=True, mutable=['batch_stats']
-    )
-    return -jnp.mean(jax.nn.log_softmax(logits)[np.arange(4), labels])
-
-  actual_loss, actual = loss_and_gradients(variables['params'])
-  np.testing.assert_allclose(actual_loss, loss.item(), rtol=1e-4)
-  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-
-  def check(path, a, b):
-    where = jax.tree_util.keystr(path, simple=True, separator='/')
-    if np.abs(b).max() < 1e-9 * largest:  # A bias that the next BN takes out again.
-      assert where.endswith('bias') and np.abs(a).max() < 1e-4 * largest, where
-    else:
-      near(a, b, 1e-3, where)
-
-  jax.tree.map_with_path(check, actual, expected)
+  make = twin(make, *arguments, ratio=8)
+  found = compare_training(golden, model, random_images(4, 64, 64), make, calibrated=True)
+  check_gradients(*found)
 
 
 def test_list():

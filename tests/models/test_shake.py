@@ -12,17 +12,8 @@ from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations, shake
 from senet_jax.models import Preprocessing, create_model, list_models, model_info, shake as family
 from tests.helpers.models import some_images, tree_of, variables_of
-from tests.helpers.torch_parity import (
-  SE,
-  checked_variables,
-  compare_evaluation,
-  near,
-  randomized,
-  to_flax,
-)
-
-torch = pytest.importorskip('torch')
-nn, F = torch.nn, torch.nn.functional
+from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
+from tests.helpers.weights import random_images
 
 BIAS, NO_BIAS = SEConfig(), SEConfig(use_bias=False)
 SHAKE_SHAKE, SHAKE_EVEN = 'shake_shake26_2x96d', 'shake_even29_2x4x64d'
@@ -298,140 +289,44 @@ def test_bfloat16():
 # Equality with a torch definition, weights and BN statistics random.
 
 
-class Branch(nn.Sequential):
-  """Convolutions, each with BN, ReLUs between them, and SE."""
-
-  def __init__(self, inputs, shapes, ratio):
-    super().__init__()
-    self.count = len(shapes)
-    for i, (kernel, features, stride, groups) in enumerate(shapes, start=1):
-      padding = kernel // 2
-      conv = nn.Conv2d(inputs, features, kernel, stride, padding, groups=groups, bias=False)
-      self.add_module(f'conv{i}', conv)
-      self.add_module(f'bn{i}', nn.BatchNorm2d(features))
-      inputs = features
-    self.se = SE(inputs, ratio) if ratio else nn.Identity()
-
-  def forward(self, x):
-    for i in range(1, self.count + 1):
-      x = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(x))
-      x = F.relu(x) if i < self.count else self.se(x)
-    return x
-
-
-class Unit(nn.Module):
-  """Two branches and a shortcut; `mixed(a, b)` mixes."""
-
-  def __init__(self, inputs, outputs, shapes, stride, even, ratio, mix_ratio, mixed):
-    super().__init__()
-    self.stride, self.even, self.mixed = stride, even, mixed
-    self.branch1, self.branch2 = (Branch(inputs, shapes, ratio) for _ in range(2))
-    self.se = SE(outputs, mix_ratio) if mix_ratio else nn.Identity()
-    self.project = inputs != outputs
-    if self.project and even:
-      self.proj_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-    elif self.project:
-      self.proj_conv1, self.proj_conv2 = (
-        nn.Conv2d(inputs, outputs // 2, 1, bias=False) for _ in range(2)
-      )
-    if self.project:
-      self.proj_bn = nn.BatchNorm2d(outputs)
-
-  def forward(self, x):
-    activated = x if self.even else F.relu(x)
-    y = self.se(self.mixed(self.branch1(activated), self.branch2(activated)))
-    if self.project and self.even:
-      x = self.proj_bn(self.proj_conv(x))
-    elif self.project:
-      # As the Torch code: one more row and column in front, one less behind.
-      images = activated, F.pad(activated, (1, -1, 1, -1))
-      paths = [F.avg_pool2d(image, 1, self.stride) for image in images]
-      x = self.proj_bn(torch.cat([self.proj_conv1(paths[0]), self.proj_conv2(paths[1])], 1))
-    return F.relu(x + y) if self.even else x + y
-
-
-class Network(nn.Module):
-  """Shake-Shake, or Shake-Even with its ReLUs behind and its bottlenecks in groups."""
-
-  def __init__(self, depths, width, stem, classes, even, ratio=0, mix_ratio=0):
-    super().__init__()
-    self.even, self.stages = even, len(depths)
-    self.conv1, self.bn1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem)
-    inputs, self.coefficients = stem, None
-    for stage, depth in enumerate(depths):
-      units, n = [], width * 2**stage
-      outputs = 4 * n if even else n
-      for block in range(depth):
-        stride = 2 if stage and not block else 1
-        shapes = [(3, n, stride, 1), (3, n, 1, 1)]
-        if even:
-          shapes = [(1, 4 * n, 1, 1), (3, 4 * n, stride, 4), (1, outputs, 1, 1)]
-        units.append(Unit(inputs, outputs, shapes, stride, even, ratio, mix_ratio, self.mixed))
-        inputs = outputs
-      setattr(self, f'layer{stage + 1}', nn.Sequential(*units))
-    self.fc = nn.Linear(inputs, classes)
-
-  def mixed(self, a, b):
-    if not self.training:
-      return (a + b) / 2
-    alpha, beta = self.coefficients.pop(0)
-    return beta * a + (1 - beta) * b + ((alpha - beta) * (a - b)).detach()
-
-  def forward(self, x):
-    x = self.bn1(self.conv1(x))
-    x = F.relu(x) if self.even else x
-    for stage in range(1, self.stages + 1):
-      x = getattr(self, f'layer{stage}')(x)
-    return self.fc((x if self.even else F.relu(x)).mean((2, 3)))
-
-
 @pytest.mark.parametrize('se_at', ['branch', 'mix'])
 @pytest.mark.parametrize('name', SMALL)
-def test_evaluation_is_the_torch_one(name, se_at):
+def test_evaluation_is_the_torch_one(golden, name, se_at):
   model = small(name, (1, 2), se_at=se_at)
   ratios = (4, 0) if se_at == 'branch' else (0, 4)
   widths = model.width, model.stem_width
-  network = Network(model.depths, *widths, 5, name == SHAKE_EVEN, *ratios)
-  compare_evaluation(model, network, 13, 16)
+  make = twin('shake.shake', model.depths, *widths, 5, name == SHAKE_EVEN, *ratios)
+  compare_evaluation(golden, model, random_images(2, 13, 16), make)
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_training_is_the_torch_one(name, monkeypatch):
-  """With the coefficients that torch is told, units and images each with their own."""
-  n, model, even = 4, small(name, depths=(1, 2), se=SEConfig(ratio=2)), name == SHAKE_EVEN
-  rng = np.random.default_rng(2)
-  images, labels = rng.standard_normal((n, 9, 8, 3)).astype('f4'), rng.integers(0, 5, n)
-  network = Network(model.depths, model.width, model.stem_width, 5, even, 2)
-  randomized(network).train()
-  variables = checked_variables(model, network, images)
-  drawn, keys = [], []
+def test_training_is_the_torch_one(golden, name, monkeypatch):
+  """With coefficients that both are told, units and images each with their own."""
+  n, model = 4, small(name, depths=(1, 2), se=SEConfig(ratio=2))
+  given = np.random.default_rng(2).uniform(size=(sum(model.depths), 2, n)).astype('f4')
+  if name == SHAKE_EVEN:
+    given[:, 1] = 0.5
+  passed = []
 
-  def recorded(a, b, key, train, backward):
-    found = coefficients(n, key, backward)
-    drawn.append([torch.from_numpy(c)[:, None, None, None].double() for c in found])
+  def told(a, b, key, train, backward):
+    alpha, beta = (c[:, None, None, None] for c in given[len(passed) % len(given)])
+    passed.append(key)
+    return beta * a + (1 - beta) * b + jax.lax.stop_gradient((alpha - beta) * (a - b))
+
+  monkeypatch.setattr(family, 'shake', told)
+  widths = model.width, model.stem_width
+  make = twin('shake.shake', model.depths, *widths, 5, name == SHAKE_EVEN, 2, coefficients=given)
+  check_gradients(*compare_training(golden, model, random_images(n, 9, 8), make))
+
+
+def test_units_draw_their_own_coefficients(monkeypatch):
+  model, x, keys = small(SHAKE_SHAKE, depths=(2, 1)), some_images(2, 8), []
+
+  def recorded(a, b, key, *args):
     keys.append(tuple(jax.random.key_data(key).tolist()))
-    return shake(a, b, key, train, backward)
+    return shake(a, b, key, *args)
 
+  variables = variables_of(model, x)
   monkeypatch.setattr(family, 'shake', recorded)
-
-  def loss_of(params):
-    logits, _ = model.apply(
-      {**variables, 'params': params},
-      images,
-      train=True,
-      mutable=['batch_stats'],
-      rngs={'shake': jax.random.key(7)},
-    )
-    return -jnp.mean(jax.nn.log_softmax(logits)[np.arange(n), labels])
-
-  actual_loss, actual = jax.value_and_grad(loss_of)(variables['params'])
+  model.apply(variables, x, train=True, mutable='batch_stats', rngs={'shake': jax.random.key(7)})
   assert len(set(keys)) == len(keys) == sum(model.depths)
-  network.coefficients = drawn
-  logits = network(torch.from_numpy(images.transpose(0, 3, 1, 2)).double())
-  loss = F.cross_entropy(logits, torch.from_numpy(labels))
-  loss.backward()
-  expected = to_flax({name: p.grad for name, p in network.named_parameters()})['params']
-  np.testing.assert_allclose(actual_loss, loss.item(), rtol=1e-5)
-  jax.tree.map_with_path(
-    lambda path, a, b: near(a, b, 1e-3, jax.tree_util.keystr(path)), actual, expected
-  )
