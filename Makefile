@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-interop golden lint clean
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -13,6 +13,14 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# What needs torch, torchvision, timm or Keras, and whether they still give the golden numbers.
+test-interop: $(VENV)/.test-interop
+	$(VENV)/bin/python -m pytest --live -n auto --maxprocesses 4 --dist loadfile
+
+# Writes the golden numbers of tests/golden/numbers anew.
+golden: $(VENV)/.test-interop
+	$(VENV)/bin/python -m pytest --live --write-golden -n 0
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
@@ -30,4 +38,8 @@ $(VENV)/.base: setup.cfg $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.base
 	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e '.[test]'
+	touch $@
+
+$(VENV)/.test-interop: $(VENV)/.test
+	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e '.[test-interop]'
 	touch $@

@@ -72,6 +72,10 @@ def _kept(array: np.ndarray) -> np.ndarray:
   return np.asarray([*_sample(array), _rms(array), np.abs(array).max(), spread])
 
 
+class Verified(Exception):
+  """The live library gives what is committed."""
+
+
 class Golden:
   """The numbers of one test."""
 
@@ -88,6 +92,8 @@ class Golden:
       if self.write:
         self._put('numbers', shapes, made, np.float32)
       self._compare(shapes, made)
+      if not self.write:
+        raise Verified
     return {name: Number(shape, kept) for name, (shape, kept) in self._get('numbers').items()}
 
   def arrays(self, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from senet_jax.layers.squeeze_excite import POSITIONS
 from senet_jax.models import create_model
 from senet_jax.models.resnet import ResidualBlock
 from senet_jax.workdir import network
-from tests.helpers.torch_zoo import import_timm
+from tests.helpers.parity import twin
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
 SMALL = {'width': 32, 'depths': (2,), 'num_classes': 5}
@@ -28,29 +28,24 @@ SMALL = {'width': 32, 'depths': (2,), 'num_classes': 5}
   ('channels', 'size'),
   [(1, 3), (16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7), (96, 3)],
 )
-def test_equals_timm(channels, size):
-  timm, _ = import_timm()
-  torch = pytest.importorskip('torch')
+def test_equals_timm(golden, channels, size):
   rng = np.random.default_rng(channels)
   x = rng.normal(1, 2, (2, 5, 6, channels))
-  theirs = timm.layers.EcaModule(channels).double()
-  assert kernel_size(channels) == theirs.conv.kernel_size[0] == size
+  assert kernel_size(channels) == size
   weight = rng.normal(size=(size,))
-  with torch.no_grad():
-    theirs.conv.weight.copy_(torch.from_numpy(weight)[None, None])
-    expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
   variables = {'params': {'conv': {'kernel': weight[:, None, None].astype(np.float32)}}}
   shapes = EfficientChannelAttention().init(jax.random.key(0), jnp.asarray(x, jnp.float32))
   assert jax.tree.map(jnp.shape, shapes['params']) == {'conv': {'kernel': (size, 1, 1)}}
   y, sown = EfficientChannelAttention().apply(
     variables, jnp.asarray(x, jnp.float32), mutable=['intermediates']
   )
-  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+  theirs = golden(twin('layers.efficient_channel_attention', x, weight))
+  theirs['y'].check(y, 1e-5)
   # In float64 by the definition: a sum over neighbours, zeros beyond the ends.
   means = np.pad(x.mean((1, 2)), [(0, 0), (size // 2, size // 2)])
   summed = sum(weight[i] * means[:, i : i + channels] for i in range(size))
   gate = 1 / (1 + np.exp(-summed))
-  np.testing.assert_allclose(expected, x * gate[:, None, None], rtol=1e-12)
+  theirs['y'].check(x * gate[:, None, None], 1e-7)
   np.testing.assert_allclose(sown['intermediates']['excitation'][0], gate, rtol=1e-5, atol=1e-6)
 
 

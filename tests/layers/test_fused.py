@@ -20,6 +20,7 @@ from senet_jax.layers import (
 )
 from senet_jax.layers.pooling import _compare_again, _plain_max_pool
 from senet_jax.models import create_model
+from tests.helpers.parity import twin
 
 N, H, W, C = 8, 5, 6, 16
 EPSILON = 1e-5
@@ -75,30 +76,26 @@ def gradients_of(unit, variables, x, residual, cotangent, train=True):
 
 
 def reference(variables, x, residual, cotangent, train=True, groups=1):
-  """The same by torch in float64, written as the textbooks do."""
-  torch = pytest.importorskip('torch')
-  leaf = lambda a: torch.tensor(np.asarray(a, np.float64), requires_grad=True)  # noqa: E731
-  params = jax.tree.map(leaf, variables['params'])
-  stats = jax.tree.map(lambda a: torch.tensor(np.asarray(a, np.float64)), variables['batch_stats'])
-  x, residual = leaf(x), leaf(residual)
-  parts = []
-  for part in x.chunk(groups):
-    mean, var = stats['bn']['mean'], stats['bn']['var']
-    if train:
-      mean, var = part.mean((0, 1, 2)), part.var((0, 1, 2), unbiased=False)
-    parts.append((part - mean) / (var + EPSILON).sqrt() * params['bn']['scale'])
-  y = torch.cat(parts) + params['bn']['bias']
-  hidden = y.mean((1, 2)) @ params['se']['fc1']['kernel'] + params['se']['fc1']['bias']
-  gate = hidden.relu() @ params['se']['fc2']['kernel'] + params['se']['fc2']['bias']
-  y = (y * gate.sigmoid()[:, None, None] + residual).relu()
-  (y * torch.tensor(np.asarray(cotangent, np.float64))).sum().backward()
-  grads = jax.tree.map(lambda t: t.grad.numpy(), params)
-  return {
-    'y': y.detach().numpy(),
-    'params': grads,
-    'x': x.grad.numpy(),
-    'residual': residual.grad.numpy(),
-  }
+  """The same in float64, written as the textbooks do."""
+
+  def textbook(params, x, residual):
+    stats, parts = variables['batch_stats']['bn'], []
+    for part in jnp.split(x, groups):
+      mean, var = stats['mean'], stats['var']
+      if train:
+        mean, var = part.mean((0, 1, 2)), part.var((0, 1, 2))
+      parts.append((part - mean) / jnp.sqrt(var + EPSILON) * params['bn']['scale'])
+    y = jnp.concatenate(parts) + params['bn']['bias']
+    hidden = y.mean((1, 2)) @ params['se']['fc1']['kernel'] + params['se']['fc1']['bias']
+    gate = jax.nn.relu(hidden) @ params['se']['fc2']['kernel'] + params['se']['fc2']['bias']
+    return jax.nn.relu(y / (1 + jnp.exp(-gate))[:, None, None] + residual)
+
+  with jax.enable_x64(True):
+    double = functools.partial(jax.tree.map, lambda a: jnp.asarray(np.asarray(a, np.float64)))
+    y, pull = jax.vjp(textbook, *double((variables['params'], x, residual)))
+    gradients = pull(double(cotangent))
+  assert y.dtype == np.float64
+  return jax.device_get(dict(zip(('y', 'params', 'x', 'residual'), (y, *gradients), strict=True)))
 
 
 def error(found, expected):
@@ -215,7 +212,7 @@ def test_barriers_are_for_gpus():
 
 @pytest.mark.parametrize('align', ['caffe', 'torch'])
 @pytest.mark.parametrize('size', [7, 8, 11])
-def test_gradient_of_pooling_by_comparing(align, size):
+def test_gradient_of_pooling_by_comparing(golden, align, size):
   """Equal to XLA's own, which is torch's, also where pixels are equal."""
   rng = np.random.default_rng(size)
   x = rng.integers(-3, 3, (2, size, size + 1, 3)).astype(np.float32)
@@ -227,12 +224,4 @@ def test_gradient_of_pooling_by_comparing(align, size):
     padding = tuple((0, 1 - n % 2) for n in x.shape[1:3])
   np.testing.assert_array_equal(_plain_max_pool(x, padding), y)
   np.testing.assert_allclose(_compare_again(x, y, dy, padding), expected, rtol=1e-6, atol=1e-6)
-  torch = pytest.importorskip('torch')
-  images = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
-  pooled = torch.nn.functional.max_pool2d(
-    images, 3, 2, padding=int(align == 'torch'), ceil_mode=align == 'caffe'
-  )
-  pooled.backward(torch.tensor(dy.transpose(0, 3, 1, 2)))
-  np.testing.assert_allclose(
-    expected, images.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6, atol=1e-6
-  )
+  golden(twin('layers.max_pool_gradient', x, dy, align))['gradient'].check(expected, 1e-6)

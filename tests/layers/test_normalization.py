@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec as P
 
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNorm, BatchNormConfig
+from tests.helpers.parity import twin
 
 EPSILON = 1e-5
 N, H, W, C = 16, 3, 5, 4
@@ -97,31 +98,19 @@ def test_evaluation_normalizes_by_running_statistics():
   close(y, expected + params['bias'])
 
 
-def test_local_equals_torch():
-  torch = pytest.importorskip('torch')
+def test_local_equals_torch(golden):
   x, cotangent, variables = arrays()
-  layer = torch.nn.BatchNorm2d(C, momentum=0.1)
-  with torch.no_grad():
-    layer.weight.copy_(torch.from_numpy(variables['params']['scale']))
-    layer.bias.copy_(torch.from_numpy(variables['params']['bias']))
-    layer.running_mean.copy_(torch.from_numpy(variables['batch_stats']['mean']))
-    layer.running_var.copy_(torch.from_numpy(variables['batch_stats']['var']))
-  torch_x = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
-  torch_y = layer(torch_x)
-  (torch_y * torch.from_numpy(cotangent.transpose(0, 3, 1, 2))).mean().backward()
-
+  theirs = golden(twin('layers.batch_norm', variables, x, cotangent))
   y, stats = train(variables, x)
-  close(y, torch_y.detach().numpy().transpose(0, 2, 3, 1))
-  close(stats['mean'], layer.running_mean.numpy())
+  theirs['y'].check(y, 1e-5)
+  theirs['mean'].check(stats['mean'], 1e-5)
   # Torch adds the unbiased variance, n / (n - 1) times ours, to its running one.
-  n = N * H * W
-  ours = stats['var'] - 0.9 * variables['batch_stats']['var']
-  theirs = layer.running_var.numpy() - 0.9 * variables['batch_stats']['var']
-  close(ours * n / (n - 1), theirs)
-  assert not np.allclose(ours, theirs, rtol=1e-3)
+  n, kept = N * H * W, 0.9 * variables['batch_stats']['var']
+  theirs['var'].check(kept + (stats['var'] - kept) * n / (n - 1), 1e-5)
+  assert theirs['var'].error(stats['var']) > 1e-3 * theirs['var'].scale
   (d_params, d_x), _ = gradients(variables, x, cotangent)
-  close(d_params, {'scale': layer.weight.grad.numpy(), 'bias': layer.bias.grad.numpy()}, 1e-6)
-  close(1e3 * d_x, 1e3 * torch_x.grad.numpy().transpose(0, 2, 3, 1))
+  for name, gradient in {**d_params, 'x': d_x}.items():
+    theirs[f'gradient of {name}'].check(gradient, 2e-5, name)
 
 
 def test_variance_keeps_its_digits_where_the_mean_is_large():

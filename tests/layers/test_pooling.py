@@ -6,25 +6,24 @@ import pytest
 
 from senet_jax.errors import UserError
 from senet_jax.layers import avg_pool, max_pool
+from tests.helpers.parity import twin
 
 SIZES = [(height, 21 - height) for height in range(1, 21)]
 TORCH = {'caffe': {'ceil_mode': True, 'padding': 0}, 'torch': {'padding': 1}}
 
 
 @pytest.mark.parametrize('align', TORCH)
-def test_equals_torch(align):
-  torch = pytest.importorskip('torch')
-  for height, width in SIZES:
-    # All negative, so that padding with zeros instead of -inf would show.
-    x = -1 - np.random.default_rng(height).random((2, height, width, 3), np.float32)
-    if align == 'caffe' and 1 in (height, width):
-      continue  # Torch refuses: its window does not fit.
-    expected = torch.nn.functional.max_pool2d(
-      torch.from_numpy(x.transpose(0, 3, 1, 2)), 3, 2, **TORCH[align]
-    )
-    np.testing.assert_array_equal(
-      max_pool(jnp.asarray(x), align), expected.numpy().transpose(0, 2, 3, 1), f'{height}x{width}'
-    )
+def test_equals_torch(golden, align):
+  # All negative, so that padding with zeros instead of -inf would show.
+  images = {
+    f'{height}x{width}': -1
+    - np.random.default_rng(height).random((2, height, width, 3), np.float32)
+    for height, width in SIZES
+    # Torch refuses: its window does not fit.
+    if align != 'caffe' or 1 not in (height, width)
+  }
+  for size, number in golden(twin('layers.max_pool', images, **TORCH[align])).items():
+    number.check(max_pool(jnp.asarray(images[size]), align), 1e-7, size)
 
 
 def test_tensorflow_is_one_of_the_others_by_the_parity_of_the_size():
@@ -65,19 +64,15 @@ def test_unknown_alignment():
   ],
   ids=str,
 )
-def test_average_equals_torch(ours, theirs):
-  torch = pytest.importorskip('torch')
+def test_average_equals_torch(golden, ours, theirs):
   window, stride, padding, _ = ours
-  for height, width in SIZES[::3]:
-    if padding != 'SAME' and min(height, width) < window:
-      continue  # Torch refuses.
-    x = np.random.default_rng(height).random((2, height, width, 3), np.float32)
-    expected = torch.nn.functional.avg_pool2d(
-      torch.from_numpy(x.transpose(0, 3, 1, 2)), window, stride, **theirs
-    )
-    np.testing.assert_allclose(
-      avg_pool(jnp.asarray(x), *ours), expected.numpy().transpose(0, 2, 3, 1), rtol=1e-5
-    )
+  images = {
+    f'{height}x{width}': np.random.default_rng(height).random((2, height, width, 3), np.float32)
+    for height, width in SIZES[::3]
+    if padding == 'SAME' or min(height, width) >= window  # torch refuses
+  }
+  for size, number in golden(twin('layers.avg_pool', images, window, stride, **theirs)).items():
+    number.check(avg_pool(jnp.asarray(images[size]), *ours), 1e-5, size)
 
 
 @pytest.mark.parametrize('count_padding', [True, False])

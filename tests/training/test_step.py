@@ -21,6 +21,7 @@ from senet_jax.training.classification import Classification
 from senet_jax.training.optimizer import kernel_mask, make_optimizer, make_schedule
 from senet_jax.training.step import StepOptions, train_step
 from senet_jax.workdir.state import TrainState, params_sha256
+from tests.helpers.parity import twin
 
 
 def tiny_model(**options):
@@ -254,8 +255,7 @@ def test_bfloat16_keeps_float32_state():
 
 
 @pytest.mark.parametrize('nesterov', [False, True])
-def test_sgd_is_that_of_torch(nesterov):
-  torch = pytest.importorskip('torch')
+def test_sgd_is_that_of_torch(golden, nesterov):
   config = config_lib.default()
   config.optimizer.nesterov = nesterov
   config.optimizer.weight_decay = 0.01
@@ -264,14 +264,12 @@ def test_sgd_is_that_of_torch(nesterov):
   start, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
   params = {'kernel': jnp.float32(start)}
   opt_state = optimizer.init(params)
-  twin = torch.nn.Parameter(torch.tensor(start))
-  theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.01)
   for gradient in gradients:
     updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
     params = optax.apply_updates(params, updates)
-    twin.grad = torch.tensor(gradient)
-    theirs.step()
-  np.testing.assert_allclose(params['kernel'], twin.detach().numpy(), rtol=1e-5)
+  options = {'lr': 0.1, 'momentum': 0.9, 'nesterov': nesterov, 'weight_decay': 0.01}
+  theirs = golden(twin('layers.optimized', 'SGD', start, gradients, **options))
+  theirs['parameter'].check(params['kernel'], 1e-5)
 
 
 def by_hand(name, start, gradients, rate, decay):
@@ -317,8 +315,7 @@ def test_large_batch_optimizers(name):
     np.testing.assert_allclose(params[key], expected, rtol=2e-5, err_msg=key)
 
 
-def test_adam_is_that_of_torch():
-  torch = pytest.importorskip('torch')
+def test_adam_is_that_of_torch(golden):
   config = config_lib.default()
   config.optimizer.update({'name': 'adam', 'weight_decay': 0.01})
   optimizer = make_optimizer(config, optax.constant_schedule(0.1))
@@ -326,14 +323,12 @@ def test_adam_is_that_of_torch():
   start, *gradients = rng.normal(size=(5, 6))
   params = {'kernel': jnp.float32(start)}
   opt_state = optimizer.init(params)
-  twin = torch.nn.Parameter(torch.tensor(start))
-  theirs = torch.optim.Adam([twin], lr=0.1, weight_decay=0.01)
   for gradient in gradients:
     updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
     params = optax.apply_updates(params, updates)
-    twin.grad = torch.tensor(gradient)
-    theirs.step()
-  np.testing.assert_allclose(params['kernel'], twin.detach().numpy(), rtol=1e-4)
+  options = {'lr': 0.1, 'weight_decay': 0.01}
+  theirs = golden(twin('layers.optimized', 'Adam', start, gradients, **options))
+  theirs['parameter'].check(params['kernel'], 1e-4)
 
 
 def test_rate_in_proportion_to_the_batch():
