@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test test-interop golden lint clean
+.PHONY: demo test test-interop golden mutants lint clean
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -21,6 +21,10 @@ test-interop: $(VENV)/.test-interop
 # Writes the golden numbers of tests/golden/numbers anew.
 golden: $(VENV)/.test-interop
 	$(VENV)/bin/python -m pytest --live --write-golden -n 0
+
+# Puts faults into a copy of the code and sees that the tests notice; half an hour.
+mutants: $(VENV)/.test
+	$(VENV)/bin/python -m tests.campaigns.mutants
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .

@@ -1,0 +1,291 @@
+"""Faults put in on purpose, each of which the tests must notice.
+
+  python -m tests.campaigns.mutants [--only=NAME,...] [--output=mutants.json]
+
+Each mutant changes one line of a copy of the checkout; the tests of the rooms where it should be
+noticed run there, up to the first that fails. One that no test notices is a hole in the tests.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.helpers.paths import ROOT
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+  """A fault.
+
+  Attributes:
+    name: what goes wrong.
+    path: of the file, in `senet_jax/`.
+    before: text that is in the file once.
+    after: what takes its place.
+    tests: what should notice, in `tests/`.
+  """
+
+  name: str
+  path: str
+  before: str
+  after: str
+  tests: tuple[str, ...]
+
+
+MUTANTS = (
+  Mutant(
+    'sign of the gate',
+    'layers/squeeze_excite.py',
+    '[self.se.excitation](fc2(',
+    '[self.se.excitation](-fc2(',
+    ('layers/test_squeeze_excite.py',),
+  ),
+  Mutant(
+    'hidden units rounded up',
+    'layers/squeeze_excite.py',
+    'hidden = width // self.se.ratio',
+    'hidden = -(-width // self.se.ratio)',
+    ('models/test_models_plain.py', 'layers/test_squeeze_excite.py'),
+  ),
+  Mutant(
+    'squeeze of the fused block without its shift',
+    'layers/normalization.py',
+    'return self.image_mean * self.scale + self.shift',
+    'return self.image_mean * self.scale',
+    ('layers/test_fused.py',),
+  ),
+  Mutant(
+    'gradient of the fused block without ReLU',
+    'layers/normalization.py',
+    'return jnp.where(active > 0, dy, 0)',
+    'return jnp.where(active > -1e9, dy, 0)',
+    ('layers/test_fused.py',),
+  ),
+  Mutant(
+    'unbiased running variance',
+    'layers/normalization.py',
+    '(1 - keep) * var.mean((0, 1, 2))',
+    '(1 - keep) * var.mean((0, 1, 2)) * x[..., 0].size / (x[..., 0].size - 1)',
+    ('layers/test_normalization.py',),
+  ),
+  Mutant(
+    'momentum of BN the other way round',
+    'layers/normalization.py',
+    'running_mean.value = keep * running_mean.value + (1 - keep) * (',
+    'running_mean.value = (1 - keep) * running_mean.value + keep * (',
+    ('layers/test_normalization.py',),
+  ),
+  Mutant(
+    'global BN without its collective',
+    'layers/normalization.py',
+    'mean, square = jax.lax.pmean(jnp.stack([mean, square]), self.bn.axis_name)',
+    'mean, square = jnp.stack([mean, square])',
+    ('layers/test_normalization.py',),
+  ),
+  Mutant(
+    'stride of the bottleneck on the other convolution',
+    'models/resnet.py',
+    "if self.options.stride_in == '1x1' else",
+    "if self.options.stride_in != '1x1' else",
+    ('models/test_torch_parity.py',),
+  ),
+  Mutant(
+    'shortcut of the pre-activation unit from the raw input',
+    'models/resnet.py',
+    'if self.options.preact and self.share_preact:',
+    'if self.options.preact and self.share_preact and not train:',
+    ('models',),
+  ),
+  Mutant(
+    'max pooling one pixel further',
+    'layers/pooling.py',
+    'padding = [(1, 1), (1, 1)]',
+    'padding = [(0, 2), (0, 2)]',
+    ('layers/test_pooling.py',),
+  ),
+  Mutant(
+    'channels not shuffled',
+    'models/shufflenet.py',
+    "channel_shuffle(nn.relu(norm(name='bn1')(y, train)), self.groups)",
+    "nn.relu(norm(name='bn1')(y, train))",
+    ('models/test_models_plain.py',),
+  ),
+  Mutant(
+    'forgotten sum over devices',
+    'runtime/devices.py',
+    'packed, large = jax.lax.psum((packed, large), DATA_AXIS)',
+    'packed, large = jax.lax.psum((packed, large), ())',
+    ('training/test_step.py',),
+  ),
+  Mutant(
+    'weight decay of all parameters',
+    'training/optimizer.py',
+    "path[-1].key == 'kernel'",
+    "path[-1].key != ''",
+    ('training/test_step.py',),
+  ),
+  Mutant(
+    'warm-up one step short',
+    'training/optimizer.py',
+    'lambda step: main(step + warmup)], [warmup])',
+    'lambda step: main(step + warmup)], [warmup - 1])',
+    ('training/test_step.py',),
+  ),
+  Mutant(
+    'EMA of the variables before the step',
+    'training/step.py',
+    "new = {'params': params, 'batch_stats': batch_stats}",
+    "new = {'params': state.params, 'batch_stats': state.batch_stats}",
+    ('training/test_step.py',),
+  ),
+  Mutant(
+    'gradients not averaged over micro-batches',
+    'training/step.py',
+    'return jax.tree.map(lambda g: g / k, grads), batch_stats, metrics',
+    'return grads, batch_stats, metrics',
+    ('training/test_step.py',),
+  ),
+  Mutant(
+    'the same dropout on all devices',
+    'training/step.py',
+    'jax.lax.axis_index(runtime.DATA_AXIS)',
+    '0 * jax.lax.axis_index(runtime.DATA_AXIS)',
+    ('training/test_step.py', 'training/test_training.py'),
+  ),
+  Mutant(
+    'every epoch in the order of the first',
+    'data/device_feed.py',
+    'jax.random.fold_in(key, epoch + i)',
+    'jax.random.fold_in(key, i)',
+    ('data/test_feed.py',),
+  ),
+  Mutant(
+    'epoch begins one example late',
+    'data/device_feed.py',
+    'epoch, offset = divmod(step * self.batch_size, n)',
+    'epoch, offset = divmod(step * self.batch_size + 1, n)',
+    ('data/test_feed.py',),
+  ),
+  Mutant(
+    'augmentation that ignores the epoch',
+    'data/preprocessing.py',
+    'jax.random.fold_in(base, e), i)',
+    'jax.random.fold_in(base, 0 * e), i)',
+    ('data/test_feed.py',),
+  ),
+  Mutant(
+    'padding of the last batch counted',
+    'data/device_feed.py',
+    'mask = index < self.split.num_examples',
+    'mask = index < 2 * self.split.num_examples',
+    ('data/test_feed.py',),
+  ),
+  Mutant(
+    'flip upside down',
+    'data/augment.py',
+    'image[:, ::-1]',
+    'image[::-1]',
+    ('data/test_feed.py',),
+  ),
+  Mutant(
+    'top-1 error where top-5 is asked',
+    'evaluation/metrics.py',
+    'hits[:, :k].any(-1)',
+    'hits[:, :1].any(-1)',
+    ('evaluation', 'training/test_step.py', 'test_prediction.py'),
+  ),
+  Mutant(
+    'the worst checkpoint kept as the best',
+    'workdir/checkpoints.py',
+    "best_mode='max'",
+    "best_mode='min'",
+    ('training/test_training.py', 'training/test_task.py', 'workdir'),
+  ),
+  Mutant(
+    'preserves the worst checkpoint',
+    'workdir/checkpoints.py',
+    'get_metric_fn=lambda results: -objective.cost(results)',
+    'get_metric_fn=lambda results: objective.cost(results)',
+    ('training/test_training.py', 'training/test_task.py', 'workdir'),
+  ),
+  Mutant(
+    'the earlier of two equal evaluations is the best',
+    'workdir/checkpoints.py',
+    'key=lambda step: (costs[step], -step)',
+    'key=lambda step: (costs[step], step)',
+    ('training/test_training.py', 'training/test_task.py', 'workdir'),
+  ),
+  Mutant(
+    'checkpoint taken without a look at its checksum',
+    'workdir/checkpoints.py',
+    "whole = checksum(state) == items.host['checksum']",
+    'whole = True',
+    ('training/test_training.py', 'workdir'),
+  ),
+  Mutant(
+    'records of steps that are run again stay',
+    'training/resume.py',
+    "record['step'] <= done[record['kind']]",
+    "record['step'] <= done[record['kind']] + 1000",
+    ('training/test_training.py',),
+  ),
+)
+
+
+def noticed_by(mutant: Mutant, folder: pathlib.Path) -> str | None:
+  """Returns the first test that fails with the fault, None if none does."""
+  path = folder / 'senet_jax' / mutant.path
+  text = path.read_text()
+  path.write_text(text.replace(mutant.before, mutant.after))
+  try:
+    tests = [f'tests/{name}' for name in mutant.tests]
+    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *tests]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+  finally:
+    path.write_text(text)
+  if done.returncode == 0:
+    return None
+  found = re.search(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+  if done.returncode != 1 or not found:
+    raise RuntimeError(f'{mutant.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}')
+  return found[1]
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Tries the mutants; returns 1 if one was not noticed."""
+  parser = argparse.ArgumentParser(
+    'tests.campaigns.mutants', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument('--only', default='', help='names, with commas')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the table')
+  args = parser.parse_args(argv)
+  chosen = [m for m in MUTANTS if not args.only or m.name in args.only.split(',')]
+  rows = []
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = pathlib.Path(scratch) / 'checkout'
+    shutil.copytree(
+      ROOT, folder, ignore=shutil.ignore_patterns('.git', '.venv', 'runs', '__pycache__')
+    )
+    for mutant in chosen:
+      begin = time.monotonic()
+      test = noticed_by(mutant, folder)
+      rows.append({'mutant': mutant.name, 'file': mutant.path, 'noticed_by': test})
+      print(
+        f'{mutant.name:55} {test or "NOT NOTICED"}  {time.monotonic() - begin:.0f} s', flush=True
+      )
+      if args.output:
+        args.output.write_text(json.dumps(rows, indent=1))
+  missed = sum(row['noticed_by'] is None for row in rows)
+  print(f'{len(rows) - missed} of {len(rows)} noticed')
+  return int(missed > 0)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
