@@ -20,7 +20,7 @@ test-interop: $(VENV)/.test-interop
 
 # Writes the golden numbers of tests/golden/numbers anew.
 golden: $(VENV)/.test-interop
-	$(VENV)/bin/python -m pytest --live --write-golden -n 0
+	$(VENV)/bin/python -m pytest --live --write-golden -n 0 -m "slow or not slow"
 
 # Puts faults into a copy of the code and sees that the tests notice; half an hour.
 mutants: $(VENV)/.test
@@ -37,13 +37,13 @@ $(VENV)/.base: setup.cfg $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "senet_jax needs Python 3.11 or newer; give one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e .
+	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e '.[test]'
+	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e '.[test]'
 	touch $@
 
 $(VENV)/.test-interop: $(VENV)/.test
-	$(VENV)/bin/pip install --quiet -c $(CONSTRAINTS) -e '.[test-interop]'
+	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e '.[test-interop]'
 	touch $@

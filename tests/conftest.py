@@ -23,6 +23,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _OWN_CACHE
   os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from tests.helpers import paths  # noqa: E402
@@ -82,6 +83,13 @@ def golden(request) -> Golden:
 def pytest_unconfigure():
   if _OWN_CACHE:
     shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_memory():
+  """Forgets the programs of a module; those of a whole session would take gigabytes."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='session')

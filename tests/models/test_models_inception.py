@@ -333,6 +333,13 @@ def test_inception_resnet_in_training(golden):
   compare_in_training(golden, model, noise(4, 107, 107), 'inception_resnet', *arguments, train=True)
 
 
+@pytest.mark.slow
+def test_inception_resnet_of_its_depth(golden):
+  arguments = 1000, (10, 20, 10), None, False
+  model = create_model('inception_resnet_v2')
+  compare(golden, model, noise(2, 107, 107), 'inception_resnet', *arguments)
+
+
 # Forward and backward passes of tiny versions.
 
 HALF = ConvSpec(6, 3, 2)
