@@ -136,7 +136,9 @@ class Predictor:
       rgb = _rgb(image)
     except UnreadableImage as error:
       return error
-    crop = photos.central_crop(rgb, plain.resize, (height, width), plain.keep_aspect)
+    crop = photos.central_crop(
+      rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+    )
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop

@@ -15,6 +15,7 @@ _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
   'data.feed': ('device', 'stream'),
   'data.sampling': ('uniform', 'class_aware'),
+  'data.interpolation': ('bilinear', 'bicubic'),
   'data.pad_fill': ('zeros', 'nearest'),
   'optimizer.name': ('sgd', 'adam', 'lars', 'lamb'),
   'optimizer.decay_mask': ('all', 'kernels'),
@@ -265,7 +266,7 @@ def _check_start(config: ConfigDict) -> None:
 
 
 # Fields of `data` that have no effect on the device feed.
-_OF_STREAMS = ('crop_area', 'resize', 'resize_keep_aspect', 'val_fraction')
+_OF_STREAMS = ('crop_area', 'resize', 'interpolation', 'resize_keep_aspect', 'val_fraction')
 
 
 def _check_data(config: ConfigDict) -> None:

@@ -73,7 +73,7 @@ def _model() -> ConfigDict:
   # Options of a family; None: the network's own.
   c.stride_in = config_dict.placeholder(str)  # convolution of a bottleneck that strides: 1x1, 3x3
   c.pool_align = config_dict.placeholder(str)  # alignment of the stem's max pooling: caffe, torch
-  c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad, strided_3x3, …
+  c.shortcut = config_dict.placeholder(str)  # where shapes differ: projection, pad, pad_both, …
   c.preact = config_dict.placeholder(bool)  # BN and ReLU in front of the convolutions
   c.zero_init_last_bn = config_dict.placeholder(bool)  # start residual units as identities
   c.branch_relu = config_dict.placeholder(bool)  # a ReLU behind the last BN of a residual unit too
@@ -81,6 +81,7 @@ def _model() -> ConfigDict:
   c.width = config_dict.placeholder(int)  # channels of the stem
   c.kept_channels = config_dict.placeholder(tuple)  # of branches in a pruned network; tools.prune
   c.activation = config_dict.placeholder(str)  # of MobileNet: relu, relu6
+  c.padding = config_dict.placeholder(str)  # of MobileNet's 3x3: symmetric, SAME (TensorFlow's)
   c.aux = config_dict.placeholder(bool)  # an auxiliary head in training
   c.dropout = config_dict.placeholder(float)  # share of units dropped in front of the last layer
   c.conv_bias = config_dict.placeholder(bool)  # of VGG, Inception: biases beside BN
@@ -121,6 +122,7 @@ def _data() -> ConfigDict:
   c.read_timeout = 300.0  # seconds that a stream waits for an image before the run ends
   c.image_size = config_dict.placeholder(int)  # side of the network's input; None: the usual one
   c.resize = config_dict.placeholder(int)  # shorter side before an evaluation's centre crop
+  c.interpolation = 'bilinear'  # of that resizing: bilinear, bicubic
   c.resize_keep_aspect = True  # streams; or resize both sides to that, as for Places365
   c.mean = ()  # of RGB, 0-255, subtracted; empty: as the network or the data set has it
   c.std = ()  # of RGB, 0-255, divided by

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Tries to fit a random crop into the image before the largest one in the middle is taken.
 _TRIES = 10
+# Of the resizing in evaluations; both are Pillow's of the same name.
+_KERNELS = {'bilinear': 'triangle', 'bicubic': 'keyscubic'}
 # Of a JPEG while it is decoded, which costs less than decoding it whole.
 _REDUCTIONS = (1, 2, 4, 8)
 
@@ -130,7 +132,12 @@ def largest_square(shape: 'tf.Tensor') -> 'tf.Tensor':
 
 
 def evaluation_image(
-  encoded: 'tf.Tensor', *, size: int, resize: int, keep_aspect: bool = True
+  encoded: 'tf.Tensor',
+  *,
+  size: int,
+  resize: int,
+  keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> 'tf.Tensor':
   """The middle of a photo whose shorter side is first resized to `resize`; as Pillow does it.
 
@@ -139,11 +146,12 @@ def evaluation_image(
     size: side of the result.
     resize: at least `size`.
     keep_aspect: if not, both sides are resized to `resize`.
+    interpolation: `bilinear` or `bicubic`.
 
   Returns:
     uint8 `[size, size, 3]`.
   """
-  return _crop_resized(_decode(encoded), size, resize, (1, 1), keep_aspect)
+  return _crop_resized(_decode(encoded), size, resize, (1, 1), keep_aspect, interpolation)
 
 
 def evaluation_crops(
@@ -153,6 +161,7 @@ def evaluation_crops(
   scales: Sequence[int],
   places: Sequence[tuple[int, int]],
   keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> 'tf.Tensor':
   """Crops of a photo that is resized to one or several scales; each as of `evaluation_image`.
 
@@ -163,6 +172,7 @@ def evaluation_crops(
     places: of the crops of each scale, down and across: 0 at the beginning, 1 in the middle, 2 at
       the end.
     keep_aspect: as of `evaluation_image`.
+    interpolation: as of `evaluation_image`.
 
   Returns:
     uint8 `[len(scales) * len(places), size, size, 3]`, scale by scale.
@@ -170,12 +180,21 @@ def evaluation_crops(
   tf = runtime.import_tensorflow()
   image = _decode(encoded)
   return tf.stack(
-    [_crop_resized(image, size, scale, at, keep_aspect) for scale in scales for at in places]
+    [
+      _crop_resized(image, size, scale, at, keep_aspect, interpolation)
+      for scale in scales
+      for at in places
+    ]
   )
 
 
 def _crop_resized(
-  image: 'tf.Tensor', size: int, resize: int, place: tuple[int, int], keep_aspect: bool
+  image: 'tf.Tensor',
+  size: int,
+  resize: int,
+  place: tuple[int, int],
+  keep_aspect: bool,
+  interpolation: str,
 ) -> 'tf.Tensor':
   """Computes only what the crop shows, or a strip of pixels could become an image of gigabytes."""
   tf = runtime.import_tensorflow()
@@ -183,16 +202,17 @@ def _crop_resized(
   shorter = tf.reduce_min(shape) if keep_aspect else shape
   resized = tf.round(shape * resize / shorter)  # float64, as Python would
   offset = (tf.cast(resized, tf.int32) - size) * place // 2
-  # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
+  # Over the support of the reduction, as Pillow; without it small details would alias.
   crop = tf.raw_ops.ScaleAndTranslate(
     images=image[None],
     size=(size, size),
     scale=tf.cast(resized / tf.cast(shape, tf.float64), tf.float32),
     translation=-tf.cast(offset, tf.float32),
-    kernel_type='triangle',
+    kernel_type=_KERNELS[interpolation],
     antialias=True,
   )
-  return to_uint8(crop[0])
+  # Bicubic goes beyond the range where dark meets bright.
+  return to_uint8(tf.clip_by_value(crop[0], 0, 255) if interpolation == 'bicubic' else crop[0])
 
 
 def _decode(encoded: 'tf.Tensor') -> 'tf.Tensor':

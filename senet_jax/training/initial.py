@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib
+from senet_jax import config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
 from senet_jax.workdir import network, saved
@@ -22,6 +22,54 @@ _LISTED = 3
 _FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model.aux',
          'model.dropout', 'model.zero_init_last_bn', 'model.backward', 'model.se.ratio',
          'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
+
+
+# What a run takes from its source where its configuration leaves it as it is by default; streams
+# take the size of images too.
+_TAKEN = ('model.', 'bn.epsilon', 'data.mean', 'data.std')
+_TAKEN_BY_STREAMS = ('data.image_size', 'data.resize', 'data.interpolation')
+_NOT_TAKEN = ('model.num_classes', 'model.dtype')
+
+
+def inherit(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
+  """Returns `config` with the network and preprocessing of `config.init_from`.
+
+  Fields that it does not leave at their defaults stay as they are. A run that is resumed in
+  `workdir` needs its source no more: if that is gone, its own record says what was taken.
+
+  Raises:
+    UserError: `config.init_from` holds no run.
+  """
+  if not config.init_from:
+    return config
+  with _about_source():
+    source = dict(config_lib.flatten(_source_config(config, workdir)))
+  given, usual = (dict(config_lib.flatten(c)) for c in (config, config_lib.default()))
+  beginnings = _TAKEN
+  if config.data.feed == 'stream' and given['data.image_size'] is None:
+    beginnings += _TAKEN_BY_STREAMS
+  taken = {
+    field: value
+    for field, value in source.items()
+    if field.startswith(beginnings)
+    and field not in _NOT_TAKEN
+    and given[field] == usual[field] != value
+  }
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(taken)
+  if taken and runtime.is_first():
+    fields = ', '.join(f'{field}={value}' for field, value in taken.items())
+    print(f'as in {config.init_from}: {fields}', flush=True)
+  return config
+
+
+def _source_config(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
+  if (workdir / 'checkpoints').exists():
+    try:
+      return saved.read_config(_source_dir(config))
+    except UserError:
+      return saved.read_config(workdir)
+  return saved.read_config(_source_dir(config))
 
 
 def check_source(config: ConfigDict, workdir: buckets.Path) -> None:

@@ -34,8 +34,10 @@ def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> 
   Raises:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
-  task = task or Classification(config)
   config_lib.check(config)
+  if task is None:
+    config = initial.inherit(config, buckets.to_path(workdir))
+    task = Classification(config)
   with runtime.Preemption() as stop:
     # What is wrong with the command ends here, before anything is read or written.
     setup.check_batch(config, len(runtime.all_devices()))
