@@ -116,10 +116,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       source = io.BytesIO(_bounded(archive, 'model.weights.h5'))
     file = stack.enter_context(h5py.File(source, 'r'))
     _check_layers(path, file.attrs.get('model_config', '{}'))
-    found = list(_arrays(file))
+    found = {name: _as_float(name, x) for name, x in _arrays(file)}
     if not found:
       raise UserError(f'{path} holds no weights of Keras: none of its arrays is of a layer.')
-  return _renumbered({name: _as_float(name, x) for name, x in found})
+  return _renumbered(found)
 
 
 def _bounded(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -205,9 +205,9 @@ def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | N
   alike = [
     v.name
     for v in VARIANTS.values()
-    if v.name != variant.name
-    and (v.model, v.naming) == (variant.model, variant.naming)
+    if (v.model, v.naming) == (variant.model, variant.naming)
     and (v.images, v.overrides) != (variant.images, variant.overrides)
+    and _likeness(v, arrays) == _likeness(variant, arrays)
   ]
   others = f' fit {", ".join(alike)} too, which differ in options or images' if alike else ''
   return (

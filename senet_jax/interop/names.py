@@ -341,7 +341,7 @@ _KERAS_INCEPTION_RESNET = _keras(
 _TFLITE_MOBILENET = Naming(
   (
     *((f'stage{s}_block{b}', f'Conv2d_{i}') for i, (s, b) in enumerate(_MOBILE_UNITS, start=1)),
-    *(('(depthwise|pointwise)_conv', '{1}'), ('(depthwise|pointwise)_bn', '{1}')),
+    (r'(Conv2d_\d+)/(depthwise|pointwise)_(conv|bn)', '{1}_{2}'),
     *(('stem_(conv|bn)', 'Conv2d_0'), (HEAD, 'Logits/Conv2d_1c_1x1')),
   ),
   '/',

@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,13 @@ def from_tflite(path: str | os.PathLike, variant: str | None = None) -> dict[str
   Raises:
     UserError: the file is damaged or of another network; or TensorFlow is not installed.
   """
-  arrays = read(path)
+  arrays, _ = read(path)
   chosen = mapping.choose(arrays, TFLITE, 'mobilenet_v1', variant)
   return mapping.to_variables(chosen, arrays, mapping.classes_in(chosen, arrays))
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The arrays in a `.tflite` file, float32, by the names of TensorFlow's layers.
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], int]:
+  """The arrays in a `.tflite` file, float32, by the names of TensorFlow's layers; and its image size.
 
   Raises:
     UserError: the file is damaged, or has no convolutions; or TensorFlow is not installed.
@@ -51,11 +52,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   path.open('rb').close()  # whatever is raised from here on, the file is there
   tf = runtime.import_tensorflow()
   try:
-    # It is never run, so nothing is prepared for it.
-    interpreter = tf.lite.Interpreter(
-      str(path), experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF
-    )
+    with warnings.catch_warnings(action='ignore'):  # it is to move to a package of its own
+      interpreter = tf.lite.Interpreter(str(path))  # never run, so nothing is prepared for it
     details = interpreter.get_tensor_details()
+    size = int(interpreter.get_input_details()[0]['shape'][1])
     arrays = {}
     for detail in details:
       match = _LAYER.search(detail['name'])
@@ -63,12 +63,12 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if match:
           values = _dequantised(interpreter.get_tensor(detail['index']), detail)
           arrays |= _named('_'.join(filter(None, match.groups())), values)
-  except (ValueError, RuntimeError, MemoryError) as error:
+  except (ValueError, RuntimeError, MemoryError, IndexError) as error:
     reason = ' '.join(str(error).split())[:200]
     raise UserError(f'{path} is damaged or no {SUFFIX} file: {reason}') from error
   if not arrays:
     raise UserError(f'{path} is none of the MobileNets of TensorFlow: it has not their layers.')
-  return arrays
+  return arrays, size
 
 
 def _dequantised(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:

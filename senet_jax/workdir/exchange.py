@@ -26,6 +26,7 @@ CAFFEMODEL = '.caffemodel'
 SUFFIXES = (storage.SAFETENSORS, storage.NPZ, *storage.PICKLES, CAFFEMODEL, *keras.SUFFIXES,
             tflite.SUFFIX)  # fmt: skip
 _IMAGENET_CLASSES = 1000
+_TENSORFLOW_CROP = 0.875  # share of the shorter side that its networks are evaluated on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,9 @@ def read(
     arrays = keras.read(source)
     return _of(source, mapping.choose(arrays, names.KERAS, model, variant), arrays)
   if source.suffix == tflite.SUFFIX:
-    arrays = tflite.read(source)
-    return _of(source, mapping.choose(arrays, names.TFLITE, model, variant), arrays)
+    arrays, size = tflite.read(source)
+    word = about.About(images={'size': size, 'resize': round(size / _TENSORFLOW_CROP)})
+    return _of(source, mapping.choose(arrays, names.TFLITE, model, variant), arrays, word)
   content, metadata = storage.read(source)
   if 'senet_jax' in metadata:
     return _checked(_read_ours(source, content, metadata), model)
