@@ -186,14 +186,16 @@ def choose(
     )
   if not _names_a_network(says):
     return best
-  called = [v for v in candidates if _plain_name(v.name.partition(':')[2]) == _plain_name(says)]
-  if not called:
+  called = _most_alike(
+    [v for v in candidates if _plain_name(v.name.partition(':')[2]) == _plain_name(says)], arrays
+  )
+  if called is None or _likeness(called, arrays) < _likeness(best, arrays):
     raise errors.UserError(
       f'the file says that it is {says!r}, and its weights have the names and shapes of '
       f'{best.name}: perhaps another function. If it is the same, give variant={best.name} '
       f'(--variant={best.name}).'
     )
-  return _most_alike(called, arrays)
+  return called
 
 
 def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | None) -> str:

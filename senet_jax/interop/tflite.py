@@ -43,7 +43,9 @@ def from_tflite(path: str | os.PathLike, variant: str | None = None) -> dict[str
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], int]:
-  """The arrays in a `.tflite` file, float32, by the names of TensorFlow's layers; and its image size.
+  """The arrays in a `.tflite` file, by the names of TensorFlow's layers, and the side of its images.
+
+  The arrays are float32.
 
   Raises:
     UserError: the file is damaged, or has no convolutions; or TensorFlow is not installed.

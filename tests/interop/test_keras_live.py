@@ -1,4 +1,4 @@
-"""Weights of `keras.applications` compute here what they compute in Keras, from files of all kinds."""
+"""Weights of `keras.applications` compute here what they do in Keras, from files of all kinds."""
 
 import functools
 import os
@@ -56,7 +56,11 @@ def network(variant):
 def built(variant, size):
   name, options, _, _ = NETWORKS[variant]
   return getattr(keras.applications, name)(
-    weights=None, classes=CLASSES, classifier_activation=None, input_shape=(size, size, 3), **options
+    weights=None,
+    classes=CLASSES,
+    classifier_activation=None,
+    input_shape=(size, size, 3),
+    **options,
   )
 
 
