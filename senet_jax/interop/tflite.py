@@ -43,7 +43,7 @@ def from_tflite(path: str | os.PathLike, variant: str | None = None) -> dict[str
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], int]:
-  """The arrays in a `.tflite` file, by the names of TensorFlow's layers, and the side of its images.
+  """The arrays in a `.tflite` file, by TensorFlow's names of layers, and the side of its images.
 
   The arrays are float32.
 
