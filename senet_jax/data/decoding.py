@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 # Tries to fit a random crop into the image before the largest one in the middle is taken.
 _TRIES = 10
-# Of the resizing in evaluations; both are Pillow's of the same name.
-_KERNELS = {'bilinear': 'triangle', 'bicubic': 'keyscubic'}
 # Of a JPEG while it is decoded, which costs less than decoding it whole.
 _REDUCTIONS = (1, 2, 4, 8)
 
@@ -202,17 +200,32 @@ def _crop_resized(
   shorter = tf.reduce_min(shape) if keep_aspect else shape
   resized = tf.round(shape * resize / shorter)  # float64, as Python would
   offset = (tf.cast(resized, tf.int32) - size) * place // 2
-  # Over the support of the reduction, as Pillow; without it small details would alias.
-  crop = tf.raw_ops.ScaleAndTranslate(
-    images=image[None],
-    size=(size, size),
-    scale=tf.cast(resized / tf.cast(shape, tf.float64), tf.float32),
-    translation=-tf.cast(offset, tf.float32),
-    kernel_type=_KERNELS[interpolation],
-    antialias=True,
+  scale = tf.cast(resized / tf.cast(shape, tf.float64), tf.float32)
+  shift = -tf.cast(offset, tf.float32)
+  if interpolation == 'bilinear':
+    return to_uint8(_resampled(image, (size, size), scale, shift, 'triangle'))
+  # Beyond the range, where dark meets bright, Pillow cuts off behind each of its two passes.
+  across = _resampled(
+    image, (tf.shape(image)[0], size), scale * [0, 1] + [1, 0], shift * [0, 1], 'keyscubic'
   )
-  # Bicubic goes beyond the range where dark meets bright.
-  return to_uint8(tf.clip_by_value(crop[0], 0, 255) if interpolation == 'bicubic' else crop[0])
+  across = to_uint8(tf.clip_by_value(across, 0, 255))
+  both = _resampled(across, (size, size), scale * [1, 0] + [0, 1], shift * [1, 0], 'keyscubic')
+  return to_uint8(tf.clip_by_value(both, 0, 255))
+
+
+def _resampled(
+  image: 'tf.Tensor', size: tuple, scale: 'tf.Tensor', shift: 'tf.Tensor', kernel: str
+) -> 'tf.Tensor':
+  """Resizes over the support of the reduction, as Pillow; else small details would alias."""
+  tf = runtime.import_tensorflow()
+  return tf.raw_ops.ScaleAndTranslate(
+    images=image[None],
+    size=size,
+    scale=scale,
+    translation=shift,
+    kernel_type=kernel,
+    antialias=True,
+  )[0]
 
 
 def _decode(encoded: 'tf.Tensor') -> 'tf.Tensor':

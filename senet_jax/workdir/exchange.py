@@ -89,7 +89,10 @@ def read(
     return _checked(_read_ours(source, content, metadata), model)
   word = about.beside(source, metadata)
   word = dataclasses.replace(word, architecture=torch.architecture(content) or word.architecture)
-  arrays = torch.as_arrays(content)
+  try:
+    arrays = torch.as_arrays(content)
+  except UserError as error:
+    raise UserError(f'{source}: {error}') from error
   chosen = mapping.choose(arrays, names.TORCH, model, variant, word.architecture)
   return _of(source, chosen, arrays, word)
 
