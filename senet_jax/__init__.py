@@ -14,3 +14,10 @@ def load(workdir, checkpoint='best', *, batch_size=32):
   from senet_jax import prediction
 
   return prediction.load(workdir, checkpoint, batch_size=batch_size)
+
+
+def list_pretrained():
+  """The names of the trained networks in the package, each of which `load` takes."""
+  from senet_jax.interop import shipped
+
+  return shipped.list_pretrained()

@@ -22,7 +22,7 @@ from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform, evaluation_transform
 from senet_jax.errors import UserError
-from senet_jax.workdir import saved
+from senet_jax.workdir import networks
 
 # A path, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or [H, W] in grey.
 Photo = str | os.PathLike | Image.Image | np.ndarray
@@ -179,7 +179,7 @@ def load(
   """Reads a trained network from the workdir of its run, onto all devices.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; or one of `senet_jax.list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
     checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
     batch_size: images that run at once; rounded up to fill the devices.
 
@@ -189,7 +189,7 @@ def load(
   if batch_size < 1:
     raise UserError(f'batch_size={batch_size} must be at least 1.')
   mesh = runtime.data_mesh()
-  run = saved.load(workdir, str(checkpoint), mesh)
+  run = networks.load(workdir, str(checkpoint), mesh)
   # A configuration may give the network more outputs than its data has classes, or fewer.
   names = (run.class_names or ())[: run.model.num_classes]
   unnamed = range(len(names), run.model.num_classes)

@@ -145,7 +145,7 @@ def _check_layers(path: pathlib.Path, config: str | bytes) -> None:
 
 def _arrays(file: Any) -> Iterator[tuple[str, Any]]:
   """Yields the data sets of a file, by the names of their layers and arrays."""
-  root = file.get('model_weights', file)
+  root = dict(_items(file)).get('model_weights', file)
   for where, group in _groups(root, ''):
     data = {name: item for name, item in _items(group) if _is_data(item)}
     if where.endswith('/vars'):  # Keras 3 counts, and keeps the name beside

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
-from senet_jax.workdir import network, saved
+from senet_jax.workdir import exchange, network, networks, saved
 
 # Variables that a message lists.
 _LISTED = 3
@@ -66,10 +67,10 @@ def inherit(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
 def _source_config(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
   if (workdir / 'checkpoints').exists():
     try:
-      return saved.read_config(_source_dir(config))
+      return networks.read_config(config.init_from)
     except UserError:
       return saved.read_config(workdir)
-  return saved.read_config(_source_dir(config))
+  return networks.read_config(config.init_from)
 
 
 def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
@@ -80,15 +81,14 @@ def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
   """
   if not config.init_from:
     return
-  source = _source_dir(config)
-  if _same(source, workdir):
+  if not exchange.is_name(config.init_from) and _same(_source_dir(config), workdir):
     raise UserError(
       f'config.init_from={config.init_from} is the --workdir itself; give another --workdir to '
       'start a new run from there, or leave config.init_from out to resume.'
     )
   if not (workdir / 'checkpoints').exists():  # a run that is resumed needs its source no more
     with _about_source():
-      saved.read_config(source)
+      networks.read_config(config.init_from)
 
 
 def initial_variables(
@@ -114,7 +114,7 @@ def initial_variables(
     return None
   workdir = _source_dir(config)
   with _about_source():
-    source = saved.load(workdir, config.init_checkpoint, mesh)
+    source = networks.load(workdir, config.init_checkpoint, mesh)
   here, head = _shapes_and_head(config, model, mesh)
   _check_fits(config, model, source, here, head)
   _check_same_function(config, source.config)
@@ -143,6 +143,8 @@ def _about_source() -> Iterator[None]:
 
 
 def _source_dir(config: ConfigDict) -> buckets.Path:
+  if exchange.is_name(config.init_from):
+    return pathlib.PurePath(config.init_from)
   return buckets.absolute(config.init_from)
 
 

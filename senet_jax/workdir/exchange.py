@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,18 @@ from ml_collections import ConfigDict
 from senet_jax import __version__, config as config_lib, runtime
 from senet_jax.data import class_names as names_of_classes
 from senet_jax.errors import UserError
-from senet_jax.interop import about, caffe, keras, mapping, names, storage, tflite, torch
+from senet_jax.interop import (
+  about,
+  caffe,
+  hub,
+  keras,
+  mapping,
+  names,
+  shipped,
+  storage,
+  tflite,
+  torch,
+)
 from senet_jax.interop.names import Variant
 from senet_jax.models import create_model
 from senet_jax.workdir import saved
@@ -55,8 +67,13 @@ class Weights:
 # --- in ------------------------------------------------------------------------------------------
 
 
+def is_name(name: str | os.PathLike) -> bool:
+  """Whether `name` is that of a network in the package or on the hub, and no path."""
+  return hub.is_name(name) or shipped.is_name(name)
+
+
 def read(
-  source: pathlib.Path,
+  source: str | os.PathLike,
   model: str | None = None,
   variant: str | None = None,
   checkpoint: str = 'best',
@@ -64,7 +81,7 @@ def read(
   """Reads a workdir or a file with weights; nothing in it is executed.
 
   Args:
-    source: its path.
+    source: its path; or a network in the package, or `hf:OWNER/REPO[@REVISION]` of the hub.
     model: our name of the network; None: what the weights look like.
     variant: another code base and its name of the network; None: what the weights look like.
     checkpoint: of a workdir.
@@ -72,6 +89,11 @@ def read(
   Raises:
     UserError: it is damaged, of no known network, or of another one than it or the caller says.
   """
+  if is_name(source):
+    path = hub.fetch(source) if hub.is_name(source) else shipped.path_of(source)
+    found = read(path, model, variant)
+    return dataclasses.replace(found, origin=found.origin.replace(str(path), str(source)))
+  source = pathlib.Path(source)
   if source.is_dir():
     return _checked(_read_workdir(source, checkpoint), model)
   if source.suffix == CAFFEMODEL:

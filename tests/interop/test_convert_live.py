@@ -213,19 +213,6 @@ def test_the_head_of_vgg_is_told():
   assert build_model(config).head == 'sliding'
 
 
-def test_caffemodel(tmp_path):
-  import test_interop_caffe as released
-
-  layers = released.filled(released.bn_inception())
-  path = tmp_path / 'SE-BN-Inception.caffemodel'
-  path.write_bytes(released.network(*(released.layer(*row) for row in layers)))
-  convert.main([f'--from={path}', f'--to={tmp_path}/run'])
-  predictor = senet_jax.load(tmp_path / 'run')
-  assert predictor.config.model.name == 'se_bn_inception'
-  assert predictor.preprocessing.mean == (123.0, 117.0, 104.0)
-  assert predictor.preprocessing.std == (1.0,) * 3
-
-
 # --- mistakes -------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 from senet_jax.errors import UserError
 from senet_jax.interop import caffe, from_caffe, mapping, model_overrides
 from senet_jax.models import create_model, model_info
+from senet_jax.workdir import exchange
 from tests.helpers.torch_zoo import BN_INCEPTION
 
 # --- writing -------------------------------------------------------------------------------------
@@ -351,3 +352,12 @@ def test_without_protobuf(se_resnet50, monkeypatch):
     UserError, match=r"protobuf is not installed.*pip install 'senet_jax\[interop"
   ):
     from_caffe(se_resnet50[0])
+
+
+def test_a_workdir_of_it(tmp_path):
+  path = tmp_path / 'SE-BN-Inception.caffemodel'
+  path.write_bytes(network(*(layer(*row) for row in filled(bn_inception()))))
+  weights = exchange.read(path)
+  assert weights.config.model.name == 'se_bn_inception'
+  assert weights.config.data.mean == (123.0, 117.0, 104.0)
+  assert weights.config.data.std == (1.0,) * 3
