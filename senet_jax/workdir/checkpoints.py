@@ -79,7 +79,6 @@ class Checkpoints:
       ),
       # Without it the metrics would not be written, and the best be forgotten on a restart.
       best_fn=lambda results: -objective.cost(results),
-      best_mode='max',
       save_decision_policy=policies.FixedIntervalPolicy(1),
       todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,

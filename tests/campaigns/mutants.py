@@ -204,13 +204,6 @@ MUTANTS = (
   Mutant(
     'the worst checkpoint kept as the best',
     'workdir/checkpoints.py',
-    "best_mode='max'",
-    "best_mode='min'",
-    ('training/test_training.py', 'training/test_task.py', 'workdir'),
-  ),
-  Mutant(
-    'preserves the worst checkpoint',
-    'workdir/checkpoints.py',
     'get_metric_fn=lambda results: -objective.cost(results)',
     'get_metric_fn=lambda results: objective.cost(results)',
     ('training/test_training.py', 'training/test_task.py', 'workdir'),
