@@ -8,6 +8,10 @@ import optax
 from ml_collections import ConfigDict
 
 from senet_jax.errors import UserError
+from senet_jax.training import setup
+
+# Each drop of the learning rate is a part of the compiled program, which counts steps in int32.
+_MOST_DROPS, _LAST_STEP = 1000, 2**31 - 1
 
 
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
@@ -21,14 +25,14 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
     steps_per_epoch: need not be whole.
 
   Raises:
-    UserError: the boundaries do not rise.
+    UserError: the boundaries do not rise, or there are too many drops.
   """
   schedule, peak = config.schedule, config.optimizer.learning_rate
   if config.optimizer.base_batch:
     peak *= config.batch_size / config.optimizer.base_batch
   unit = steps_per_epoch if schedule.unit == 'epochs' else 1.0
-  warmup = round(schedule.warmup * unit)
-  main = _main_schedule(schedule, peak, total_steps, warmup, unit)
+  warmup = min(round(schedule.warmup * unit), _LAST_STEP)
+  main = _main_schedule(config, peak, total_steps, warmup, unit)
   if not warmup:
     return main
   start = peak * schedule.warmup_start
@@ -40,19 +44,27 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
   return optax.join_schedules([rise, lambda step: main(step + warmup)], [warmup])
 
 
-def _main_schedule(schedule, peak, total_steps: int, warmup: int, unit: float) -> optax.Schedule:
+def _main_schedule(
+  config: ConfigDict, peak: float, total_steps: int, warmup: int, unit: float
+) -> optax.Schedule:
+  schedule = config.schedule
   if schedule.name == 'cosine':
     cosine = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1), schedule.final)
     return lambda step: cosine(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)
   if schedule.name == 'step':
+    if total_steps / unit / schedule.every > _MOST_DROPS:
+      raise UserError(
+        f'config.schedule.every={schedule.every} makes more than {_MOST_DROPS} drops of the '
+        f'learning rate in {setup.describe_length(config)}; use a larger one.'
+      )
     drops = np.arange(schedule.every, total_steps / unit, schedule.every)
   else:
     drops = np.asarray(schedule.boundaries, float)
     if (np.diff(drops) <= 0).any():
       raise UserError(f'config.schedule.boundaries={schedule.boundaries} must rise.')
-  steps = [round(drop * unit) for drop in drops]
+  steps = [min(round(drop * unit), _LAST_STEP) for drop in drops]
   return optax.piecewise_constant_schedule(peak, dict.fromkeys(steps, schedule.factor))
 
 

@@ -41,19 +41,13 @@ class Plan:
     steps_per_epoch = num_examples / config.batch_size
     total = setup.total_steps(config, num_examples)
     freeze, start = config.bn.freeze_last_epochs, config.profile.start
-    freeze_step = total - round(freeze * steps_per_epoch)
-    if freeze and freeze_step <= 0:
-      raise UserError(
-        f'config.bn.freeze_last_epochs={freeze} is the whole run of {total} steps; its '
-        'statistics would stay those of the start. Use less.'
-      )
     if start is not None and start >= total:
       raise UserError(f'config.profile.start={start} is past the run of {total} steps; use less.')
     return cls(
       total=total,
       steps_per_epoch=steps_per_epoch,
       eval_steps=tuple(setup.eval_steps(config, total, steps_per_epoch)),
-      freeze_step=freeze_step,
+      freeze_step=max(total - round(freeze * steps_per_epoch), 0),
       log_every=config.log.every_steps,
       save_every=config.checkpoint.every_steps,
       trace_steps=() if start is None else (start, start + config.profile.steps),

@@ -13,7 +13,7 @@ from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
-from senet_jax.training import initial, patience, resume, setup
+from senet_jax.training import initial, patience, resume, sanity, setup
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
@@ -89,6 +89,8 @@ class Run:
       files.write_json(workdir / 'config.json', config.to_dict())
       self.task.leave(workdir, feeds)
     reporter.say(_what_it_is(config, feeds, self.plan.total, self.state.params))
+    for line in sanity.warnings(config, self.plan, feeds):
+      reporter.say(f'warning: {line}')
     reporter.begin(self.step, self.plan.total)
 
   @property

@@ -15,6 +15,9 @@ from senet_jax.errors import UserError
 from senet_jax.workdir.network import init_variables, input_size, trained
 from senet_jax.workdir.state import TrainState
 
+# The plan of a run has a list of them.
+_MOST_EVALUATIONS = 10**6
+
 
 def init_state(
   config: ConfigDict,
@@ -63,10 +66,16 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.optimizer.accumulate={k} does not divide the {local} images a device has of each '
       f'batch of {config.batch_size}.'
     )
-  if config.data.cutout >= 2 * input_size(config):
+  side = input_size(config)
+  if config.data.cutout >= 2 * side:
     raise UserError(
-      f'config.data.cutout={config.data.cutout} would blank out most images of side '
-      f'{input_size(config)}; use a smaller one.'
+      f'config.data.cutout={config.data.cutout} would blank out most images of side {side}; use a '
+      'smaller one.'
+    )
+  if config.data.pad > side:
+    raise UserError(
+      f'config.data.pad={config.data.pad} is more than the side of the images, {side}, so that '
+      'crops would have nothing of them; use a smaller one.'
     )
   size = config.bn.ghost_size
   if config.bn.scope == 'ghost' and local // k % max(size, 1):
@@ -76,8 +85,14 @@ def check_batch(config: ConfigDict, devices: int) -> None:
     )
 
 
+def describe_length(config: ConfigDict) -> str:
+  """Returns the field that says how long the run is, with its value."""
+  field = 'epochs' if config.steps is None else 'steps'
+  return f'config.{field}={config[field]}'
+
+
 def total_steps(config: ConfigDict, num_examples: int) -> int:
-  """Length of the run: `config.steps`, or the steps in which each epoch is complete."""
+  """Returns the length of the run: `config.steps`, or steps in which each epoch is complete."""
   if config.steps is not None:
     return config.steps
   if config.epochs * num_examples / config.batch_size >= 2**31:
@@ -86,8 +101,17 @@ def total_steps(config: ConfigDict, num_examples: int) -> int:
 
 
 def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[int]:
-  """The steps after which to evaluate, rising; the last one is the end of the run."""
+  """Returns the steps after which to evaluate, rising; the last one is the end of the run.
+
+  Raises:
+    UserError: there are too many.
+  """
   every = config.eval.every_epochs * steps_per_epoch
   count = int(total / every)
+  if count > _MOST_EVALUATIONS:
+    raise UserError(
+      f'config.eval.every_epochs={config.eval.every_epochs} makes more than {_MOST_EVALUATIONS} '
+      f'evaluations in {describe_length(config)}; use a larger one.'
+    )
   steps = {max(math.ceil(k * every - 1e-9), 1) for k in range(1, count + 1)}
   return sorted({step for step in steps if step < total} | {total})

@@ -1,6 +1,7 @@
 """The network of a configuration, and the variables that it has."""
 
 import functools
+import math
 import re
 from typing import Any
 
@@ -17,6 +18,8 @@ from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model, model_info
 
+# More make 40 GB of float32 alone, and no network of images has a tenth of them.
+_MOST_PARAMETERS = 10**10
 # Fields of config.model that are not options of a family.
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
@@ -70,10 +73,17 @@ def check_model(config: ConfigDict) -> None:
   """Checks, without any computation, that the network of a configuration can be built and run.
 
   Raises:
-    UserError: its options do not fit together, or not the image size, or what is frozen is nothing
-      or all of it.
+    UserError: its options do not fit together, or not the image size, it is too large, or what is
+      frozen is nothing or all of it.
   """
-  _check_frozen(config, variable_shapes(config, build_model(config))['params'])
+  params = variable_shapes(config, build_model(config))['params']
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+  if count > _MOST_PARAMETERS:
+    raise UserError(
+      f'config.model makes a {config.model.name} of {count:,} parameters, more than '
+      f'{_MOST_PARAMETERS:,}; use a smaller width, depths, num_classes or se.hidden_divisor.'
+    )
+  _check_frozen(config, params)
 
 
 def _check_frozen(config: ConfigDict, params: dict) -> None:

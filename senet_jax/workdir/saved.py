@@ -23,8 +23,6 @@ from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
 _CLASSES = 'classes.json'
-# Fields that say what a network computes and of which images.
-_FUNCTION = ('model.', 'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +134,10 @@ def write(
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
   if path.is_dir():
-    fields = config_lib.changed(config, *_FUNCTION).items()
+    changed = config_lib.changed(config)
+    fields = {k: v for k, v in changed.items() if config_lib.FIELDS[k].function}
     flags = [f'--config.{k}="{v}"' if isinstance(v, tuple) else f'--config.{k}={v}'
-             for k, v in fields]  # fmt: skip
+             for k, v in fields.items()]  # fmt: skip
     return [
       f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS',
       f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}',
