@@ -25,7 +25,7 @@ class Stalled(UserError):
 def shown(value: Any) -> str:
   """Returns `value` as a message shows it: in one line of bounded length, whatever it is."""
   try:
-    text = repr(value)
+    text = ' '.join(repr(value).split())
   except (ValueError, RecursionError):
     text = f'({type(value).__name__} too long to be shown)'
   return text if len(text) <= _SHOWN else f'{text[:_SHOWN]}…'

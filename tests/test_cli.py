@@ -146,8 +146,20 @@ def test_one_line_and_status_2(mistake, monkeypatch, capsys, tmp_path, request):
     ('def get_config():\n  c = default()\n  c.batch = 3\n  return c', r'batch'),
     ('def get_config():\n  c = default()\n  c.seed = "a"\n  return c', r'seed'),
     ('x = 1', r'get_config'),
+    ('import sys\nsys.exit(0)', r'SystemExit: 0'),
+    ('def get_config(): raise SystemExit', r'SystemExit'),
+    (
+      'def get_config():\n  c = default()\n  with c.unlocked():\n    c.model.se.without = True\n'
+      '  return c',
+      r'without=True must be a tuple of',
+    ),
+    (
+      'def get_config():\n  c = default()\n  with c.ignore_type():\n    c.model.width = 16.5\n'
+      '  return c',
+      r'width=16\.5 must be a whole number',
+    ),
     ('def get_config(): return None', r'returned NoneType, not a configuration'),
-    ('def get_config(): return type(default())({"seed": 1})', r'they differ in aux_loss_weight'),
+    ('def get_config(): return type(default())({"seed": 1})', r"they differ in 'aux_loss_weight'"),
   ],
 )
 def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path):

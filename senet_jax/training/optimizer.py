@@ -3,15 +3,10 @@
 from collections.abc import Callable
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from senet_jax.errors import UserError
 from senet_jax.training import setup
-
-# Each drop of the learning rate is a part of the compiled program, which counts steps in int32.
-_MOST_DROPS, _LAST_STEP = 1000, 2**31 - 1
 
 
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
@@ -30,8 +25,8 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
   schedule, peak = config.schedule, config.optimizer.learning_rate
   if config.optimizer.base_batch:
     peak *= config.batch_size / config.optimizer.base_batch
-  unit = steps_per_epoch if schedule.unit == 'epochs' else 1.0
-  warmup = min(round(schedule.warmup * unit), _LAST_STEP)
+  unit = setup.steps_of_unit(config, steps_per_epoch)
+  warmup = min(round(schedule.warmup * unit), setup.LAST_STEP)
   main = _main_schedule(config, peak, total_steps, warmup, unit)
   if not warmup:
     return main
@@ -53,18 +48,7 @@ def _main_schedule(
     return lambda step: cosine(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)
-  if schedule.name == 'step':
-    if total_steps / unit / schedule.every > _MOST_DROPS:
-      raise UserError(
-        f'config.schedule.every={schedule.every} makes more than {_MOST_DROPS} drops of the '
-        f'learning rate in {setup.describe_length(config)}; use a larger one.'
-      )
-    drops = np.arange(schedule.every, total_steps / unit, schedule.every)
-  else:
-    drops = np.asarray(schedule.boundaries, float)
-    if (np.diff(drops) <= 0).any():
-      raise UserError(f'config.schedule.boundaries={schedule.boundaries} must rise.')
-  steps = [min(round(drop * unit), _LAST_STEP) for drop in drops]
+  steps = setup.drop_steps(config, total_steps, unit)
   return optax.piecewise_constant_schedule(peak, dict.fromkeys(steps, schedule.factor))
 
 

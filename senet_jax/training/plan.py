@@ -17,6 +17,7 @@ class Plan:
     total: length of the run.
     steps_per_epoch: need not be whole.
     eval_steps: after which to evaluate, rising; the last one is `total`.
+    drop_steps: after which the schedule lowers the learning rate; beyond `total` it does not.
     freeze_step: from which on BN keeps its running statistics; `total` if it never does.
     log_every: steps between two records of training.
     save_every: steps between two checkpoints besides those of evaluations; 0 for none.
@@ -26,6 +27,7 @@ class Plan:
   total: int
   steps_per_epoch: float
   eval_steps: tuple[int, ...]
+  drop_steps: tuple[int, ...]
   freeze_step: int
   log_every: int
   save_every: int
@@ -39,6 +41,7 @@ class Plan:
       UserError: what is to lie within the run does not.
     """
     steps_per_epoch = num_examples / config.batch_size
+    unit = setup.steps_of_unit(config, steps_per_epoch)
     total = setup.total_steps(config, num_examples)
     freeze, start = config.bn.freeze_last_epochs, config.profile.start
     if start is not None and start >= total:
@@ -47,6 +50,7 @@ class Plan:
       total=total,
       steps_per_epoch=steps_per_epoch,
       eval_steps=tuple(setup.eval_steps(config, total, steps_per_epoch)),
+      drop_steps=tuple(setup.drop_steps(config, total, unit)),
       freeze_step=max(total - round(freeze * steps_per_epoch), 0),
       log_every=config.log.every_steps,
       save_every=config.checkpoint.every_steps,

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from senet_jax.data import datasets
+from senet_jax.training import setup
 from senet_jax.training.plan import Plan
 from senet_jax.training.task import Feeds
 
@@ -35,15 +36,15 @@ def _of_rate(config: ConfigDict, plan: Plan) -> Iterator[str]:
       f'config.optimizer.learning_rate={optimizer.learning_rate} is a rate for sgd; '
       f'{optimizer.name} seldom learns with more than a hundredth of that.'
     )
-  unit = plan.steps_per_epoch if schedule.unit == 'epochs' else 1.0
+  unit = setup.steps_of_unit(config, plan.steps_per_epoch)
   length = f'{plan.total} steps ({plan.epoch(plan.total):g} epochs)'
   if schedule.warmup * unit >= plan.total:
     yield (
       f'config.schedule.warmup={schedule.warmup:g} {schedule.unit} is not shorter than the run of '
       f'{length}: its learning rate never reaches the peak.'
     )
-  drops = {'step': (schedule.every,), 'multistep': schedule.boundaries}.get(schedule.name)
-  if drops is not None and not any(drop * unit < plan.total for drop in drops):
+  drops = [step for step in plan.drop_steps if step < plan.total]
+  if schedule.name in ('step', 'multistep') and not drops:
     yield (
       f'config.schedule.name={schedule.name} lowers the learning rate nowhere in the run of '
       f'{length}.'

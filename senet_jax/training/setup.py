@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -15,8 +16,9 @@ from senet_jax.errors import UserError
 from senet_jax.workdir.network import init_variables, input_size, trained
 from senet_jax.workdir.state import TrainState
 
-# The plan of a run has a list of them.
-_MOST_EVALUATIONS = 10**6
+# Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
+# program, which counts steps in int32.
+_MOST_EVALUATIONS, _MOST_DROPS, LAST_STEP = 10**6, 1000, 2**31 - 1
 
 
 def init_state(
@@ -115,3 +117,36 @@ def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[i
     )
   steps = {max(math.ceil(k * every - 1e-9), 1) for k in range(1, count + 1)}
   return sorted({step for step in steps if step < total} | {total})
+
+
+def steps_of_unit(config: ConfigDict, steps_per_epoch: float) -> float:
+  """Returns the steps of one `config.schedule.unit`."""
+  return steps_per_epoch if config.schedule.unit == 'epochs' else 1.0
+
+
+def drop_steps(config: ConfigDict, total: int, unit: float) -> list[int]:
+  """Returns the steps after which the schedules `step` and `multistep` lower the learning rate.
+
+  Args:
+    config: of the run.
+    total: length of the run.
+    unit: see `steps_of_unit`.
+
+  Raises:
+    UserError: they do not rise, or there are too many.
+  """
+  schedule = config.schedule
+  if schedule.name == 'multistep':
+    drops = np.asarray(schedule.boundaries, float)
+    if (np.diff(drops) <= 0).any():
+      raise UserError(f'config.schedule.boundaries={schedule.boundaries} must rise.')
+  elif schedule.name == 'step':
+    if total / unit / schedule.every > _MOST_DROPS:
+      raise UserError(
+        f'config.schedule.every={schedule.every} makes more than {_MOST_DROPS} drops of the '
+        f'learning rate in {describe_length(config)}; use a larger one.'
+      )
+    drops = np.arange(schedule.every, total / unit, schedule.every)
+  else:
+    return []
+  return [min(round(drop * unit), LAST_STEP) for drop in drops]
