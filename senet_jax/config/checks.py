@@ -170,7 +170,7 @@ def _check_data(config: ConfigDict) -> None:
 def differences(
   saved: Mapping[str, Any], given: Mapping[str, Any], *, length: bool = False
 ) -> dict[str, tuple[Any, Any]]:
-  """Fields that change what a run computes and that differ, as `{field: (saved, given)}`.
+  """Returns the differing fields that change what a run computes: `{field: (saved, given)}`.
 
   Args:
     saved: nested values, also of an earlier version; fields that are missing have their defaults.

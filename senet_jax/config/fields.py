@@ -62,7 +62,7 @@ class Field:
 
   @property
   def optional(self) -> bool:
-    """Whether the field may be None."""
+    """True if the field may be None."""
     return self.default is None
 
   @property

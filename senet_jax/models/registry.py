@@ -116,12 +116,12 @@ def register_pair(
 
 
 def list_models(filter: str = '*') -> list[str]:
-  """The registered names that match the fnmatch pattern `filter`, sorted."""
+  """Returns the registered names that match the fnmatch pattern `filter`, sorted."""
   return sorted(fnmatch.filter(_MODELS, filter))
 
 
 def model_info(name: str) -> ModelInfo:
-  """What is known about the network `name`.
+  """Returns what is known about the network `name`.
 
   Raises:
     UserError: there is no such network; the message names the closest ones.
@@ -191,7 +191,7 @@ def create_model(
 
 
 def _hashable(value: Any) -> Any:
-  """Tuples instead of lists, so that modules can be kept by their fields."""
+  """Returns tuples for lists, so that modules can be kept by their fields."""
   # Named tuples stay what they are.
   return tuple(map(_hashable, value)) if type(value) in (list, tuple) else value
 

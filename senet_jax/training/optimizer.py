@@ -10,7 +10,7 @@ from senet_jax.training import setup
 
 
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
-  """The learning rate by step, before any plateau has scaled it.
+  """Returns the learning rate by step, before any plateau has scaled it.
 
   With `config.optimizer.base_batch` the rate is in proportion to the batch (Goyal et al. 2017).
 
@@ -53,7 +53,7 @@ def _main_schedule(
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
+  """Returns SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
 
   Weight decay joins the gradient in front of them, as in Caffe and torch, or with LAMB the update.
   LARS and LAMB scale the update of each array by its norm and that of the weights, but for those
@@ -91,14 +91,14 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def kernel_mask(name: str) -> Callable | None:
-  """A mask of parameters: `all`, or `kernels`, those of convolutions and dense layers."""
+  """Returns a mask of parameters: None for `all`; kernels of convolutions and dense layers."""
   if name == 'all':
     return None
   return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
 
 def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:
-  """What lowers the learning rate when an evaluation brings nothing; None for other schedules.
+  """Returns what lowers the rate when an evaluation brings nothing; None for other schedules.
 
   Its state's `scale` multiplies the schedule. It is fed once an evaluation, not once a step.
   """

@@ -95,12 +95,12 @@ class Run:
 
   @property
   def evaluation_is_due(self) -> bool:
-    """Whether an evaluation comes before the next step."""
+    """True if an evaluation comes before the next step."""
     return self.progress.evaluated_step < self.step and self.plan.evaluates(self.step)
 
   @property
   def is_done(self) -> bool:
-    """Whether all steps are taken, or early stopping ends the run."""
+    """True if all steps are taken, or early stopping ends the run."""
     stopping = patience.early_stopping(self._config, self.progress)
     return self.step >= self.plan.total or stopping.should_stop
 

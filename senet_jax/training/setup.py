@@ -29,7 +29,7 @@ def init_state(
   mesh: Mesh,
   variables: dict | None = None,
 ) -> TrainState:
-  """The state before the first step, with `variables` or, without them, fresh ones."""
+  """Returns the state before the first step, with `variables` or, without them, fresh ones."""
   if variables is None:
     variables = init_variables(config, model, mesh)
 
@@ -43,7 +43,7 @@ def new_state(
   plateau: optax.GradientTransformationExtraArgs | None,
   variables: dict,
 ) -> TrainState:
-  """The state before the first step, with `variables`."""
+  """Returns the state before the first step, with `variables`."""
   params = variables['params']
   return TrainState(
     step=jnp.zeros((), jnp.int32),

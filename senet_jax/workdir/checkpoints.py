@@ -121,7 +121,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def latest(self) -> int | None:
-    """The newest step, None if there is no checkpoint."""
+    """Returns the newest step, None if there is no checkpoint."""
     return max(self._manager.all_steps(), default=None)
 
   def best(self) -> int | None:
@@ -220,7 +220,7 @@ class Checkpoints:
       return None
 
   def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
-    """The newest whole checkpoint.
+    """Returns the newest whole checkpoint.
 
     Damaged ones on the way are moved to `workdir/damaged`, each with a line.
 

@@ -27,7 +27,7 @@ _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 def build_model(
   config: ConfigDict, num_classes: int | None = None, *, frozen_bn: bool = False
 ) -> nn.Module:
-  """The network of a configuration.
+  """Returns the network of a configuration.
 
   Args:
     config: of the run.
@@ -60,7 +60,7 @@ def build_model(
 
 
 def _check_no_se_options(model: ConfigDict) -> None:
-  """SE options on a network without SE would be ignored in silence."""
+  """Refuses SE options on a network without SE, which would be ignored in silence."""
   for field, value in config_lib.default().model.se.items():
     if model.se[field] != value:
       raise UserError(
@@ -103,12 +103,12 @@ def _check_frozen(config: ConfigDict, params: dict) -> None:
 
 
 def input_size(config: ConfigDict) -> int:
-  """Side of the network's square input images, in pixels."""
+  """Returns the side of the network's square input images, in pixels."""
   return evaluation_transform(config).image_size
 
 
 def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
-  """`params` and `batch_stats` as `jax.ShapeDtypeStruct`s; nothing is computed."""
+  """Returns `params` and `batch_stats` as `jax.ShapeDtypeStruct`s; computes nothing."""
   size = input_size(config)
   init = functools.partial(model.init, train=False)
   images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -116,7 +116,7 @@ def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
 
 
 def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
-  """Fresh `params` and `batch_stats`, whole on every device."""
+  """Returns fresh `params` and `batch_stats`, whole on every device."""
   size = input_size(config)
   init = functools.partial(model.init, images=jnp.zeros((1, size, size, 3)), train=False)
   init = jax.jit(init, out_shardings=runtime.replicated(mesh))
@@ -124,7 +124,7 @@ def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
 
 
 def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
-  """The modules that are trained; gradients and the optimizer's state are of these alone.
+  """Returns the trained modules; gradients and the optimizer's state are of these alone.
 
   Args:
     modules: variables by the name of their top-level module.

@@ -3,11 +3,12 @@
   python -m tests.campaigns.fuzz --inputs=10000 --output=fuzz.json
   python -m tests.campaigns.fuzz --only=weights:137    # one input again, with its traceback
 
-Overrides in the command line, configurations of wrong types, workdirs, photos, weight files, archives, prepared data sets, packs
-and records of measurements are made wrong at random, from a seed, and read in this process. Two
-outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception
-is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that
-is written, changed or removed where the input has no business. Exit status 1 if there is any.
+Overrides in the command line, configurations, workdirs, photos, weight files, archives, prepared
+data sets, packs and records of measurements are made wrong at random, from a seed, and read in
+this process. Two outcomes are right: it works, or a `UserError` says in one line what is wrong. Any
+other exception is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory,
+and a file that is written, changed or removed where the input has no business. Exit status 1 if
+there is any.
 """
 
 import argparse
@@ -433,8 +434,8 @@ def configurations(rng: np.random.Generator, material: Material, folder: pathlib
     lines += [f'    c.{name} = {value!r}' for name, value in changes.items()]
     if rng.random() < 0.1:
       wrong = ('del c.seed', 'c.model = 3', 'c.x = 3', 'c.model[3] = 4', 'raise SystemExit',
-               'exit(0)', 'raise KeyError', 'c.se = c.model.se', 'c.seed = c', 'c.steps = 9 ** 9999',
-               'c.epochs = c.get_ref("seed") / 0', 'return [c]')  # fmt: skip
+               'exit(0)', 'raise KeyError', 'c.se = c.model.se', 'c.seed = c', 'return [c]',
+               'c.steps = 9 ** 9999', 'c.epochs = c.get_ref("seed") / 0')  # fmt: skip
       lines.append(f'    {wrong[rng.integers(len(wrong))]}')
     (folder / 'mine.py').write_text('\n'.join([*lines, '  return c']), errors='surrogatepass')
     config = reading.load(str(folder / 'mine.py'), [])
@@ -454,6 +455,8 @@ def _typed(rng: np.random.Generator, field: Field) -> Any:
     math.inf, -math.inf, 1e20, 1e308, 5e-324, 10**12, 10**29, '9' * 5000,
     'train[:' + '9' * 5000 + ']', 'train[5:3]',
   ]  # fmt: skip
+  if rng.random() < 0.5:  # else nearly all are refused for one of their values
+    values = [field.default, *field.choices, *(v for v in edges if isinstance(v, field.kind))]
   value = values[rng.integers(len(values))] if rng.random() < 0.8 else strange(rng)
   if field.lengths is not None and rng.random() < 0.7:
     value = [value] * int(rng.choice([0, 1, 2, 3, field.lengths[-1], field.lengths[-1] + 1]))
