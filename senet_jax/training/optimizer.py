@@ -12,8 +12,6 @@ from senet_jax.training import setup
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
   """Returns the learning rate by step, before any plateau has scaled it.
 
-  With `config.optimizer.base_batch` the rate is in proportion to the batch (Goyal et al. 2017).
-
   Args:
     config: of the run.
     total_steps: length of the run.
@@ -22,9 +20,7 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
   Raises:
     UserError: the boundaries do not rise, or there are too many drops.
   """
-  schedule, peak = config.schedule, config.optimizer.learning_rate
-  if config.optimizer.base_batch:
-    peak *= config.batch_size / config.optimizer.base_batch
+  schedule, peak = config.schedule, setup.peak_rate(config)
   unit = setup.steps_of_unit(config, steps_per_epoch)
   warmup = min(round(schedule.warmup * unit), setup.LAST_STEP)
   main = _main_schedule(config, peak, total_steps, warmup, unit)

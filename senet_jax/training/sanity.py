@@ -13,7 +13,7 @@ from senet_jax.training import setup
 from senet_jax.training.plan import Plan
 from senet_jax.training.task import Feeds
 
-# SGD's learning rates begin here; those of Adam and LAMB are a tenth at the most.
+# SGD's learning rates begin here; those of Adam and LAMB are seldom a tenth of it.
 _RATE_OF_SGD = 0.1
 # Share of the initial values in the running statistics of BN that an evaluation bears.
 _INITIAL_SHARE = 0.1
@@ -31,10 +31,11 @@ def warnings(config: ConfigDict, plan: Plan, feeds: Feeds) -> list[str]:
 
 def _of_rate(config: ConfigDict, plan: Plan) -> Iterator[str]:
   schedule, optimizer = config.schedule, config.optimizer
-  if optimizer.name in ('adam', 'lamb') and optimizer.learning_rate >= _RATE_OF_SGD:
+  peak = setup.peak_rate(config)
+  if optimizer.name in ('adam', 'lamb') and peak >= _RATE_OF_SGD:
     yield (
-      f'config.optimizer.learning_rate={optimizer.learning_rate} is a rate for sgd; '
-      f'{optimizer.name} seldom learns with more than a hundredth of that.'
+      f'config.optimizer.learning_rate={optimizer.learning_rate:g} makes a peak of {peak:g}, as '
+      f'for sgd; {optimizer.name} seldom learns with more than 0.01.'
     )
   unit = setup.steps_of_unit(config, plan.steps_per_epoch)
   length = f'{plan.total} steps ({plan.epoch(plan.total):g} epochs)'

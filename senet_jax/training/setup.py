@@ -119,6 +119,15 @@ def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[i
   return sorted({step for step in steps if step < total} | {total})
 
 
+def peak_rate(config: ConfigDict) -> float:
+  """Returns the learning rate at the peak of the schedule.
+
+  With `config.optimizer.base_batch` it is in proportion to the batch (Goyal et al. 2017).
+  """
+  rate, base = config.optimizer.learning_rate, config.optimizer.base_batch
+  return rate * (config.batch_size / base) if base else rate
+
+
 def steps_of_unit(config: ConfigDict, steps_per_epoch: float) -> float:
   """Returns the steps of one `config.schedule.unit`."""
   return steps_per_epoch if config.schedule.unit == 'epochs' else 1.0

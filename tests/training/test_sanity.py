@@ -33,8 +33,8 @@ def test_nothing_is_said_of_a_usual_run():
 @pytest.mark.parametrize(
   ('fields', 'words'),
   [
-    ({'optimizer.name': 'adam'}, 'learning_rate=0.1 is a rate for sgd; adam'),
-    ({'optimizer.name': 'lamb', 'optimizer.learning_rate': 0.3}, 'learning_rate=0.3'),
+    ({'optimizer.name': 'adam'}, 'learning_rate=0.1 makes a peak of 0.1, as for sgd; adam'),
+    ({'optimizer.name': 'lamb', 'optimizer.base_batch': 32}, 'a peak of 0.4'),
     ({'schedule.warmup': 101.0}, 'warmup=101 epochs is not shorter than the run of 39063 steps'),
     ({'epochs': 30.0}, 'schedule.name=step lowers the learning rate nowhere'),
     ({'epochs': 20.0, 'schedule.name': 'multistep'}, 'schedule.name=multistep lowers the'),
