@@ -70,6 +70,23 @@ MISTAKES = {
     ['--config.schedule.name=cosine', '--config.epochs=1e6', '--config.eval.every_epochs=0.001'],
     r'every_epochs=0\.001 makes more than 1000000 evaluations in config\.epochs=1000000',
   ),
+  'evaluations_of_steps': (
+    ['--config.steps=2147483647', '--config.schedule.name=cosine'],
+    r'every_epochs=1\.0 makes more than 1000000 evaluations in config\.steps=2147483647',
+  ),
+  'drops_of_epochs': (
+    ['--config.steps=2147483647', '--config.eval.every_epochs=1e6'],
+    r'every=30\.0 makes more than 1000 drops of the learning rate in config\.steps=2147483647',
+  ),
+  'parameters': (
+    ['--config.model.width=65536'],
+    r'config\.model makes a se_resnet50 of [\d,]+ parameters, more than 10,000,000,000',
+  ),
+  'pad': (['--config.data.pad=9'], r'pad=9 is more than the side of the images, 8'),
+  'long_split': (
+    ['--config.data.train_split=train[:' + '9' * 4000 + ']'],
+    r"data split 'train\[:9+… is not of the form",
+  ),
   'warmup': (['--config.schedule.warmup=1e308'], r'warmup=1e\+308 must be .* from 0 to'),
   'far_boundary': (['--config.schedule.boundaries=(1e308,)'], r'boundaries=\(1e\+308,\) must be a'),
   'depths': (
@@ -194,6 +211,23 @@ def test_print_config_shows_overrides(monkeypatch, capsys, request):
   with pytest.raises(SystemExit):
     cli.run(main.main)
   assert 'fused: true' in capsys.readouterr().out
+
+
+def test_help_lists_the_flags_and_where_the_fields_are(monkeypatch, capsys):
+  assert main.main(['--help']) == 0
+  text = capsys.readouterr().out
+  for flag in ('--config FILE', '--config.FIELD', '--workdir', '--print_config', '--fields',
+               '--coordinator', '--num_processes', '--process_id', '--hosts_timeout'):  # fmt: skip
+    assert f'\n  {flag}' in text
+  with pytest.raises(SystemExit) as exit_info:
+    main.main(['--fields=model.se.'])
+  lines = capsys.readouterr().out.splitlines()
+  assert not exit_info.value.code and len(lines) == 9
+  assert (
+    lines[0] == 'model.se.ratio = 16: channels over hidden units (a whole number from 1 to 65536)'
+  )
+  status, message = run(monkeypatch, capsys, '--fields=nothing')
+  assert status == 2 and 'no field begins like that' in message
 
 
 def test_help_imports_nothing_slow():
