@@ -51,7 +51,7 @@ class Entry:
 
 @functools.cache
 def entries(variant_name: str, num_classes: int) -> tuple[Entry, ...]:
-  """All variables of a network; nothing is computed."""
+  """Returns all variables of a network; computes nothing."""
   variant = VARIANTS[variant_name]
   model = create_model(variant.model, num_classes, **variant.overrides)
   leaves = _shapes(model, model_info(variant.model).image_size)
@@ -78,7 +78,7 @@ def _shapes(model: nn.Module, side: int) -> dict[tuple[str, ...], jax.ShapeDtype
 def to_variables(
   variant: Variant, arrays: Mapping[str, np.ndarray], num_classes: int | None = None
 ) -> dict[str, Any]:
-  """Our variables from theirs.
+  """Returns our variables from theirs.
 
   Args:
     variant: whose arrays they are.
@@ -101,7 +101,7 @@ def to_variables(
 
 
 def to_arrays(variant: Variant, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Their arrays from our variables, the inverse of `to_variables`.
+  """Returns their arrays from our variables, the inverse of `to_variables`.
 
   Raises:
     UserError: the variables are not those of this network.
@@ -134,7 +134,7 @@ def choose(
   model_name: str | None = None,
   variant: str | None = None,
 ) -> Variant:
-  """The variant that `arrays` are of.
+  """Returns the variant that `arrays` are of.
 
   Args:
     arrays: by their names.
@@ -166,7 +166,7 @@ def choose(
 def _look_like(
   arrays: Mapping[str, np.ndarray], sources: Collection[str] = SOURCES
 ) -> Variant | None:
-  """The network that `arrays` are most probably of; None if they are like none."""
+  """Returns the network that `arrays` are most probably of; None if they are like none."""
   alike = {
     variant.name: _likeness(variant, arrays)
     for variant in VARIANTS.values()
@@ -179,7 +179,7 @@ def _look_like(
 
 
 def _likeness(variant: Variant, arrays: Mapping[str, np.ndarray]) -> float:
-  """The share of entries on either side that are on both, for any number of classes."""
+  """Returns the share of entries on either side that are on both, for any number of classes."""
   expected = entries(variant.name, model_info(variant.model).num_classes)
   same = sum(e.name in arrays and _alike(e, arrays[e.name].shape) for e in expected)
   return same / max(len(expected), len(arrays))
@@ -214,7 +214,7 @@ def _check(
 
 
 def mismatches(expected: Mapping[str, _Shape], there: Mapping[str, _Shape]) -> str:
-  """All entries that are missing, extra or misshaped in `there`, for a message."""
+  """Returns the entries that are missing, extra or misshaped in `there`, for a message."""
   lists = {
     'missing': [name for name in expected if name not in there],
     'extra': [name for name in there if name not in expected],

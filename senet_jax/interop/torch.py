@@ -22,7 +22,7 @@ def from_torch(
   variant: str | None = None,
   num_classes: int | None = None,
 ) -> dict[str, Any]:
-  """The variables of a network from a torch state dict.
+  """Returns the variables of a network from a torch state dict.
 
   The network computes what the one in torch does if it is built with `model_overrides`, of images
   with red first even if those there have blue first (`cadene:bninception`):
@@ -50,7 +50,7 @@ def from_torch(
 
 
 def to_torch(model_name: str, variables: Mapping[str, Any], variant: str) -> dict[str, np.ndarray]:
-  """The torch state dict of a network, the inverse of `from_torch`, bit for bit.
+  """Returns the torch state dict of a network, the inverse of `from_torch`, bit for bit.
 
   The counters of batches are left out, as torch fills them in.
 
@@ -66,7 +66,7 @@ def to_torch(model_name: str, variables: Mapping[str, Any], variant: str) -> dic
 
 
 def as_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The weights in a state dict or around one as float32, without counters.
+  """Returns the weights in a state dict or around one as float32, without counters.
 
   Raises:
     UserError: there are none, or one is not an array of numbers.
@@ -101,7 +101,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _from_tensor(name: str, tensor: Any) -> np.ndarray:
-  """The numbers in a torch tensor; fractions as float32, since NumPy has no bfloat16."""
+  """Returns the numbers in a torch tensor; fractions as float32, as NumPy has no bfloat16."""
   try:
     if tensor.nelement() * tensor.element_size() > tensor.untyped_storage().nbytes():
       # In a file a few bytes can stand for terabytes.

@@ -46,7 +46,7 @@ def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
 def initial_variables(
   config: ConfigDict, model: nn.Module, mesh: Mesh, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-  """What a fresh run of `config` starts from instead of random weights.
+  """Returns what a fresh run of `config` starts from instead of random weights.
 
   Args:
     config: of the run.

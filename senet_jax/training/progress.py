@@ -184,11 +184,11 @@ class Clock:
     self._since = 0.0
 
   def start(self) -> None:
-    """Training goes on."""
+    """Notes that training goes on."""
     self._since = time.monotonic()
 
   def stop(self, images: int) -> float:
-    """Training pauses, done with `images` since the start; returns the seconds since then."""
+    """Notes that training pauses, `images` after the start; returns the seconds since then."""
     seconds = time.monotonic() - self._since
     self._images += images
     self._seconds += seconds

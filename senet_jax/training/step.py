@@ -49,7 +49,7 @@ class StepMetrics(struct.PyTreeNode):
     return total.replace(diverged_at=jnp.minimum(self.diverged_at, other.diverged_at))
 
   def first_bad_step(self) -> int | None:
-    """The step at which the run diverged, None if it did not; waits for the device."""
+    """Returns the step at which the run diverged, None if it did not; waits for the device."""
     step = int(self.diverged_at)
     return None if step == _NEVER else step
 
@@ -142,7 +142,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   options: StepOptions,
 ) -> tuple[TrainState, StepMetrics]:
-  """One step of data-parallel training; runs on each device of `runtime.DATA_AXIS`.
+  """Takes a step of data-parallel training; runs on each device of `runtime.DATA_AXIS`.
 
   Args:
     state: before the step, the same on every device.

@@ -49,7 +49,7 @@ class Trainer:
 
   @property
   def compiled(self) -> bool:
-    """Whether `compile` was called."""
+    """True once `compile` was called."""
     return bool(self._programs)
 
   def compile(self, state: TrainState, step: int) -> None:

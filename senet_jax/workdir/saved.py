@@ -23,8 +23,6 @@ from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
 _CLASSES = 'classes.json'
-# Fields that say what a network computes and of which images.
-_FUNCTION = ('model.', 'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +50,7 @@ def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None
 
 
 def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
-  """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
+  """Returns what `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
 
   Raises:
     UserError: the file holds something else.
@@ -76,7 +74,7 @@ def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
 
 
 def _read_json(path: Path) -> Any:
-  """What a file of a workdir holds.
+  """Returns what a JSON file of a workdir holds.
 
   Raises:
     UserError: it is not JSON, or cannot be read.
@@ -92,7 +90,7 @@ def _read_json(path: Path) -> Any:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-  """The configuration of the run in `workdir`.
+  """Returns the configuration of the run in `workdir`.
 
   Raises:
     UserError: there is none, or it is not one of this version.
@@ -136,9 +134,10 @@ def write(
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
   if path.is_dir():
-    fields = config_lib.changed(config, *_FUNCTION).items()
+    changed = config_lib.changed(config)
+    fields = {k: v for k, v in changed.items() if config_lib.FIELDS[k].function}
     flags = [f'--config.{k}="{v}"' if isinstance(v, tuple) else f'--config.{k}={v}'
-             for k, v in fields]  # fmt: skip
+             for k, v in fields.items()]  # fmt: skip
     return [
       f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS',
       f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}',
