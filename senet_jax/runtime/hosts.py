@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from senet_jax.errors import USER_ERROR, UserError
 from senet_jax.runtime import coordination
 from senet_jax.runtime.devices import per_device
+from senet_jax.runtime.signals import StopSignals
 
 # Without a word for so long, a process is taken for dead, and the others are ended.
 _HEARTBEAT_S = 30
@@ -278,36 +279,29 @@ def _end(message: str, status: int) -> None:
   os._exit(status)
 
 
-class Preemption:
-  """A context manager that knows whether SIGTERM has asked the run to save and stop.
+class Preemption(StopSignals):
+  """A context manager that knows whether SIGTERM or Ctrl-C has asked the run to save and stop.
 
   With several processes the signal may come to any of them; all stop at the same question.
   """
 
   def __init__(self):
-    self._signal = threading.Event()
-    self._questions = 0
-    self._before = None
-
-  def __enter__(self) -> 'Preemption':
-    # With several processes, JAX's runtime takes the signal.
-    if not coordination.connected() and threading.current_thread() is threading.main_thread():
-      self._before = signal.signal(signal.SIGTERM, lambda *_: self._signal.set())
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
-
-  @property
-  def noticed(self) -> bool:
-    """Whether `asked` has said yes."""
-    return self._signal.is_set()
+    """Takes no signal yet."""
+    self._connected = coordination.connected()
+    self._questions, self._agreed = 0, False
+    if self._connected:  # JAX's runtime takes SIGTERM, and brings word of it to all
+      super().__init__((signal.SIGINT,), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    else:
+      super().__init__()
 
   def asked(self) -> bool:
     """Returns whether to stop now; all processes of a run ask at the same points of it."""
-    if not self.noticed and coordination.connected():
+    if self._connected and not self._agreed:
       self._questions += 1
-      if multihost_utils.reached_preemption_sync_point(self._questions):
-        self._signal.set()
+      self._agreed = multihost_utils.reached_preemption_sync_point(self._questions)
     return self.noticed
+
+  @property
+  def noticed(self) -> bool:
+    """Whether to save and stop; of several processes, whether `asked` has said yes."""
+    return self._agreed if self._connected else super().noticed

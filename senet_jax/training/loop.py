@@ -20,26 +20,30 @@ from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.summary import versions
 
 
-def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> bool:
+def train(
+  config: ConfigDict,
+  workdir: str | Path,
+  task: Task | None = None,
+  stop: runtime.Preemption | None = None,
+) -> bool:
   """Trains the network of `config` in `workdir`, from its newest checkpoint if it has one.
 
   Args:
     config: a configuration, see `senet_jax.config`.
     workdir: takes checkpoints, metrics, curves and the summary; made if missing.
     task: what to train for, with the same configuration; None: a classification.
+    stop: says whether to save and stop, of a command that takes the signals itself, as for several
+      runs; None: SIGTERM and Ctrl-C do while this function runs.
 
   Returns:
-    True if the run is complete, False if SIGTERM made it save and stop.
+    True if the run is complete, False if a signal made it save and stop.
 
   Raises:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
   task = task or Classification(config)
-  config_lib.check(config)
-  with runtime.Preemption() as stop:
-    # What is wrong with the command ends here, before anything is read or written.
-    setup.check_batch(config, len(runtime.all_devices()))
-    task.check()
+  with contextlib.nullcontext(stop) if stop else runtime.Preemption() as stop:
+    check(task)
     workdir = _shared_workdir(workdir)
     initial.check_source(config, workdir)
     trace.check(config, workdir)
@@ -63,8 +67,21 @@ def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> 
     if finished and first:
       finish.finish(task, feeds, run.state, run.progress_now(), workdir, reporter)
     elif not finished:
-      reporter.say(f'preempted: saved step {run.step}; the same command resumes from there.')
+      why = 'interrupted' if stop.interrupted else 'preempted'
+      where = f'step {run.step} in {workdir}'
+      reporter.say(f'{why}: saved {where}; the same command resumes from there.')
   return finished
+
+
+def check(task: Task) -> None:
+  """Checks what can be wrong with a configuration, before anything is read or written.
+
+  Raises:
+    UserError: the run of `task` cannot begin.
+  """
+  config_lib.check(task.config)
+  setup.check_batch(task.config, len(runtime.all_devices()))
+  task.check()
 
 
 def _until_done(run: Run) -> bool:
