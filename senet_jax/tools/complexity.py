@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.complexity', __doc__)
   add, missing = parser.add_argument, argparse.SUPPRESS
-  add('--model', action='append', help="names or patterns such as 'se_*', with commas")
+  parser.add_bare(
+    '--model', required=False, action='append', help="names or patterns such as 'se_*', with commas"
+  )
   add(
     '--summary',
     nargs='?',

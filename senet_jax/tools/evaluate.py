@@ -95,9 +95,8 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.evaluate', __doc__)
   add = parser.add_argument
-  add(
+  parser.add_bare(
     '--workdir',
-    required=True,
     type=cli.path_or_bucket,
     action='append',
     help='of the run; once for each network of an ensemble',

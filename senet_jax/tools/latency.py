@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.latency', __doc__)
   add = parser.add_argument
-  add('--models', type=networks, required=True, help='names of networks, with commas')
+  parser.add_bare('--models', type=networks, help='names of networks, with commas')
   add('--batches', type=cli.numbers, default=(1,), help='images a batch, with commas')
   add('--dtype', default='float32', help='float32 or bfloat16')
   add('--repeats', type=cli.number, default=5, help='turns')

@@ -54,7 +54,7 @@ def _parse(argv: list[str]):
   parser = cli.Parser('tools.study', __doc__)
   add = parser.add_argument
   add('--study', required=True, help='FILE.py or FILE.py:small')
-  add('--workdir', required=True, type=pathlib.Path)
+  parser.add_bare('--workdir', type=pathlib.Path)
   add('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
   add('--rows', type=cli.words, help='only these, with commas')
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')

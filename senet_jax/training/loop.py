@@ -5,7 +5,7 @@ import contextlib
 import jax
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import buckets, files
@@ -108,17 +108,23 @@ def _agree_with_others(config: ConfigDict, workdir: Path) -> None:
   facts = {**dict(config_lib.flatten(config)), '--workdir': str(workdir)}
   facts |= {'code': git_commit(), 'devices': jax.local_device_count(), **versions()}
   runtime.agree('run', facts)
-  print(runtime.describe_process(config.batch_size), flush=True)
+  cli.say(runtime.describe_process(config.batch_size))
 
 
 def _shared_workdir(workdir: str | Path) -> Path:
   """Returns the workdir as an absolute path.
 
   Raises:
-    UserError: it is where no checkpoint can be, or relative, which several hosts may take for
-      several directories.
+    UserError: it is where no checkpoint can be, is not UTF-8, or is relative, which several hosts
+      may take for several directories.
   """
   path = buckets.to_path(workdir)
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'--workdir={workdir} is not UTF-8, which Orbax needs of the names of its files; rename it.'
+    ) from error
   if buckets.in_bucket(path):
     if not str(path).startswith('gs://'):
       raise UserError(

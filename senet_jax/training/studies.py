@@ -118,8 +118,8 @@ class StudyRun:
 
   def fails(self, why: str) -> None:
     """Prints why it failed, and keeps it for the table."""
-    print(f'{self} failed: {why}', flush=True)
     files.write_text(self.failure, why)
+    cli.say(f'{self} failed: {why}')
 
 
 def runs_of(study: Study, root: pathlib.Path) -> list[StudyRun]:
@@ -184,7 +184,7 @@ def make(runs: Sequence[StudyRun], stop: runtime.Preemption) -> bool:
       continue
     if stop.noticed:
       return False
-    print(f'--- run {number} of {len(runs)}: {run}{_time_left(runs, number)}', flush=True)
+    cli.say(f'--- run {number} of {len(runs)}: {run}{_time_left(runs, number)}')
     run.failure.unlink(missing_ok=True)
     try:
       if not loop.train(run.config(), run.workdir, stop=stop):
@@ -218,7 +218,7 @@ def make_together(count: int, runs: Sequence[StudyRun]) -> bool:
       while waiting and len(running) < count and not children.stopping:
         run = waiting.pop(0)
         run.failure.unlink(missing_ok=True)
-        print(f'--- {run}: {run.log}', flush=True)
+        cli.say(f'--- {run}: {run.log}')
         command = ('main', f'--config={run.row.config}', *run.overrides, f'--workdir={run.workdir}')
         running[run] = children.start(command, run.log)
       for run, child in list(running.items()):

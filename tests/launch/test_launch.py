@@ -230,7 +230,7 @@ if process == 0:
 time.sleep(0.5)
 print('''step 3
 E1127 11:40:34.2 11847 coordination_service_agent.cc:289] Polled an error from coordination service.
-F1127 11:40:34.2 11847 client.h:80] Terminating process because the JAX distributed service detected fatal errors.
+F1127 11:40:34.2 11847 client.h:80] Ended because the JAX distributed service detected fatal errors.
 Additional GRPC error information from remote target coordination_service while calling /xla:
 :UNKNOWN:Error received from peer  {{grpc_message:"Socket closed", grpc_status:14}}
 *** Check failure stack trace: ***
