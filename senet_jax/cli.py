@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import select
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ PARENT = 'SENET_JAX_PARENT'
 
 # What shells say of a command that wrote into a pipe without a reader.
 _NO_READER = 128 + signal.SIGPIPE
+_STDERR = 2
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|can't start new thread|annot allocate memory")
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
@@ -248,26 +250,23 @@ def _prepare_streams() -> None:
   Otherwise the next file that is opened would be taken for a closed stream by whoever prints to it,
   and a name that is not UTF-8 could not be named.
   """
-  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
-    try:
-      os.fstat(number)
-    except OSError:
-      nowhere = os.open(os.devnull, os.O_RDWR)
-      if nowhere != number:
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+  while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+    pass  # it has taken the place of one that is closed
+  os.close(nowhere)
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
     if getattr(sys, name) is None:
-      setattr(sys, name, open(os.devnull, 'r' if number == 0 else 'w'))  # noqa: SIM115
+      setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
   if hasattr(sys.stdout, 'reconfigure'):
     sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def _reader_is_gone() -> bool:
   try:
-    sys.stdout.flush()  # it keeps what it could not write
-  except BrokenPipeError:
-    return True
-  return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+  except OSError:  # it is no file, as in a test
+    return False
+  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def end_with_parent() -> None:

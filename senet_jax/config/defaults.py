@@ -196,7 +196,9 @@ _OPTIMIZER = {
     (), "beginnings of module names that are not trained: ('stem_', 'stage2_')", str,
     lengths=range(5001)),
   'optimizer.ema_decay': Field(
-    0.0, 'of averaged weights and statistics, used to evaluate; 0: none', within=(0, BELOW_1)),
+    0.0,
+    'of averaged weights and statistics, used to evaluate; 0: none. It rises to this as (1 + step) '
+    '/ (10 + step) does', within=(0, BELOW_1)),
 }  # fmt: skip
 
 _SCHEDULE = {

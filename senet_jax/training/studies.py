@@ -155,7 +155,10 @@ def check_runs(runs: Sequence[StudyRun]) -> None:
     UserError: one of them could not begin; the message names it.
   """
   opened: dict[str, int] = {}
-  for run in {run.row.name: run for run in reversed(runs)}.values():
+  first: dict[str, StudyRun] = {}
+  for run in runs:
+    first.setdefault(run.row.name, run)
+  for run in first.values():
     try:
       config = run.config()
       task = Classification(config)
