@@ -412,15 +412,18 @@ def _read_labels(
   _log.info('reading the labels of all %d examples of %s, once', count, where)
   tf = runtime.import_tensorflow()
 
-  @tf.function(autograph=False)
   def parse_all(records: 'tf.Tensor', indices: 'tf.Tensor') -> 'tf.Tensor':
     signature = tf.int64
     return tf.map_fn(lambda x: parse(*x)[1], (records, indices), fn_output_signature=signature)
 
+  # Traced once, before several threads come to it.
+  signature = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
+  traced = tf.function(parse_all, signature, autograph=False).get_concrete_function()
+
   def block(first: int) -> np.ndarray:
     indices = np.arange(first, min(first + _LABELS, count))
     try:
-      return parse_all(tf.constant(read(indices)), tf.constant(indices)).numpy()
+      return traced(tf.constant(read(indices)), tf.constant(indices)).numpy()
     except (tf.errors.OpError, OSError, RuntimeError) as error:
       raise UserError(
         f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,18 @@ _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
 # Where old ones are moved before their files go, one after the other: a kill leaves no half of one.
 _DELETED = 'deleted'
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Within the block Orbax does not warn that it only reads, which is what is wanted."""
+  log = logging.getLogger('absl')
+  before = log.level
+  log.setLevel(max(before, logging.ERROR))
+  try:
+    yield
+  finally:
+    log.setLevel(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Checkpoints:
       # Without it the metrics would not be written, and the best be forgotten on a restart.
       best_fn=lambda results: -objective.cost(results),
       save_decision_policy=policies.FixedIntervalPolicy(1),
+      save_interval_steps=0 if read_only else 1,  # or Orbax warns that it sets it
       todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,
       create=not read_only,
@@ -96,11 +110,9 @@ class Checkpoints:
     for path in broken:
       _move_away(path)
     _empty_deleted(self._directory, self._options)
-    return ocp.CheckpointManager(
-      self._directory,
-      options=self._options,
-      item_handlers={'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()},
-    )
+    handlers = {'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()}
+    with _quiet() if self._options.read_only else contextlib.nullcontext():
+      return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
 
   def __enter__(self) -> 'Checkpoints':
     self._manager = self._open()
