@@ -314,7 +314,7 @@ def _quiet_background() -> None:
   Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
   before that, with hundreds of lines when a disk is full.
   """
-  for library in ('absl', 'asyncio', 'gcsfs'):
+  for library in ('absl', 'asyncio', 'gcsfs', 'matplotlib'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = sys.unraisablehook = lambda _: None
   handler = logging.StreamHandler()

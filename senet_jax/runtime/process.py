@@ -30,7 +30,7 @@ def use_compilation_cache() -> None:
     _log.warning(
       'programs are compiled anew each time (%s); set JAX_COMPILATION_CACHE_DIR to a directory '
       'that can be written.',
-      error,
+      str(error).rstrip('.'),
     )
 
 
