@@ -169,7 +169,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def path_or_bucket(text: str) -> buckets.Path:
-  """The type of an argument that may be `gs://…`."""
+  """Parses a path that may be `gs://…`, as the type of an argument."""
   try:
     return buckets.to_path(text)
   except UserError as error:  # argparse would keep its message to itself

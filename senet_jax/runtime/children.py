@@ -37,7 +37,7 @@ class Children(StopSignals):
 
   @property
   def stopping(self) -> bool:
-    """Whether SIGTERM or Ctrl-C has come."""
+    """Returns whether SIGTERM or Ctrl-C has come."""
     return self.noticed
 
   def _pass_on(self) -> None:

@@ -163,7 +163,7 @@ def is_first() -> bool:
 
 
 def describe_process(batch_size: int) -> str:
-  """The line that each process begins with."""
+  """Returns the line that each process begins with."""
   hosts, here, count = jax.process_count(), jax.local_device_count(), jax.device_count()
   return (
     f'process {coordination.process_id()} of {hosts} on {platform.node()}: {here} of {count} '
@@ -225,7 +225,7 @@ def gather(name: str, value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """Within the block an error of one process ends the others, too, with its message.
+  """Lets an error of one process within the block end the others, too, with its message.
 
   They are not in a state to end by themselves: they wait for the one that is gone, in a collective
   that nothing interrupts.
@@ -303,5 +303,5 @@ class Preemption(StopSignals):
 
   @property
   def noticed(self) -> bool:
-    """Whether to save and stop; of several processes, whether `asked` has said yes."""
+    """Returns whether to save and stop; of several processes, whether `asked` has said yes."""
     return self._agreed if self._connected else super().noticed

@@ -45,7 +45,7 @@ def _user_cache() -> pathlib.Path:
 
 
 def import_tensorflow():
-  """TensorFlow, quiet and kept off the accelerators.
+  """Imports TensorFlow, quiet and kept off the accelerators.
 
   Raises:
     ImportError: it is not installed.
@@ -59,7 +59,7 @@ def import_tensorflow():
 
 
 def usable_cores() -> int:
-  """CPU cores that this process may use."""
+  """Returns the number of CPU cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # which macOS has not
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -54,7 +54,7 @@ class StopSignals:
 
   @property
   def noticed(self) -> bool:
-    """Whether to save and stop."""
+    """Returns whether to save and stop."""
     return self._noticed.is_set()
 
   def _take(self, *_) -> None:

@@ -99,7 +99,7 @@ def _source_dir(config: ConfigDict) -> buckets.Path:
 
 
 def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:
-  """Shapes of all variables by path, and the paths of the last layer's.
+  """Returns the shapes of all variables by path, and the paths of the last layer's.
 
   Whatever its name, these are the ones that grow with the number of classes.
   """

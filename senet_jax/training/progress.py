@@ -204,7 +204,7 @@ class Clock:
     return seconds
 
   def take_rate(self) -> float:
-    """Images a second since this was last asked."""
+    """Returns the images a second since this was last asked."""
     rate = self._images / max(self._seconds, 1e-9)
     self._images, self._seconds = 0, 0.0
     return rate

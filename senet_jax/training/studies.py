@@ -86,17 +86,17 @@ class StudyRun:
 
   @property
   def overrides(self) -> tuple[str, ...]:
-    """The flags that make its configuration of that of its file."""
+    """Returns the flags that make its configuration of that of its file."""
     return (*self.row.overrides, f'--config.seed={self.seed}')
 
   @property
   def log(self) -> pathlib.Path:
-    """The file to which it prints when it is a process of its own."""
+    """Returns the file to which it prints when it is a process of its own."""
     return self.workdir.with_suffix('.log')
 
   @property
   def failure(self) -> pathlib.Path:
-    """The file that says why it failed."""
+    """Returns the file that says why it failed."""
     return self.workdir.with_suffix('.error')
 
   def config(self) -> ConfigDict:
