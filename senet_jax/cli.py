@@ -24,6 +24,8 @@ PARENT = 'SENET_JAX_PARENT'
 # What shells say of a command that wrote into a pipe without a reader.
 _NO_READER = 128 + signal.SIGPIPE
 _STDERR = 2
+# Bytes of addresses that a small training takes; most of them are never used.
+_ADDRESSES = 3e9
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|can't start new thread|annot allocate memory")
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
@@ -185,6 +187,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   _prepare_streams()
   _quiet_background()
   end_with_parent()
+  _warn_of_little_memory()
   try:
     status = command(sys.argv[1:])
     sys.stdout.flush()
@@ -227,6 +230,19 @@ def _explanation(error: Exception) -> str | None:
       '(ulimit -v, the container).'
     )
   return None
+
+
+def _warn_of_little_memory() -> None:
+  """Says so where XLA would abort the process, of which Python can say nothing any more."""
+  import resource  # Windows has none
+
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+    print(
+      f'senet_jax: memory is limited to {limit / 1e9:.1f} GB of addresses (ulimit -v); with less '
+      f'than {_ADDRESSES / 1e9:.0f} GB XLA may abort with std::bad_alloc.',
+      file=sys.stderr,
+    )
 
 
 def silence() -> None:

@@ -1,6 +1,7 @@
 """Commands as processes: closed and broken streams, names that are not text, memory, bare words."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -75,6 +76,17 @@ def test_a_name_that_is_no_text_is_printed(tmp_path):
 def test_limits_of_the_machine_are_one_line(body, message):
   done = ended(body, stdout=subprocess.PIPE)
   assert done.returncode == 2 and message in done.stderr and done.stderr.count(b'\n') == 1
+
+
+def test_a_limit_that_xla_would_not_survive_is_told_before():
+  body = 'print("x")'
+  limited = ended(body, stdout=subprocess.PIPE, preexec_fn=lambda: _limit(1_500_000_000))
+  assert limited.returncode == 0 and b'limited to 1.5 GB of addresses (ulimit -v)' in limited.stderr
+  assert ended(body, stdout=subprocess.PIPE).stderr == b''
+
+
+def _limit(count: int) -> None:
+  resource.setrlimit(resource.RLIMIT_AS, (count, count))
 
 
 def parsed(*argv: str, **options):
