@@ -134,20 +134,20 @@ run() {  # the arguments; leaves the exit status in `status`
     for ((i = 0; i < processes; i++)); do
       case $ended in *" $i="*) continue ;; esac
       if kill -0 "${pids[i]}" 2> /dev/null; then running=1; continue; fi
-      wait "${pids[i]}" 2> /dev/null  # without bash's "Killed ..."
+      wait "${pids[i]}"
       code=$?
       ended+="$i=$code "
       [ $code -eq 0 ] && continue
       if [ -n "$deadline" ] && [ $code -eq 134 ]; then
-        echo "local.sh: process $i ended as it lost another one" >&2
+        echo "local.sh: process $i ended as it lost another one" >&6
       else
-        echo "local.sh: process $i ended with status $code" >&2
+        echo "local.sh: process $i ended with status $code" >&6
       fi
       : "${deadline:=$((SECONDS + grace))}"
     done
     if [ -n "$deadline" ] && [ $SECONDS -ge "$deadline" ]; then signal_all KILL -; fi
     [ -z "$running" ] || sleep 0.1
-  done
+  done 6>&2 2> /dev/null  # without bash's "Killed ..." of each
   signal_all KILL -  # what their processes left behind, which holds the pipes open
   wait "${prefixes[@]}"
   pids=()

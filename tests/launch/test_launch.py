@@ -241,7 +241,10 @@ os.kill(os.getpid(), signal.SIGABRT)
   assert done.returncode == 137
   first, second = done.stdout.splitlines()
   assert first == '[1] step 3' and second.startswith('[1] senet_jax: lost another process; start')
-  assert 'process 1 ended as it lost another one' in done.stderr
+  assert done.stderr.splitlines() == [
+    'local.sh: process 0 ended with status 137',
+    'local.sh: process 1 ended as it lost another one',
+  ]
 
 
 def test_local_does_not_wait_for_what_a_process_leaves_behind(base):
