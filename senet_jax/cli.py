@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
     given, bare = getattr(parsed, self._bare.dest), parsed.__dict__.pop('bare')
     flag, several = self._bare.option_strings[0], isinstance(self._bare, argparse._AppendAction)
     if several:
-      given = [*(given or ()), *bare]
+      given = [*(given or ()), *bare] or None
     elif bare:
       if given is not None or len(bare) > 1:
         self.error(f'{flag} is given more than once: {", ".join(map(str, bare))}')

@@ -172,6 +172,7 @@ def jaxpr_macs(jaxpr: jex.Jaxpr) -> int:
 
 def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
   images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
+  variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   modules, outputs = {}, {}
 
   def record(call, args, kwargs, context):
@@ -185,10 +186,8 @@ def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
     outputs[path] = next((leaf.shape for leaf in jax.tree.leaves(output)), ())
     return output
 
-  # Fresh variables are drawn without multiply-adds, so that one trace is enough for both.
-  run = functools.partial(model.init_with_output, jax.random.key(0), train=False)
   with nn.intercept_methods(record):
-    closed, (_, variables) = jax.make_jaxpr(run, return_shape=True)(images)
+    closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
   return _Trace(traverse_util.flatten_dict(variables), modules, outputs, _macs(closed.jaxpr))
 
 
