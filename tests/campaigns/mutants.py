@@ -190,8 +190,8 @@ MUTANTS = (
   Mutant(
     'averages of a constant decay',
     'training/step.py',
-    '(1 + step) / (10 + step)',
-    '1.0',
+    'jnp.minimum(options.ema_decay, (1 + step) / (10 + step))',
+    'options.ema_decay',
     ('training/test_keys.py',),
   ),
   Mutant(
