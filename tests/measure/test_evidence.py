@@ -16,7 +16,8 @@ from senet_jax.errors import UserError
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.measure.plan import Command, Context, Measurement
 from senet_jax.runtime import children as children_lib
-from senet_jax.tools import benchmark, evidence as tool, latency, study
+from senet_jax.tools import benchmark, evidence as tool, latency
+from senet_jax.training import studies
 from tests.helpers.paths import ROOT
 
 MACHINE = {
@@ -92,11 +93,11 @@ def accepts(arguments: tuple[str, ...]) -> None:
       options = dict(a.removeprefix('--').split('=', 1) for a in argv if a.count('=') == 1)
       rows = options.get('rows')
       overrides = tuple(a for a in argv if a.startswith(reading.FIELD))
-      part = study._part(
+      part = studies.part(
         reading.load_study(options['study']), rows and cli.words(rows),
         cli.words(options['seeds']), overrides,
       )  # fmt: skip
-      study._check(part, options['study'])
+      studies.check(part, options['study'])
     case 'tools.profile':
       overrides = [a for a in argv if a.startswith(reading.FIELD)]
       reading.load(next(a for a in argv if a.startswith('--config=')).split('=')[1], overrides)
