@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import pathlib
+import stat
 import struct
 import threading
 import uuid
@@ -147,7 +148,7 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     where=f'{data.dir}, split {split}',
     num_examples=len(paths),
     class_names=folder.classes,
-    checksum=zlib.crc32(identity.encode()),
+    checksum=zlib.crc32(os.fsencode(identity)),  # a name need not be text
     read=lambda indices: [read_one(i) for i in indices],
     parse=parse,
     name=lambda index: str(paths[index]),
@@ -157,7 +158,10 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
 
 def _size(path: pathlib.Path) -> int:
   try:
-    return path.stat().st_size
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode):
+      return found.st_size
+    raise UserError(f'{path} is a pipe or a device, which never ends; remove it.')
   except OSError as error:  # mostly a link to nothing
     raise UserError(
       f'{path} cannot be read: {error.strerror}; remove it, or bring back what it links to.'
