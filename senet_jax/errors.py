@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 # The exit status of a command that ends with a `UserError`.
 USER_ERROR = 2
 
-# More choices than this make a message that nobody reads.
-_LISTED = 40
+# More choices than this make a message that nobody reads, and so do longer values.
+_LISTED, _SHOWN = 40, 200
 
 
 class UserError(ValueError):
@@ -19,6 +20,15 @@ class UserError(ValueError):
 
 class Stalled(UserError):
   """A thread of this process waits for something that does not come, and cannot be ended."""
+
+
+def shown(value: Any) -> str:
+  """Returns `value` as a message shows it: in one line of bounded length, whatever it is."""
+  try:
+    text = ' '.join(repr(value).split())
+  except (ValueError, RecursionError):
+    text = f'({type(value).__name__} too long to be shown)'
+  return text if len(text) <= _SHOWN else f'{text[:_SHOWN]}…'
 
 
 def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
@@ -39,7 +49,7 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   close = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=3, cutoff=0.5)
   guess = f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
   choices = f' (allowed: {", ".join(map(str, allowed))})' if len(allowed) <= _LISTED else ''
-  problem = f'{field}={given!r} is unknown{guess}{choices}'
+  problem = f'{field}={shown(given)} is unknown{guess}{choices}'
   raise UserError(f'{problem}{"" if problem.endswith("?") else "."} {hint}'.rstrip())
 
 

@@ -1,11 +1,51 @@
 """The command line of `senet_jax.main`: `--config`, its fields, `--workdir`."""
 
 import argparse
-
-from ml_collections import ConfigDict
+import typing
 
 from senet_jax import cli
-from senet_jax.config import reading
+from senet_jax.errors import UserError
+
+if typing.TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+
+def make_parser(doc: str = '') -> cli.Parser:
+  """Returns the parser, whose help begins with `doc`; imports nothing slow."""
+  parser = cli.Parser('main', doc)
+  add = parser.add_argument
+  add('--config', required=True, metavar='FILE', help='configs/NAME.py, or configs/NAME.py:VARIANT')
+  add('--config.FIELD', metavar='VALUE', help='changes a field of the configuration')
+  parser.add_bare(
+    '--workdir',
+    required=False,
+    type=cli.path_or_bucket,
+    metavar='DIR',
+    help='takes checkpoints, metrics, curves; one that has a checkpoint is resumed',
+  )
+  add('--print_config', action='store_true', help='print all fields with their values, and end')
+  add('--fields', action=_PrintFields, nargs='?', metavar='BEGINNING',
+      help='print what each field does and may be, or each like optimizer, and end')  # fmt: skip
+  add('--coordinator', metavar='HOST:PORT', help='of the first of several processes')
+  add('--num_processes', type=int, metavar='N', help='that train together')
+  add('--process_id', type=int, metavar='I', help='of this one, from 0')
+  add('--hosts_timeout', type=int, default=300, metavar='SECONDS',
+      help='to wait for the other processes at the start (300)')  # fmt: skip
+  return parser
+
+
+class _PrintFields(argparse.Action):
+  """Prints the declarations of fields and ends, as `--help` does."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    from senet_jax.config import FIELDS
+
+    found = {name: field for name, field in FIELDS.items() if name.startswith(values or '')}
+    if not found:
+      raise UserError(f'--fields={values}: no field begins like that; --fields shows them all.')
+    for name, field in found.items():
+      print(f'{name} = {field.default!r}: {field.help} ({field.allowed})')
+    parser.exit()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -18,14 +58,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   Raises:
     UserError: a flag or field does not exist, or a value has the wrong type.
   """
-  parser = cli.Parser('main', '')
-  parser.add_argument('--config', required=True)
-  parser.add_argument('--workdir', type=cli.path_or_bucket)
-  parser.add_argument('--print_config', action='store_true')
-  parser.add_argument('--coordinator')
-  parser.add_argument('--num_processes', type=int)
-  parser.add_argument('--process_id', type=int)
-  parser.add_argument('--hosts_timeout', type=int, default=300)
+  parser = make_parser()
   options, config = parse_with_config(parser, argv)
   if options.workdir is None and not options.print_config:
     parser.error('--workdir is missing: the directory for checkpoints, metrics and curves')
@@ -33,11 +66,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
   return options
 
 
-def parse_with_config(parser: cli.Parser, argv: list[str]) -> tuple[argparse.Namespace, ConfigDict]:
+def parse_with_config(
+  parser: cli.Parser, argv: list[str]
+) -> tuple[argparse.Namespace, 'ConfigDict']:
   """Parses a command line whose `--config` names a file and `--config.…` change its fields.
 
   Raises:
     UserError: see `parse`.
   """
+  from senet_jax.config import reading
+
   options, overrides = parser.parse_with_overrides(argv)
   return options, reading.load(options.config, overrides)

@@ -7,20 +7,19 @@ themselves; elsewhere each is told --coordinator=HOST:PORT --num_processes=N --p
 launch/README.md.
 
 Any field of the configuration can be changed: --config.batch_size=256 --config.model.se.ratio=8.
-`--print_config` shows them all. A workdir that has a checkpoint is resumed. Exit status: 0 when the
-run is complete, 75 when SIGTERM made it save and stop, 2 for an error that the message explains.
+`--fields` says what each does and may be, `--print_config` shows them with their values. A workdir
+that has a checkpoint is resumed. Exit status: 0 when the run is complete, 75 when SIGTERM or Ctrl-C
+made it save and stop, 2 for an error that the message explains.
 """
 
-from senet_jax import cli
+from senet_jax import cli, flags
 
 
 def main(argv: list[str]) -> int:
   """Runs the command with the arguments `argv`; returns the exit status."""
   if not argv or {'--help', '-h', '--helpfull'} & set(argv):
-    print(__doc__)
+    flags.make_parser(__doc__).print_help()
     return 0 if argv else cli.USER_ERROR
-  from senet_jax import flags
-
   options = flags.parse(argv)
   if options.print_config:
     print(options.config)

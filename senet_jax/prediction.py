@@ -71,11 +71,12 @@ class Predictor:
   batch_size: int
   mesh: Mesh = dataclasses.field(repr=False)
 
-  def probabilities(self, images: Sequence[Photo] | np.ndarray) -> np.ndarray:
+  def probabilities(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
     """The probability of each class for each image.
 
     Args:
-      images: paths, Pillow images and arrays, mixed, of any sizes; or uint8 `[N, H, W, 3]`.
+      images: paths, Pillow images and arrays, mixed, of any sizes; uint8 `[N, H, W, 3]`; or a path
+        or a Pillow image alone.
 
     Returns:
       `[N, K]` float32.
@@ -85,7 +86,9 @@ class Predictor:
     """
     return self._rows(images, self._program, len(self.class_names))
 
-  def features(self, images: Sequence[Photo] | np.ndarray, stage: str | None = None) -> np.ndarray:
+  def features(
+    self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
+  ) -> np.ndarray:
     """What the network makes of each image, as a vector.
 
     Args:
@@ -122,7 +125,9 @@ class Predictor:
       rows[i] = row
     return rows
 
-  def top_k(self, images: Sequence[Photo] | np.ndarray, k: int = 5) -> list[list[Prediction]]:
+  def top_k(
+    self, images: Sequence[Photo] | np.ndarray | Photo, k: int = 5
+  ) -> list[list[Prediction]]:
     """The `k` most probable classes for each image, or all if there are fewer; the first is best.
 
     Args:
@@ -279,10 +284,10 @@ def _features(
   return x.mean((1, 2)) if x.ndim == 4 else x
 
 
-def _several(images: Sequence[Photo] | np.ndarray) -> Sequence[Photo]:
-  """Checks that these are several images: a text or one image has parts too."""
+def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
+  """Returns images as a sequence; a lone path or Pillow image, which has parts too, as one."""
   if isinstance(images, str | os.PathLike | Image.Image):
-    raise UserError(f'images={images!r} is one image; give a list: [{images!r}].')
+    return [images]
   shape = getattr(images, 'shape', None)
   if shape is not None and len(shape) != 4:
     raise UserError(f'images are of shape {shape}; give [N, H, W, 3] or a list of images.')

@@ -55,13 +55,13 @@ MISTAKES = {
     r"model\.se\.ratio=8 has no effect on 'resnet50'.*'se_resnet50'",
   ),
   'se_squeeze': (['--config.model.se.squeeze=mean'], r"squeeze='mean' is unknown.*avg, max, none"),
-  'se_stage': (['--config.model.se.stages=(2,7)'], r'stages=7 is unknown'),
+  'se_stage': (['--config.model.se.stages=(2,7)'], r"stages=\(2, 7\) must be 'all' or a tuple"),
   'schedule': (['--config.schedule.name=exp'], r"schedule\.name='exp' is unknown"),
-  'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must be at least 0'),
+  'negative': (['--config.optimizer.weight_decay=-1'], r'weight_decay=-1\.0 must be .* least 0'),
   'infinite': (['--config.epochs=inf'], r'epochs=inf must be a finite number'),
-  'seed': (['--config.seed=99999999999'], r'seed=99999999999 must be at least 0 and at most'),
-  'factor': (['--config.schedule.factor=1.0'], r'factor=1\.0 must be greater than 0 and below 1'),
-  'every': (['--config.schedule.every=0'], r'every=0\.0 must be greater than 0'),
+  'seed': (['--config.seed=99999999999'], r'seed=99999999999 must be .* from 0 to 2147483647'),
+  'factor': (['--config.schedule.factor=1.0'], r'factor=1\.0 must be .* 0 and below 1'),
+  'every': (['--config.schedule.every=0'], r'every=0\.0 must be a finite number greater than 0'),
   'drops': (
     ['--config.schedule.name=step', '--config.schedule.every=1e-9'],
     r'schedule\.every=1e-09 makes more than 1000 drops of the learning rate in config\.epochs=',
@@ -70,17 +70,34 @@ MISTAKES = {
     ['--config.schedule.name=cosine', '--config.epochs=1e6', '--config.eval.every_epochs=0.001'],
     r'every_epochs=0\.001 makes more than 1000000 evaluations in config\.epochs=1000000',
   ),
-  'warmup': (['--config.schedule.warmup=1e308'], r'warmup=1e\+308 must be at least 0 and at most'),
-  'far_boundary': (['--config.schedule.boundaries=(1e308,)'], r'boundaries=1e\+308 must be at'),
+  'evaluations_of_steps': (
+    ['--config.steps=2147483647', '--config.schedule.name=cosine'],
+    r'every_epochs=1\.0 makes more than 1000000 evaluations in config\.steps=2147483647',
+  ),
+  'drops_of_epochs': (
+    ['--config.steps=2147483647', '--config.eval.every_epochs=1e6'],
+    r'every=30\.0 makes more than 1000 drops of the learning rate in config\.steps=2147483647',
+  ),
+  'parameters': (
+    ['--config.model.width=65536'],
+    r'config\.model makes a se_resnet50 of [\d,]+ parameters, more than 10,000,000,000',
+  ),
+  'pad': (['--config.data.pad=9'], r'pad=9 is more than the side of the images, 8'),
+  'long_split': (
+    ['--config.data.train_split=train[:' + '9' * 4000 + ']'],
+    r"data split 'train\[:9+… is not of the form",
+  ),
+  'warmup': (['--config.schedule.warmup=1e308'], r'warmup=1e\+308 must be .* from 0 to'),
+  'far_boundary': (['--config.schedule.boundaries=(1e308,)'], r'boundaries=\(1e\+308,\) must be a'),
   'depths': (
     ['--config.model.depths=(1,1.5,1)'],
-    r'depths=\(1, 1\.5, 1\) must be whole numbers from 1 to 500, one for each of at most 10 st',
+    r'depths=\(1, 1\.5, 1\) must be a tuple of 1 to 10 whole numbers from 1 to 500',
   ),
-  'many_units': (['--config.model.depths=(999999999,)'], r'depths=\(999999999,\) must be whole'),
-  'many_stages': (['--config.model.depths=' + '1,' * 11], r'at most 10 stages'),
-  'large_image': (['--config.data.image_size=99999'], r'image_size=99999 must be at least 1 '),
-  'boundaries': (["--config.schedule.boundaries=('a',)"], r"boundaries='a' must be a finite"),
-  'image_size': (['--config.data.image_size=-4'], r'image_size=-4 must be at least 1'),
+  'many_units': (['--config.model.depths=(999999999,)'], r'depths=\(999999999,\) must be a tuple'),
+  'many_stages': (['--config.model.depths=' + '1,' * 11], r'must be a tuple of 1 to 10 whole'),
+  'large_image': (['--config.data.image_size=99999'], r'image_size=99999 must be .* from 1 to'),
+  'boundaries': (["--config.schedule.boundaries=('a',)"], r"boundaries=\('a',\) must be a"),
+  'image_size': (['--config.data.image_size=-4'], r'image_size=-4 must be a whole number from 1'),
   'freeze': (['--config.bn.freeze_last_epochs=nan'], r'freeze_last_epochs=nan must be a finite'),
   'se_ratio_for_width': (['--config.model.width=2'], r'ratio=16 leaves no hidden unit for 8 '),
   'no_bottleneck': (
@@ -146,8 +163,20 @@ def test_one_line_and_status_2(mistake, monkeypatch, capsys, tmp_path, request):
     ('def get_config():\n  c = default()\n  c.batch = 3\n  return c', r'batch'),
     ('def get_config():\n  c = default()\n  c.seed = "a"\n  return c', r'seed'),
     ('x = 1', r'get_config'),
+    ('import sys\nsys.exit(0)', r'SystemExit: 0'),
+    ('def get_config(): raise SystemExit', r'SystemExit'),
+    (
+      'def get_config():\n  c = default()\n  with c.unlocked():\n    c.model.se.without = True\n'
+      '  return c',
+      r'without=True must be a tuple of',
+    ),
+    (
+      'def get_config():\n  c = default()\n  with c.ignore_type():\n    c.model.width = 16.5\n'
+      '  return c',
+      r'width=16\.5 must be a whole number',
+    ),
     ('def get_config(): return None', r'returned NoneType, not a configuration'),
-    ('def get_config(): return type(default())({"seed": 1})', r'they differ in aux_loss_weight'),
+    ('def get_config(): return type(default())({"seed": 1})', r"they differ in 'aux_loss_weight'"),
   ],
 )
 def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path):
@@ -182,6 +211,23 @@ def test_print_config_shows_overrides(monkeypatch, capsys, request):
   with pytest.raises(SystemExit):
     cli.run(main.main)
   assert 'fused: true' in capsys.readouterr().out
+
+
+def test_help_lists_the_flags_and_where_the_fields_are(monkeypatch, capsys):
+  assert main.main(['--help']) == 0
+  text = capsys.readouterr().out
+  for flag in ('--config FILE', '--config.FIELD', '--workdir', '--print_config', '--fields',
+               '--coordinator', '--num_processes', '--process_id', '--hosts_timeout'):  # fmt: skip
+    assert f'\n  {flag}' in text
+  with pytest.raises(SystemExit) as exit_info:
+    main.main(['--fields=model.se.'])
+  lines = capsys.readouterr().out.splitlines()
+  assert not exit_info.value.code and len(lines) == 9
+  assert (
+    lines[0] == 'model.se.ratio = 16: channels over hidden units (a whole number from 1 to 65536)'
+  )
+  status, message = run(monkeypatch, capsys, '--fields=nothing')
+  assert status == 2 and 'no field begins like that' in message
 
 
 def test_help_imports_nothing_slow():

@@ -84,10 +84,14 @@ def digit_files(test_split, tmp_path_factory):
     ('config.json', b'\xff', r'config\.json is not JSON'),
     ('config.json', b'[' * 100_000, r'config\.json is not JSON'),
     ('config.json', b'[]', 'not a configuration of this version: list, not fields'),
-    ('config.json', b'{"x": {"y": 1}}', r'not a configuration of this version, which has no x\.y'),
+    (
+      'config.json',
+      b'{"x": {"y": 1}}',
+      r"this version, which has no field 'x\.y'",
+    ),
     # It would take hours to look at.
-    ('config.json', b'{"model": {"depths": [999999999]}}', r'depths=\(999999999,\) must be whole'),
-    ('config.json', b'{"seed": null}', 'seed=None must have a value, such as the usual 0'),
+    ('config.json', b'{"model": {"depths": [999999999]}}', r'depths=\[999999999\] must be a tuple'),
+    ('config.json', b'{"seed": null}', 'seed=None must be a whole number from 0'),
     ('classes.json', b'', r'classes\.json is not JSON'),
     ('classes.json', b'{"num_classes": 10}', r'classes\.json does not hold the number of classes'),
     ('classes.json', b'{"num_classes": 10, "names": [1]}', r'does not hold .* their names'),
@@ -238,8 +242,7 @@ def test_unreadable_images(predictor, test_split, digit_files, tmp_path):
 @pytest.mark.parametrize(
   ('images', 'message'),
   [
-    ('photo.jpg', 'is one image; give a list'),
-    (Image.new('RGB', (8, 8)), 'is one image; give a list'),
+    ('photo.jpg', r'photo\.jpg is unreadable: No such file'),
     (np.zeros((8, 8, 3), np.uint8), r'shape \(8, 8, 3\); give \[N, H, W, 3\]'),
     (np.zeros((1, 8, 8, 3), np.float32), r'is float32 \[8, 8, 3\]; give uint8'),
     ([np.zeros((8, 8, 2), np.uint8)], r'is uint8 \[8, 8, 2\]; give uint8'),
@@ -251,6 +254,13 @@ def test_unreadable_images(predictor, test_split, digit_files, tmp_path):
 def test_no_images(predictor, images, message):
   with pytest.raises(UserError, match=message):
     predictor.probabilities(images)
+
+
+def test_one_image_alone(predictor, digit_files):
+  path = digit_files[0]
+  expected = predictor.top_k([path], 2)
+  for image in (path, str(path), Image.open(path)):
+    assert predictor.top_k(image, 2) == expected
 
 
 def test_diverged_network(predictor, test_split):

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from senet_jax.complexity import paper_costs
@@ -149,9 +149,15 @@ def as_json(report: Report, summary: bool) -> dict[str, Any]:
   return {**value, 'deviation_percent': report.deviation_percent, **costs}
 
 
-def paper() -> tuple[list[Table], list[dict[str, Any]]]:
-  """Returns the paper's tables and equation 5, and what is in them as flat records."""
-  comparisons = [paper_costs.compare(row) for row in paper_costs.rows()]
+def paper(
+  progress: Callable[[list[paper_costs.Row]], Iterable[paper_costs.Row]] = iter,
+) -> tuple[list[Table], list[dict[str, Any]]]:
+  """Returns the paper's tables and equation 5, and what is in them as flat records.
+
+  Args:
+    progress: goes through the rows, each of which takes about a second, and shows how far it is.
+  """
+  comparisons = [paper_costs.compare(row) for row in progress(paper_costs.rows())]
   tables = [
     Table(f'Table {number}', _PAPER_COLUMNS, list(map(_paper_row, members)))
     for number, members in itertools.groupby(comparisons, lambda c: c.row.table)

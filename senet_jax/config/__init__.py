@@ -5,7 +5,7 @@ overrides single fields (`--config.batch_size=256`).
 """
 
 from senet_jax.config.checks import changed, check, check_fields, differences, flatten, from_dict
-from senet_jax.config.defaults import default
+from senet_jax.config.defaults import FIELDS, default
 from senet_jax.config.recipes import (
   ablation,
   cifar,
@@ -22,7 +22,7 @@ from senet_jax.config.recipes import (
   wide_resnet,
 )
 
-__all__ = ['ablation', 'changed', 'check', 'check_fields', 'cifar', 'default', 'differences',
-           'flatten', 'from_dict', 'imagenet', 'mobile', 'places365', 'senet154', 'shake',
-           'student_ablation', 'student_cifar', 'student_inception', 'student_tiny', 'variant',
-           'wide_resnet']  # fmt: skip
+__all__ = ['FIELDS', 'ablation', 'changed', 'check', 'check_fields', 'cifar', 'default',
+           'differences', 'flatten', 'from_dict', 'imagenet', 'mobile', 'places365', 'senet154',
+           'shake', 'student_ablation', 'student_cifar', 'student_inception', 'student_tiny',
+           'variant', 'wide_resnet']  # fmt: skip

@@ -5,23 +5,25 @@ mistakes as tracebacks.
 """
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import os
 import pathlib
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from senet_jax.config.checks import OLD_VALUES, check_fields, flatten
+from senet_jax.config.checks import check_fields, flatten, from_fields, owner
+from senet_jax.config.defaults import FIELDS
+from senet_jax.config.fields import Field
 from senet_jax.config.study import Study
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import UserError, one_of, shown
 
 # How arguments begin that change a field.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
-# `(2, 3)` or `all`.
-_OF_SEVERAL_TYPES = ('model.se.stages',)
 # What Python makes of a text that is no value; the last two of thousands of brackets.
 _NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
@@ -37,11 +39,13 @@ def load(path: str, overrides: list[str]) -> ConfigDict:
   Raises:
     UserError: see `parse`.
   """
-  config = _call('--config', path, 'get_config')
-  check_fields(config, f'--config={path}: get_config()')
+  with _mistakes_in(f'--config={path}'):
+    config = _call('--config', path, 'get_config')
+    check_fields(config, 'get_config()')
   for override in overrides:
     apply(config, override)
-  return config
+  with _mistakes_in(f'--config={path}'):
+    return from_fields(dict(flatten(config)))
 
 
 def load_study(path: str) -> Study:
@@ -53,10 +57,24 @@ def load_study(path: str) -> Study:
   Raises:
     UserError: the file is not there, or makes no study.
   """
-  study = _call('--study', path, 'get_study')
-  if not isinstance(study, Study):
-    raise UserError(f'--study={path}: get_study() returns {type(study).__name__}, not a Study.')
-  return study
+  with _mistakes_in(f'--study={path}'):
+    study = _call('--study', path, 'get_study')
+    if not isinstance(study, Study):
+      raise UserError(f'get_study() returns {type(study).__name__}, not a Study.')
+    return study
+
+
+@contextlib.contextmanager
+def _mistakes_in(source: str) -> Iterator[None]:
+  """Makes a `UserError` that begins with `source` of whatever a user's file raises within it."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise
+  except UserError as error:
+    raise UserError(f'{source}: {error}') from error
+  except BaseException as error:  # also SystemExit: a command that exits with 0 is taken for done
+    raise UserError(f'{source}: {type(error).__name__}: {error}') from error
 
 
 def _call(flag: str, path: str, function: str) -> Any:
@@ -64,16 +82,11 @@ def _call(flag: str, path: str, function: str) -> Any:
   name, _, argument = path.partition(':')
   file = pathlib.Path(name)
   if not os.path.isfile(file):  # also of a name that cannot be one
-    raise UserError(f'{flag}={path}: there is no file {file}; see configs/README.md for a list.')
-  try:
-    get = getattr(_module(file), function)
-    if argument and not inspect.signature(get).parameters:
-      raise UserError(f'it has no variants; leave :{argument} out.')
-    return get(argument) if argument else get()
-  except UserError as error:
-    raise UserError(f'{flag}={path}: {error}') from error
-  except Exception as error:  # the file is the user's: whatever it raises is a mistake in it
-    raise UserError(f'{flag}={path}: {type(error).__name__}: {error}') from error
+    raise UserError(f'there is no file {shown(name)[1:-1]}; see configs/README.md for a list.')
+  get = getattr(_module(file), function)
+  if argument and not inspect.signature(get).parameters:
+    raise UserError(f'it has no variants; leave :{argument} out.')
+  return get(argument) if argument else get()
 
 
 def apply(config: ConfigDict, override: str) -> None:
@@ -86,41 +99,32 @@ def apply(config: ConfigDict, override: str) -> None:
   flag, equals, text = override.partition('=')
   field = flag.removeprefix(NO_FIELD).removeprefix(FIELD)
   one_of('the field --config.X with X', field, fields, 'See --print_config for all fields.')
-  *parents, leaf = field.split('.')
-  owner = config
-  for parent in parents:
-    owner = owner[parent]
-  kind = owner.get_type(leaf)
+  declared = FIELDS[field]
   if not equals:
-    if kind is not bool:
+    if declared.kind is not bool:
       raise UserError(f'{override} needs a value: {override}=…')
     text = str(flag.startswith(FIELD))
-  old, meaning = OLD_VALUES.get(field, (None, None))
-  text = str(meaning) if text == old else text
+  section, leaf = owner(config, field)
   try:
-    owner[leaf] = _literal(text) if field in _OF_SEVERAL_TYPES else _value(kind, text)
+    value = _parsed(declared, text)
   except (KeyError, *_NO_LITERAL) as error:
     raise UserError(
-      f'{flag}={text!r} has the wrong type: it takes {kind.__name__}, '
+      f'{flag}={shown(text)} has the wrong type: it takes {declared.value_type.__name__}, '
       f'and is {fields[field]!r} without this flag.'
     ) from error
+  with config.ignore_type():  # of the user's own file; it is checked here
+    section[leaf] = declared.accepted(field, value)
 
 
-def _value(kind: type, text: str) -> Any:
-  """The value of type `kind` that `text` stands for."""
-  if kind is bool:
-    return _BOOLEANS[text.lower()]
-  if kind is tuple:
-    value = ast.literal_eval(text)
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
-  return kind(text)
-
-
-def _literal(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except _NO_LITERAL:
+def _parsed(field: Field, text: str) -> Any:
+  """Returns the value that `text` stands for in a field."""
+  if field.optional and text == 'None':
+    return None
+  if text == field.word or (field.former and text == field.former[0]):
     return text
+  if field.lengths is not None:
+    return ast.literal_eval(text)
+  return _BOOLEANS[text.lower()] if field.kind is bool else field.kind(text)
 
 
 def _module(file: pathlib.Path) -> types.ModuleType:

@@ -26,7 +26,7 @@ def variant(given: str, variants: Mapping[str, _T]) -> _T:
 
 
 def cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
-  """The recipe of the CIFAR ResNets: He et al. 2015, section 4.2, and 2016, appendix.
+  """Returns the recipe of the CIFAR ResNets (He et al. 2015, section 4.2, and 2016, appendix).
 
   SGD with momentum 0.9 and weight decay 1e-4, batches of 128; learning rate 0.01 for the first 400
   iterations, then 0.1, divided by 10 at 32k and 48k iterations, 64k in all; pad-4 crops and flips.
@@ -51,7 +51,7 @@ def cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
 
 
 def imagenet(model: str) -> ConfigDict:
-  """The recipe of section 5.1: He et al.'s network, Szegedy et al.'s augmentation.
+  """Returns the recipe of section 5.1: He et al.'s network, Szegedy et al.'s augmentation.
 
   SGD with momentum 0.9 and weight decay 1e-4, batches of 1024; learning rate 0.6, divided by 10
   every 30 epochs, 100 epochs; crops of 8 to 100 % of the area, aspect 3/4 to 4/3, and flips. The
@@ -77,7 +77,7 @@ def imagenet(model: str) -> ConfigDict:
 
 
 def senet154() -> ConfigDict:
-  """The recipe of the paper's appendix for SENet-154 (Tables 8 and 9), made for 64 devices.
+  """Returns the recipe of the paper's appendix for SENet-154 (Tables 8, 9), made for 64 devices.
 
   As section 5.1, but batches of 2048, learning rate 1.0, label smoothing, and BN frozen in the last
   few epochs. The paper gives neither the smoothing, 0.1 in the work that it cites for it, nor the
@@ -93,7 +93,7 @@ def senet154() -> ConfigDict:
 
 
 def places365(model: str, *, small: bool = False) -> ConfigDict:
-  """The recipe of section 5.1 on Places365, for Table 6, whose own the paper does not give.
+  """Returns the recipe of section 5.1 on Places365, as the paper gives none for Table 6.
 
   As the protocols that the paper follows: class-aware sampling of the 8 million images of
   Places365-Challenge (Shen et al. 2016), and an evaluation on the middle of images resized to
@@ -114,7 +114,7 @@ def places365(model: str, *, small: bool = False) -> ConfigDict:
 
 
 def mobile(model: str) -> ConfigDict:
-  """The recipe of section 5.1 for mobile networks (Table 3).
+  """Returns the recipe of section 5.1 for mobile networks (Table 3).
 
   SGD with momentum 0.9, batches of 256; learning rate 0.1, divided by 10 whenever the loss on the
   validation images stays up, 400 epochs. "Slightly less aggressive augmentation and
@@ -133,7 +133,7 @@ def mobile(model: str) -> ConfigDict:
 
 
 def ablation(se: Mapping[str, Any] | None) -> ConfigDict:
-  """The recipe of section 6: ResNet-50 on ImageNet, whose SE blocks have no biases.
+  """Returns the recipe of section 6: ResNet-50 on ImageNet, whose SE blocks have no biases.
 
   Augmentation of section 5.1, label smoothing; learning rate 0.1, divided by 10 when the loss on
   the validation images stays up, three times, about 300 epochs. The paper gives neither the size of
@@ -151,7 +151,7 @@ def ablation(se: Mapping[str, Any] | None) -> ConfigDict:
 
 
 def _until_plateau(model: str, epochs: float) -> ConfigDict:
-  """ImageNet with three drops, each where the loss stayed up for long, which is 10 epochs here."""
+  """Returns a recipe for ImageNet with three drops, each after 10 epochs without a lower loss."""
   config = imagenet(model)
   config.batch_size = 256
   config.epochs = epochs
@@ -163,7 +163,7 @@ def _until_plateau(model: str, epochs: float) -> ConfigDict:
 
 
 def wide_resnet(model: str, dataset: str) -> ConfigDict:
-  """The recipe of wide residual networks: Zagoruyko and Komodakis 2016.
+  """Returns the recipe of wide residual networks (Zagoruyko and Komodakis 2016).
 
   SGD with Nesterov momentum 0.9 and weight decay 5e-4, batches of 128; learning rate 0.1,
   multiplied by 0.2 after 60, 120 and 160 of 200 epochs; pad-4 crops and flips. They pad with a
@@ -184,7 +184,7 @@ def wide_resnet(model: str, dataset: str) -> ConfigDict:
 
 
 def shake(model: str, dataset: str) -> ConfigDict:
-  """The recipes of Shake-Shake networks (Gastaldi 2017) with cutout (DeVries and Taylor 2017).
+  """Returns the recipe of Shake-Shake networks (Gastaldi 2017) with cutout (DeVries, Taylor 2017).
 
   SGD with Nesterov momentum 0.9, 1800 epochs, a cosine to 0; pad-4 crops, flips, and a square of
   zeros. CIFAR-10: learning rate 0.2, batches of 128, weight decay 1e-4, squares of 16 pixels.
@@ -213,14 +213,15 @@ def shake(model: str, dataset: str) -> ConfigDict:
 
 
 def student_cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
-  """The recipe of the student report for ResNet-46 and ResNeXt-29 on CIFAR, as its code has it.
+  """Returns the student report's recipe for ResNet-46 and ResNeXt-29 on CIFAR, as in its code.
 
   SGD with momentum 0.9, without weight decay, batches of 128 raw images; learning rate 0.01,
   divided by 10 once if five evaluations bring no lower validation error; at most 200 epochs, ended
   after 15 such evaluations (10 for ResNet-46 on CIFAR-10). 2,000 training images are held out and
   choose the checkpoint. Flips, and crops that move the image by up to 3 pixels, edges filled with
-  the nearest ones: the report says 4, its generator draws below that. The report's text has the
-  steps of Tiny ImageNet instead of a plateau.
+  the nearest ones: the report says 4, its generator draws below that. That of Keras draws 0 to 3
+  and then a sign, so that 0 has the probability 1/4 and each other shift 1/8; here all seven have
+  1/7. The report's text has the steps of Tiny ImageNet instead of a plateau.
 
   Args:
     model: name of the network.
@@ -241,7 +242,7 @@ def student_cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
 
 
 def student_ablation(se: Mapping[str, Any] | None) -> ConfigDict:
-  """The recipe of the student report for its studies: `student_cifar` with ResNet-46 on CIFAR-10.
+  """Returns the student report's recipe for its studies: `student_cifar` with ResNet-46.
 
   The run ends after 10 evaluations without a lower error, as the code for the ratios has it; what
   it was for integration and stages, 10 or 15, is not clear.
@@ -255,7 +256,7 @@ def student_ablation(se: Mapping[str, Any] | None) -> ConfigDict:
 
 
 def student_inception(model: str) -> ConfigDict:
-  """The recipe of the student report for Inception-v3 on CIFAR-10.
+  """Returns the student report's recipe for Inception-v3 on CIFAR-10.
 
   Images enlarged to 200x200 pixels (its text: at least 100x100), without augmentation; batches of
   32, 20 epochs, two equally weighted losses, 10,000 training images held out (its text: 2,000), the
@@ -278,7 +279,7 @@ def student_inception(model: str) -> ConfigDict:
 
 
 def student_tiny(model: str, *, augmented: bool) -> ConfigDict:
-  """The recipe of the student report for Tiny ImageNet.
+  """Returns the student report's recipe for Tiny ImageNet.
 
   SGD with momentum 0.9, without weight decay, batches of 128 raw images; learning rate 0.6, divided
   by 10 every 20 of 60 epochs, ended after 15 epochs without a lower validation error (some of its
@@ -286,7 +287,8 @@ def student_tiny(model: str, *, augmented: bool) -> ConfigDict:
   checkpoint; the official validation images are the test, which one table of the report calls the
   other way round.
 
-  Augmentation: moved by up to 7 pixels (the report says 8, its generator draws below that),
+  Augmentation: moved by up to 7 pixels (the report says 8, its generator draws below that; 0 has
+  1/8 of the draws there and 1/15 here, see `student_cifar`),
   flipped, turned by up to 2 degrees, edges filled with the nearest pixels, brightness changed by up
   to 20 %. Its generator may have stretched the contrast of each image on the way, by its version of
   Keras; that is not done here.

@@ -61,12 +61,12 @@ _SMALL_NOTE = (
 
 
 def variants(file: str, names: Iterable[str]) -> dict[str, str]:
-  """The rows of `configs/FILE.py`, each a variant of that name."""
+  """Returns the rows of `configs/FILE.py`, each a variant of that name."""
   return {name: f'configs/{file}.py:{name}' for name in names}
 
 
 def pairs(networks: Iterable[str]) -> dict[str, str]:
-  """Configurations called `DATA_NETWORK`, each followed by that with SE, `DATA_se_NETWORK`."""
+  """Returns configurations called `DATA_NETWORK`, each followed by its twin `DATA_se_NETWORK`."""
   rows = {}
   for name in networks:
     data, network = name.split('_', 1)
@@ -83,7 +83,7 @@ def study(
   small: Mapping[str, Sequence[str] | None],
   note: str = '',
 ) -> Study:
-  """A table at full scale, or `small`, which a CPU finishes.
+  """Returns a study at full scale, or a `small` one, which a CPU finishes.
 
   Args:
     size: `full` or `small`; empty is full.
@@ -113,6 +113,6 @@ def study(
 
 
 def twins(rows: Iterable[str]) -> dict[str, str]:
-  """The baseline of each row with SE: the same name without `se_`."""
+  """Returns the baseline of each row with SE: the same name without `se_`."""
   names = list(rows)
   return {n: n.replace('se_', '', 1) for n in names if n.replace('se_', '', 1) in set(names) - {n}}

@@ -21,6 +21,11 @@ class ClassOrder:
     self._seed = seed
     self._lists: dict[int, tuple[int, np.ndarray]] = {}  # the last one of each class
 
+  @property
+  def sizes(self) -> np.ndarray:
+    """How many examples each class has, `[classes]` int64; classes without any are left out."""
+    return np.array([len(members) for members in self._members])
+
   def examples(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns, for places of the sequence, the epoch of the class and the index, each `[n]` int64.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from senet_jax.data import arrays
 from senet_jax.data.builders import digits, places365, tiny_imagenet
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import UserError, one_of, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +186,11 @@ def parse_split(
   Raises:
     UserError: another notation, or no such split.
   """
-  match = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
+  match = re.fullmatch(r'(\w+)(?:\[(-?\d{1,15}%?)?:(-?\d{1,15}%?)?\])?', split)
   if not match:
-    raise UserError(f'data split {split!r} is not of the form train, train[:90%] or test[10:20].')
+    raise UserError(
+      f'data split {shown(split)} is not of the form train, train[:90%] or test[10:20].'
+    )
   one_of(f'split of {name}', match[1], splits, hint)
 
   def bound(text: str | None, count: int) -> int | None:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import unicodedata
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -77,6 +79,8 @@ def scan(root: str | os.PathLike, val_fraction: float = 0.0) -> ImageFolder:
   splits = {'train': _images_by_class(root, train)}
   if val:
     splits['val'] = _images_by_class(root, val)
+  _check_names(root, dict.fromkeys(name for classes in splits.values() for name in classes))
+  if val:
     _check_same_classes(root, train, val, splits)
   elif val_fraction:
     splits = _hold_out(root, train, splits['train'], val_fraction)
@@ -89,6 +93,22 @@ def _split_folder(root: pathlib.Path, *names: str) -> str | None:
   if len(found) > 1:
     raise UserError(f'{root} has {" and ".join(f"{name}/" for name in found)}; keep one of them.')
   return found[0] if found else None
+
+
+def _check_names(root: pathlib.Path, classes: Iterable[str]) -> None:
+  """Checks that no two class folders have names that look alike.
+
+  Raises:
+    UserError: two have the same name in two normal forms of Unicode, as of a Mac and of Linux.
+  """
+  seen: dict[str, str] = {}
+  for name in classes:
+    other = seen.setdefault(unicodedata.normalize('NFC', name), name)
+    if other != name:
+      raise UserError(
+        f'{root} has two class folders whose names look alike, {other!a} and {name!a}: the same '
+        'letters in two normal forms of Unicode, as of a Mac and of Linux; give both one name.'
+      )
 
 
 def _images_by_class(root: pathlib.Path, folder: str | None) -> dict[str, list[str]]:

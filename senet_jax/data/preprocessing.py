@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from senet_jax.data import augment, datasets
 from senet_jax.errors import UserError
 from senet_jax.models import model_info
+from senet_jax.runtime import keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,7 @@ class TrainingTransform:
 
   def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
     """Images `[n, *plain.shape]` uint8 of examples `[n]` int32 to `[n, S, S, 3]` float32."""
-    base = jax.random.key(self.seed)
-    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(base, e), i))(epoch, index)
+    of_each = jax.vmap(functools.partial(keys.of_example, self.seed))(epoch, index)
     if self.recolor:
-      images = self.recolor(keys, images.astype(jnp.float32))
-    return self.augment(keys, self.plain.to_input(images))
+      images = self.recolor(of_each, images.astype(jnp.float32))
+    return self.augment(of_each, self.plain.to_input(images))

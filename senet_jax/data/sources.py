@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import pathlib
+import stat
 import struct
 import threading
 import uuid
@@ -147,7 +148,7 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     where=f'{data.dir}, split {split}',
     num_examples=len(paths),
     class_names=folder.classes,
-    checksum=zlib.crc32(identity.encode()),
+    checksum=zlib.crc32(os.fsencode(identity)),  # a name need not be text
     read=lambda indices: [read_one(i) for i in indices],
     parse=parse,
     name=lambda index: str(paths[index]),
@@ -157,7 +158,10 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
 
 def _size(path: pathlib.Path) -> int:
   try:
-    return path.stat().st_size
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode):
+      return found.st_size
+    raise UserError(f'{path} is a pipe or a device, which never ends; remove it.')
   except OSError as error:  # mostly a link to nothing
     raise UserError(
       f'{path} cannot be read: {error.strerror}; remove it, or bring back what it links to.'
@@ -247,7 +251,8 @@ def _builder(name: str, data_dir: Path):
       how = f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}').download_and_prepare()"
     raise UserError(
       f'{name} is not prepared in {data_dir} (there is: {", ".join(prepared) or "nothing"}); '
-      f'run: {how}; or set config.data.dir, or try --config.data.fake=True.'
+      f'run: {how}; or give another directory: --config.data.dir=DIR in training (or '
+      'made-up images, --config.data.fake=True), --data_dir=DIR of tools that read a run.'
     )
   return builder
 
@@ -412,15 +417,18 @@ def _read_labels(
   _log.info('reading the labels of all %d examples of %s, once', count, where)
   tf = runtime.import_tensorflow()
 
-  @tf.function(autograph=False)
   def parse_all(records: 'tf.Tensor', indices: 'tf.Tensor') -> 'tf.Tensor':
     signature = tf.int64
     return tf.map_fn(lambda x: parse(*x)[1], (records, indices), fn_output_signature=signature)
 
+  # Traced once, before several threads come to it.
+  signature = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
+  traced = tf.function(parse_all, signature, autograph=False).get_concrete_function()
+
   def block(first: int) -> np.ndarray:
     indices = np.arange(first, min(first + _LABELS, count))
     try:
-      return parse_all(tf.constant(read(indices)), tf.constant(indices)).numpy()
+      return traced(tf.constant(read(indices)), tf.constant(indices)).numpy()
     except (tf.errors.OpError, OSError, RuntimeError) as error:
       raise UserError(
         f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '

@@ -242,8 +242,12 @@ class Stream:
     )
 
 
-def _in_blocks(decode_one: Callable) -> 'tf.types.experimental.PolymorphicFunction':
-  """Compiles `(records, epoch, index)`, each `[m]`, to what `decode_one` makes of each example."""
+def _in_blocks(decode_one: Callable) -> Callable:
+  """Compiles `(records, epoch, index)`, each `[m]`, to what `decode_one` makes of each example.
+
+  Traced here, once: threads that come to a function that is not yet traced are all counted as
+  tracings, and TensorFlow warns of them.
+  """
   tf = runtime.import_tensorflow()
   kinds = (tf.string, tf.int64, tf.int64)
 
@@ -254,7 +258,9 @@ def _in_blocks(decode_one: Callable) -> 'tf.types.experimental.PolymorphicFuncti
     )
 
   # Without autograph: the graph is written out as it is to be.
-  return tf.function(decode, [tf.TensorSpec([None], kind) for kind in kinds], autograph=False)
+  signature = [tf.TensorSpec([None], kind) for kind in kinds]
+  traced = tf.function(decode, signature, autograph=False).get_concrete_function()
+  return lambda *examples: traced(*map(tf.convert_to_tensor, examples, kinds))
 
 
 def _decode_one(

@@ -54,7 +54,7 @@ def from_caffe(
   rgb: bool = True,
   num_classes: int | None = None,
 ) -> dict[str, Any]:
-  """The variables of a network from a released `.caffemodel`.
+  """Returns the variables of a network from a released `.caffemodel`.
 
   It wants images on the 0-255 scale, minus the mean of `model_info(model_name).preprocessing`.
 
@@ -79,7 +79,7 @@ def from_caffe(
 def to_variables(
   variant: Variant, arrays: dict[str, np.ndarray], rgb: bool = True, num_classes: int | None = None
 ) -> dict[str, Any]:
-  """The variables of a network from arrays as of `read`; as of `from_caffe`."""
+  """Returns the variables of a network from the arrays of `read`; see `from_caffe`."""
   variables = mapping.to_variables(variant, arrays, num_classes)
   if rgb:
     kernels = traverse_util.flatten_dict(variables['params']).values()
@@ -89,7 +89,7 @@ def to_variables(
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The weights in a `.caffemodel`, float32, by the name of their layer and their place in it.
+  """Reads the weights in a `.caffemodel`, float32, by the name of their layer and place in it.
 
   Of a BatchNorm these are mean and variance, which the file has times a factor.
 

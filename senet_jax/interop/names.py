@@ -91,7 +91,7 @@ class Naming:
   dense: Layout = DENSE
 
   def name(self, module: str, kind: str) -> str:
-    """The name of a variable of the module at `module`, parts joined by `/`."""
+    """Returns the name of a variable of the module at `module`, parts joined by `/`."""
     for pattern, template in self.renames:
       module = re.sub(
         rf'(?<![^/])(?:{pattern})(?![^/])', lambda match, t=template: _filled(t, match), module
@@ -99,7 +99,7 @@ class Naming:
     return module.replace('/', self.separator) + self.leaves[kind]
 
   def layout(self, module: str, kind: str, rank: int) -> Layout:
-    """The layout of a variable with `rank` axes."""
+    """Returns the layout of a variable with `rank` axes."""
     if kind != 'kernel':
       return SAME
     own = (layout for pattern, layout in self.layouts if re.fullmatch(pattern, module))
@@ -175,7 +175,7 @@ _CAFFE_SENET = _caffe(
 
 
 def _vgg_units() -> Iterator[tuple[str, str]]:
-  """The layers of torch's one sequence: convolution, BN and ReLU each, a pooling behind a stage."""
+  """Returns the layers of torch's one sequence: convolution, BN, ReLU; a pooling behind a stage."""
   index = 0
   for stage, depth in enumerate((2, 2, 3, 3, 3), start=1):
     for block in range(1, depth + 1):
@@ -204,7 +204,7 @@ _MOBILENET = _torch(
 
 
 def _lettered(module: str, letters: dict[int, str]) -> Iterator[tuple[str, str]]:
-  """Inception modules that are called by a letter; `letters` are those of each of our stages."""
+  """Returns Inception modules called by a letter; `letters` are those of each of our stages."""
   for stage, of_stage in letters.items():
     for block, letter in enumerate(of_stage, start=1):
       yield f'stage{stage}_block{block}', module.format(stage, stage + 2) + letter
@@ -509,7 +509,7 @@ VARIANTS = {variant.name: variant for variant in (*_residual(), *_others(), *_of
 
 
 def variants_of(model_name: str, sources: Collection[str] = SOURCES) -> list[Variant]:
-  """The other code bases' forms of the network `model_name`, the usual one first.
+  """Returns the other code bases' forms of the network `model_name`, the usual one first.
 
   Raises:
     UserError: there is no such network, or none of `sources` has it.
@@ -526,7 +526,7 @@ def variants_of(model_name: str, sources: Collection[str] = SOURCES) -> list[Var
 
 
 def variant_of(model_name: str, name: str, sources: Collection[str] = SOURCES) -> Variant:
-  """The variant `name` of the network `model_name`.
+  """Returns the variant `name` of the network `model_name`.
 
   Raises:
     UserError: as of `variants_of`, or it is none of them.

@@ -19,7 +19,7 @@ PICKLES = ('.pth', '.pt', '.bin', '.th', '.tar', '.ckpt')  # of torch
 
 @contextlib.contextmanager
 def needs(package: str, purpose: str) -> Iterator[None]:
-  """Around the imports from an optional package.
+  """Makes a `UserError` of a failed import from an optional package.
 
   Raises:
     UserError: it is not installed; the message says how to install it.

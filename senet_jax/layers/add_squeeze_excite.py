@@ -93,7 +93,7 @@ class _Rule:
   se: SEConfig
 
   def matches(self, path: _Path) -> bool:
-    """Whether it is for the submodule at `path`."""
+    """Returns whether the rule is for the submodule at `path`."""
     return any(_matches(pattern, path) for pattern in self.where)
 
 

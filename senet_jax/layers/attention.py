@@ -42,7 +42,7 @@ class BlockAttention:
 
   @property
   def position(self) -> str:
-    """Where in the unit the gate is, one of `POSITIONS`."""
+    """The place of the gate in the unit, one of `POSITIONS`."""
     return self.se.position
 
   def block(self, full_width: int | None = None) -> ChannelGate:
@@ -51,7 +51,7 @@ class BlockAttention:
 
   @property
   def uses_image_means(self) -> bool:
-    """Whether the block can take its squeeze from the means of images that BN gives it."""
+    """True if the block can take its squeeze from the means of images that BN gives it."""
     by_mean = 'squeeze' not in _KINDS[self.kind].options or self.se.squeeze == 'avg'
     return self.se.fused and by_mean
 

@@ -43,7 +43,7 @@ class ChannelGate(nn.Module):
 
   @property
   def squeeze(self) -> str:
-    """What the gate is computed from, a key of `SQUEEZES`; `none`: every pixel has its own gate."""
+    """The kind of squeeze, a key of `SQUEEZES`; with `none` every pixel has a gate of its own."""
     return 'avg'
 
   @nn.nowrap

@@ -27,7 +27,7 @@ def conv(
   padding: str | int | tuple[int, int] = 'symmetric',
   **kwargs,
 ) -> nn.Conv:
-  """A convolution without bias, with He initialisation.
+  """Returns a convolution without bias, with He initialisation.
 
   Args:
     features: output channels.
@@ -54,12 +54,12 @@ def conv(
 
 
 def _convolves() -> Callable[..., jax.Array]:
-  """Where Flax asks for the function that convolves; its field for the function is deprecated."""
+  """Returns the function that convolves, for Flax, whose field for it is deprecated."""
   return conv_general_dilated
 
 
 def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:
-  """A 3x3 convolution of each channel by itself, without bias; options as of `conv`.
+  """Returns a 3x3 convolution of each channel by itself, without bias; for options see `conv`.
 
   A weight goes to one channel of the output and not to all, so that He initialisation takes 9 for
   its fan in either direction; `conv` would start with nearly nothing.
@@ -69,5 +69,5 @@ def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:
 
 
 def classifier(num_classes: int, name: str = HEAD) -> nn.Dense:
-  """The last layer: `[N, C]` float32 to logits `[N, num_classes]` float32."""
+  """Returns the last layer, from `[N, C]` float32 to logits `[N, num_classes]` float32."""
   return nn.Dense(num_classes, kernel_init=_LINEAR_INIT, name=name)

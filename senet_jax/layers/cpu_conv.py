@@ -47,7 +47,7 @@ def conv_general_dilated(
   feature_group_count: int = 1,
   precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-  """`jax.lax.conv_general_dilated` of images, in the best form for what it is compiled for.
+  """Returns `jax.lax.conv_general_dilated` of images, in the form that suits the platform.
 
   Compiled for anything but a CPU, it and its gradients are those of `jax.lax`. The arguments are as
   `flax.linen.Conv` hands them over.
@@ -110,7 +110,7 @@ _convolution.defvjp(_forward, _backward)
 def _forms(
   strides: _Pair, padding: tuple[_Pair, _Pair], groups: int, precision: lax.PrecisionLike
 ) -> tuple[_Form, _Form]:
-  """The same convolution for CPUs and for anything else, of images and kernel."""
+  """Returns the same convolution of images and kernel twice: for CPUs, and for anything else."""
 
   def default(images, kernel, feature_group_count=groups):
     return lax.conv_general_dilated(
@@ -151,7 +151,7 @@ def _forms(
 
 @functools.cache
 def _transposed(form: _Form) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """The gradients with regard to images and kernel of a `form` that is linear in each of them."""
+  """Returns the gradients by images and kernel of a `form` that is linear in each of them."""
 
   def gradients(images, kernel, gradient):
     of_images = jax.linear_transpose(lambda images: form(images, kernel), images)
@@ -164,7 +164,7 @@ def _transposed(form: _Form) -> Callable[..., tuple[jax.Array, jax.Array]]:
 def _shifted(
   images: jax.Array, window: _Pair, strides: _Pair, padding: Sequence[_Pair]
 ) -> Iterator[jax.Array]:
-  """For each place in the window the pixels that lie under it, `[N, H', W', C]`."""
+  """Returns for each place in the window the pixels that lie under it, `[N, H', W', C]`."""
   pads = [(0, 0), *padding, (0, 0)]
   images = lax.pad(images, jnp.zeros((), images.dtype), [(*pad, 0) for pad in pads])
   height, width = (
@@ -176,14 +176,14 @@ def _shifted(
 
 
 def _parts(groups: int, width: int) -> int:
-  """How many convolutions stand for one with `groups` groups of `width` channels."""
+  """Returns how many convolutions stand for one with `groups` groups of `width` channels."""
   counts = [parts for parts in range(1, min(groups, _MOST_PARTS) + 1) if groups % parts == 0]
   wide = [parts for parts in counts if groups // parts * width >= _LEAST_WIDTH]
   return max(wide, default=1)
 
 
 def _without_groups(kernel: jax.Array, parts: int, groups: int) -> jax.Array:
-  """A kernel `[kh, kw, c, K]` of `parts * groups` groups, as that of `parts`.
+  """Returns a kernel `[kh, kw, c, K]` of `parts * groups` groups as one of `parts`.
 
   It is `[kh, kw, groups * c, K]`, zero where a channel is of another group.
   """

@@ -55,7 +55,7 @@ class BatchNormConfig:
       )
 
   def is_frozen(self, path: tuple[str, ...]) -> bool:
-    """Whether the BN at `path`, from the network on, keeps its running statistics."""
+    """Returns whether the BN at `path`, from the network on, keeps its running statistics."""
     if isinstance(self.frozen, bool):
       return self.frozen
     return '/'.join(path).startswith(self.frozen)
@@ -122,7 +122,7 @@ def materialize(
 
 
 def _affine(x, center, scale, shift) -> jax.Array:
-  """`(x - center)·scale + shift`, float32, in the form that moves the fewest bytes."""
+  """Returns `(x - center)·scale + shift`, float32, in the form that moves the fewest bytes."""
   return x.astype(jnp.float32) * scale + (shift - center * scale)
 
 
@@ -144,7 +144,7 @@ def _materialize_forward(x, center, scale, shift, residual, relu, dtype):
 
 
 def _materialize_backward(relu, dtype, saved, dy):
-  """Two passes over `x` and `dy`: for the gradients of `scale` and `shift`, and for that of `x`.
+  """Passes over `x` and `dy` twice: for the gradients of `scale` and `shift`, and for that of `x`.
 
   The first takes sums of `x - center`: sums of `x` would lose digits where |mean| >> std.
   """
@@ -195,7 +195,7 @@ _moments.defvjp(_moments_forward, _moments_backward)
 
 
 def _kept_apart_on_gpu(arrays):
-  """`arrays`, which XLA for GPU takes for others; on TPU that would cost bytes."""
+  """Returns `arrays`, which XLA for GPU takes for others; on TPU that would cost bytes."""
   identity = lambda arrays: arrays  # noqa: E731
   return jax.lax.platform_dependent(
     arrays, cuda=jax.lax.optimization_barrier, rocm=jax.lax.optimization_barrier, default=identity
@@ -273,7 +273,7 @@ class BatchNorm(nn.Module):
   def _statistics(
     self, x: jax.Array, center: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Mean of `x - center` and biased variance, and the mean over each image if it is wanted.
+    """Returns the mean of `x - center`, the biased variance and, if wanted, the mean of each image.
 
     The first two are `[1, 1, 1, C]`, or `[N, 1, 1, C]` with the same numbers for the images of a
     group; the last is `[N, 1, 1, C]`.
@@ -296,7 +296,7 @@ class BatchNorm(nn.Module):
     return mean, var, image_mean
 
   def _group_size(self, n: int) -> int:
-    """How many of the `n` images of this device share statistics."""
+    """Returns how many of the `n` images of this device share statistics."""
     size = self.bn.ghost_size if self.bn.scope == 'ghost' else n
     if n % size:
       if self.is_initializing():

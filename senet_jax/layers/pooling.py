@@ -14,7 +14,7 @@ ALIGNMENTS = ('caffe', 'torch', 'tensorflow')
 
 @jax.named_scope('max_pool')
 def max_pool(x: jax.Array, align: str = 'caffe') -> jax.Array:
-  """3x3 max pooling with stride 2.
+  """Pools by the maximum over 3x3 pixels with stride 2.
 
   All alignments halve an even size, but their windows start at different pixels.
 
@@ -55,7 +55,7 @@ def _max_pool_forward(x, padding):
 
 
 def _max_pool_backward(padding, saved, dy):
-  """The gradient of each window goes to the first of its largest pixels.
+  """Sends the gradient of each window to the first of its largest pixels.
 
   XLA for GPU finds them by four int32 arrays of the size of `dy`, and on CPU its way is slow:
   comparing again moves a quarter of the bytes, and takes a third of the time. On TPU it moves more.
@@ -74,7 +74,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _compare_again(x, y, dy, padding) -> jax.Array:
-  """The gradient of `_max_pool`; no sums over a scatter, so it is deterministic, too."""
+  """Returns the gradient of `_max_pool`; without sums over a scatter it is deterministic, too."""
   padded = jnp.pad(x, [(0, 0), *padding, (0, 0)], constant_values=-jnp.inf)
   spans = [2 * size - 1 for size in y.shape[1:3]]
   place = jnp.full(y.shape, 9, jnp.int8)
@@ -100,7 +100,7 @@ def _compare_again(x, y, dy, padding) -> jax.Array:
 def avg_pool(
   x: jax.Array, size: int = 3, stride: int = 1, padding: str = 'SAME', count_padding: bool = True
 ) -> jax.Array:
-  """Average pooling.
+  """Pools by the average.
 
   Args:
     x: `[N, H, W, C]`.

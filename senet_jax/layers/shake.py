@@ -44,7 +44,7 @@ def shake(
 
 @own_gradient
 def _mix(a: jax.Array, b: jax.Array, alpha: jax.Array, beta: jax.Array) -> jax.Array:
-  """α a + (1 - α) b, whose gradient is that of β a + (1 - β) b."""
+  """Returns α a + (1 - α) b, whose gradient is that of β a + (1 - β) b."""
   del beta
   return alpha.astype(a.dtype) * a + (1 - alpha).astype(b.dtype) * b
 

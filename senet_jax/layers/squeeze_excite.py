@@ -77,11 +77,11 @@ class SEConfig:
     object.__setattr__(self, 'without', tuple(self.without))
 
   def in_stage(self, stage: int) -> bool:
-    """Whether stage `stage` (2..5) has SE blocks."""
+    """Returns whether stage `stage` (2..5) has SE blocks."""
     return self.stages == 'all' or stage in self.stages
 
   def in_block(self, stage: int, block: int) -> bool:
-    """Whether unit `block` (from 1) of stage `stage` has an SE block."""
+    """Returns whether unit `block` (from 1) of stage `stage` has an SE block."""
     return self.in_stage(stage) and block_name(stage, block) not in self.without
 
 
@@ -108,7 +108,7 @@ class SqueezeExcite(ChannelGate):
 
   @property
   def squeeze(self) -> str:
-    """What the gate is computed from: `se.squeeze`."""
+    """The kind of squeeze, `se.squeeze`."""
     return self.se.squeeze
 
   @nn.nowrap
@@ -138,7 +138,7 @@ class SqueezeExcite(ChannelGate):
 
 
 def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
-  """The gates that a forward pass has sown, by the paper's names.
+  """Returns the gates that a forward pass has sown, by the paper's names.
 
   Args:
     intermediates: what `model.apply(..., mutable=['intermediates'])` returned under that name.
@@ -167,7 +167,7 @@ def excitations(intermediates: Mapping) -> dict[str, jax.Array]:
 
 
 def block_name(stage: int, block: int) -> str:
-  """The paper's name of the SE block of unit `block` (from 1) of stage `stage`: SE_4_6."""
+  """Returns the paper's name of the SE block of unit `block` (from 1) of stage `stage`: SE_4_6."""
   return f'SE_{stage}_{block}'
 
 

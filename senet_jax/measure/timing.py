@@ -6,6 +6,8 @@ Each of them is measured for a moment, again and again; ratios are those of one 
 import contextlib
 import dataclasses
 import gc
+import logging
+import os
 import re
 import statistics
 import time
@@ -16,6 +18,9 @@ from senet_jax.reporting.statistics import spread
 
 # Dispatches in front of the first measurement, each waited for.
 WARM_UP = 2
+# The load a core of which this process alone has at most 1, as while it compiles.
+_BUSY = 1.5
+_log = logging.getLogger(__name__)
 # XLA, PyTorch on a GPU, and Python itself.
 _OUT_OF_MEMORY = re.compile('RESOURCE_EXHAUSTED|out of memory', re.IGNORECASE)
 
@@ -83,6 +88,7 @@ def in_turn(
     each: time each dispatch by itself, with the wait for its end, which is its latency; otherwise
       all of them together, which is throughput.
   """
+  warn_if_busy()
   warm_ups, counts = {}, {}
   for key, workload in workloads.items():
     start = time.perf_counter()
@@ -106,6 +112,18 @@ def in_turn(
       found[key].cores.append((time.process_time() - cpu) / passed)
       found[key].waiting.append((workload.waited() - waited) / passed)
   return found
+
+
+def warn_if_busy() -> None:
+  """Says so where other processes want more of this machine's cores than there are."""
+  load, cores = os.getloadavg()[0], os.cpu_count() or 1
+  if load > _BUSY * cores:
+    _log.warning(
+      'this machine is busy (a load of %.1f on %d cores): times are of what others leave; measure '
+      'again when it is idle.',
+      load,
+      cores,
+    )
 
 
 def _seconds(workload: Workload, dispatches: int) -> float:

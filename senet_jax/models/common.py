@@ -25,7 +25,7 @@ def top_errors(*top: float) -> dict[str, float]:
 
 
 def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
-  """`published` of a network that is in one table, with errors as of `top_errors`."""
+  """Returns `published` of a network that is in one table, with errors as `top_errors` has them."""
   return {table: top_errors(*top), **others}
 
 
@@ -41,7 +41,7 @@ def gated(
 
 
 def se_of_stage(se: SEConfig | None, stage: int) -> SEConfig | None:
-  """The options for the units of `stage`: None where they have no SE."""
+  """Returns the options for the units of `stage`, None where they have no SE."""
   return se if se is not None and se.in_stage(stage) else None
 
 

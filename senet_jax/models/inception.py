@@ -295,12 +295,12 @@ class Inception(nn.Module):
 
 
 def strided(features: int) -> ConvSpec:
-  """The 3x3/2 convolution, without padding, of Inception-v3's reductions."""
+  """Returns the 3x3/2 convolution, without padding, of Inception-v3's reductions."""
   return ConvSpec(features, 3, 2, 'VALID')
 
 
 def inception_a(first: int, projection: int) -> Branches:
-  """The module of Inception-v3 for maps of 35x35.
+  """Returns the module of Inception-v3 for maps of 35x35.
 
   Args:
     first: channels of the first branch.
@@ -315,7 +315,7 @@ def inception_a(first: int, projection: int) -> Branches:
 
 
 def v3_stem(padding: str = 'symmetric') -> Steps:
-  """The stem of Inception-v3; `padding` is that of its third convolution."""
+  """Returns the stem of Inception-v3; `padding` is that of its third convolution."""
   return (
     strided(32),
     ConvSpec(32, 3, 1, 'VALID'),
@@ -369,7 +369,7 @@ def _v3_stages() -> tuple[tuple[Branches, ...], ...]:
 
 
 def bn_inception_stages(projection: int = 128) -> tuple[tuple[Branches, ...], ...]:
-  """The modules of BN-Inception.
+  """Returns the modules of BN-Inception.
 
   Args:
     projection: channels behind the pooling of modules 4c and 4d; 128 in the Caffe model of the

@@ -12,7 +12,7 @@ from senet_jax.layers.derivatives import own_gradient
 
 
 def as_text(name: str, kept: np.ndarray) -> str:
-  """Which channels a unit keeps, in one word.
+  """Returns the channels that a unit keeps as one word.
 
   Args:
     name: of the unit's SE block, `SE_4_6`.
@@ -25,7 +25,7 @@ def as_text(name: str, kept: np.ndarray) -> str:
 
 
 def from_text(text: str) -> tuple[str, np.ndarray]:
-  """The name and the channels of `as_text`; up to seven zeros follow the last channel.
+  """Returns name and channels of `as_text`; up to seven zeros follow the last channel.
 
   Raises:
     UserError: `text` is something else.
@@ -38,7 +38,7 @@ def from_text(text: str) -> tuple[str, np.ndarray]:
 
 
 def from_texts(texts: Sequence[str], widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-  """The channels that units keep, rising, by the names of their SE blocks.
+  """Returns the channels that units keep, rising, by the names of their SE blocks.
 
   Args:
     texts: of `as_text`, of different units.

@@ -116,12 +116,12 @@ def register_pair(
 
 
 def list_models(filter: str = '*') -> list[str]:
-  """The registered names that match the fnmatch pattern `filter`, sorted."""
+  """Returns the registered names that match the fnmatch pattern `filter`, sorted."""
   return sorted(fnmatch.filter(_MODELS, filter))
 
 
 def model_info(name: str) -> ModelInfo:
-  """What is known about the network `name`.
+  """Returns what is known about the network `name`.
 
   Raises:
     UserError: there is no such network; the message names the closest ones.
@@ -164,7 +164,7 @@ def create_model(
     )
   for override in overrides:
     if override not in allowed:
-      errors.one_of(f'the override of {name}', override, allowed)
+      errors.one_of(f'the override of {name}', override, [*allowed, 'num_classes', 'dtype'])
     if override in entry.unused:
       raise errors.UserError(f'{override} has no effect on {name}; leave it out.')
   overrides = {field: _hashable(value) for field, value in overrides.items()}
@@ -191,7 +191,7 @@ def create_model(
 
 
 def _hashable(value: Any) -> Any:
-  """Tuples instead of lists, so that modules can be kept by their fields."""
+  """Returns tuples for lists, so that modules can be kept by their fields."""
   # Named tuples stay what they are.
   return tuple(map(_hashable, value)) if type(value) in (list, tuple) else value
 

@@ -132,11 +132,11 @@ class ResidualBlock(nn.Module):
 
   @nn.nowrap
   def _gives_image_means(self, position: str) -> bool:
-    """Whether the BN that `position` directly follows has to take the means of its images."""
+    """Returns whether the BN that `position` directly follows has to take means of images."""
     return position in self.gates() and self.attention.uses_image_means
 
   def _convolutions(self) -> list[tuple[int, int, int, int]]:
-    """Features, kernel size, stride and groups of each convolution of the branch."""
+    """Returns features, kernel size, stride and groups of each convolution of the branch."""
     last = self.features if self.kept is None else len(self.kept)
     if self.bottleneck is None:
       return [(self.features, 3, self.stride, 1), (last, 3, 1, 1)]
@@ -148,7 +148,7 @@ class ResidualBlock(nn.Module):
     ]
 
   def _post_branch(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
-    """The branch of a post-activation unit, `[N, H / stride, W / stride, features]`."""
+    """Returns the branch of a post-activation unit, `[N, H / stride, W / stride, features]`."""
     convolutions = self._convolutions()
     for i, spec in enumerate(convolutions, start=1):
       x = self.conv(*spec, name=f'conv{i}')(x)
@@ -164,7 +164,7 @@ class ResidualBlock(nn.Module):
     return x
 
   def _pre_branch(self, x: jax.Array, train: bool) -> jax.Array:
-    """The branch of a pre-activation unit, `[N, H / stride, W / stride, features]`."""
+    """Returns the branch of a pre-activation unit, `[N, H / stride, W / stride, features]`."""
     for i, spec in enumerate(self._convolutions(), start=1):
       if i > 1 or not self.share_preact:
         x = materialize(self.norm(name=f'bn{i}')(x, train), relu=True)
@@ -174,7 +174,7 @@ class ResidualBlock(nn.Module):
     return x
 
   def _shortcut(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
-    """What is added to the branch, `[N, H / stride, W / stride, features]`."""
+    """Returns what is added to the branch, `[N, H / stride, W / stride, features]`."""
     alike = x.shape[-1] == self.features and self.stride == 1
     if alike and self.shortcut != 'like_last':
       return x
@@ -308,15 +308,15 @@ class ResNet(nn.Module):
       errors.one_of('model.se.without', name, there)
 
   def _names(self, stage: int) -> list[str]:
-    """What the SE blocks of the units of `stage` are called."""
+    """Returns the names of the SE blocks of the units of `stage`."""
     return [block_name(stage, block) for block in range(1, self.depths[stage - 2] + 1)]
 
   def _features(self, stage: int) -> int:
-    """Output channels of the units of `stage`."""
+    """Returns the output channels of the units of `stage`."""
     return self.width * 2 ** (stage - 2) * (4 if self._has_bottlenecks(stage) else 1)
 
   def _kept(self) -> dict[str, tuple[int, ...]]:
-    """The channels of `kept_channels`, by what the units' SE blocks are called."""
+    """Returns the channels of `kept_channels` by the names of the units' SE blocks."""
     if not self.kept_channels:
       return {}
     stages = range(2, len(self.depths) + 2)

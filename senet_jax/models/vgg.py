@@ -154,7 +154,7 @@ def _adaptive_mean(x: jax.Array, axis: int, bins: int) -> jax.Array:
 
 
 def _windows(x: jax.Array) -> jax.Array:
-  """All windows of 7x7 in `x` `[N, H, W, C]`, flattened: `[N, H - 6, W - 6, 49 C]`."""
+  """Returns all windows of 7x7 in `x` `[N, H, W, C]`, flattened: `[N, H - 6, W - 6, 49 C]`."""
   height, width = (size - _MAP + 1 for size in x.shape[1:3])
   shifts = itertools.product(range(_MAP), repeat=2)
   return jnp.concatenate([x[:, i : i + height, j : j + width] for i, j in shifts], -1)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 
@@ -34,3 +35,12 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
   writer.writerow(columns)
   writer.writerows(rows)
   return buffer.getvalue()
+
+
+def size(count: float) -> str:
+  """Returns a number of bytes in the unit that fits it: `1.23 GB`, `45.6 MB`, `7.89 kB`, `12 B`."""
+  for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+    if abs(count) >= factor:
+      digits = 2 - min(int(math.log10(abs(count) / factor)), 2)
+      return f'{count / factor:.{digits}f} {unit}'
+  return f'{count:.0f} B'

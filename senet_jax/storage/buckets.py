@@ -38,7 +38,7 @@ def in_bucket(path: str | os.PathLike) -> bool:
 
 
 def to_path(path: str | os.PathLike) -> Path:
-  """A path on a disk, `~` expanded, or one in a bucket; both have the methods of `pathlib`.
+  """Returns a path on a disk, `~` expanded, or in a bucket; both have the methods of `pathlib`.
 
   Raises:
     UserError: its scheme is not known, or the library for it is not installed.

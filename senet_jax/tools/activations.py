@@ -119,7 +119,7 @@ def _choose_blocks(args: argparse.Namespace, run: 'Saved', config: 'ConfigDict')
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.activations', __doc__)
   add = parser.add_argument
-  add('--workdir', required=True, type=cli.path_or_bucket, help='of the run')
+  parser.add_bare('--workdir', type=cli.path_or_bucket, help='of the run')
   add('--output', required=True, type=pathlib.Path, help='directory for figures and numbers')
   add('--checkpoint', default='best', help='best (default), latest, or a step')
   add('--split', help="default: the run's evaluation split")

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
   from senet_jax.complexity import report as report_lib
 
   if args.paper:
-    tables, records = report_lib.paper()
+    tables, records = report_lib.paper(_progress)
     value = {'rows': records}
     print(report_lib.markdown(tables), end='')
   else:
@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.complexity', __doc__)
   add, missing = parser.add_argument, argparse.SUPPRESS
-  add('--model', action='append', help="names or patterns such as 'se_*', with commas")
+  parser.add_bare(
+    '--model', required=False, action='append', help="names or patterns such as 'se_*', with commas"
+  )
   add(
     '--summary',
     nargs='?',
@@ -125,6 +127,18 @@ def _names(args: argparse.Namespace) -> list[str]:
 
 def _se_options(args: argparse.Namespace) -> dict[str, typing.Any]:
   return {key[3:]: value for key, value in vars(args).items() if key.startswith('se.')}
+
+
+def _progress(rows: list) -> typing.Iterable:
+  """Goes through rows, and shows on a terminal how far it is."""
+  import rich.console
+  import rich.progress
+
+  console = rich.console.Console(stderr=True)
+  shown = console.is_terminal
+  yield from rich.progress.track(
+    rows, 'counting', console=console, transient=True, disable=not shown
+  )
 
 
 def _print(table: 'Table') -> None:

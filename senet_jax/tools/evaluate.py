@@ -62,7 +62,9 @@ def main(argv: list[str]) -> None:
   results, outcomes = evaluate_each(ensemble, variables, feed, mesh)
   if not math.isfinite(results['loss']):
     raise UserError(f'the loss is {results["loss"]}: no numbers come out; use another checkpoint.')
-  errors = {f'top{k}_error': outcomes.top_k_error(k) for k in args.top_k}
+  # Without --top_k those that say something: the right class is always among all of them.
+  wanted = args.top_k or [k for k in (1, 3, 5) if k == 1 or k < num_classes]
+  errors = {f'top{k}_error': outcomes.top_k_error(k) for k in wanted}
 
   crops = transform.crops
   networks = ' + '.join(f'{run.config.model.name}, step {run.step}' for run in runs)
@@ -95,9 +97,8 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.evaluate', __doc__)
   add = parser.add_argument
-  add(
+  parser.add_bare(
     '--workdir',
-    required=True,
     type=cli.path_or_bucket,
     action='append',
     help='of the run; once for each network of an ensemble',
@@ -128,7 +129,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='1, the middle (default), or 10: corners and middle, and their mirror images',
   )
   add('--exclude', type=pathlib.Path, help='file with the images to leave out, one a line')
-  add('--top_k', type=_numbers, default=(1, 3, 5), metavar='K,K,...', help='default: 1,3,5')
+  add(
+    '--top_k',
+    type=_numbers,
+    metavar='K,K,...',
+    help='default: 1,3,5, or as many as there are classes',
+  )
   add('--per_class', type=pathlib.Path, help='write the error of each class to this .csv file')
   add('--confusion', type=pathlib.Path,
       help='write images by class and prediction to this .csv or .npz file')  # fmt: skip

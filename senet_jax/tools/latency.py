@@ -9,7 +9,7 @@ Section 4 of the paper (ResNet-50 and SE-ResNet-50 on a CPU: 164 and 167 ms an i
 of the student report. The twin of a network is measured even where it is not named. Each answer is
 waited for before the next one begins; images and results stay on the device. Networks are measured
 in turn. Columns: median, 90th percentile, mean and standard deviation over all runs; se_% is the
-time that SE adds, the median over the turns.
+time that SE adds, the median over the turns and the 95 % interval of their mean.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 from senet_jax import cli, errors
 from senet_jax.measure.networks import Network, add_arguments, networks
 from senet_jax.reporting import look, tables
-from senet_jax.reporting.statistics import mean_std
+from senet_jax.reporting.statistics import interval, mean_std
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.latency', __doc__)
   add = parser.add_argument
-  add('--models', type=networks, required=True, help='names of networks, with commas')
+  parser.add_bare('--models', type=networks, help='names of networks, with commas')
   add('--batches', type=cli.numbers, default=(1,), help='images a batch, with commas')
   add('--dtype', default='float32', help='float32 or bfloat16')
   add('--repeats', type=cli.number, default=5, help='turns')
@@ -139,8 +139,18 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     '-' if ms['std'] is None else f'{ms["std"]:.2f}',
     f'{ms["n"]}',
     f'{row["ms_per_image"]:.2f}',
-    '-' if row['se_percent'] is None else f'{row["se_percent"]["median"]:+.1f}',
+    _tax(row['se_percent']),
   )
+
+
+def _tax(percent: dict[str, Any] | None) -> str:
+  """Returns what SE adds, with the 95 % interval of its mean over the turns."""
+  if percent is None:
+    return '-'
+  if percent['n'] == 1:
+    return f'{percent["median"]:+.1f} (one turn)'
+  low, high = interval(percent['values'])
+  return f'{percent["median"]:+.1f} ({low:+.1f} to {high:+.1f})'
 
 
 def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None:
@@ -169,7 +179,12 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path, title: str) -> None
     axes.margins(y=0.15)
     axes.grid(axis='y', alpha=0.3)
     axes.set_axisbelow(True)
-  panels[0].legend(frameon=False)
+  figure.legend(
+    *panels[0].get_legend_handles_labels(),
+    loc='outside lower center',
+    ncols=len(kinds),
+    frameon=False,
+  )
   look.save(figure, path)
 
 

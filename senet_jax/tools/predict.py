@@ -1,10 +1,10 @@
 """Names what photos show, with a trained network.
 
-  python -m senet_jax.tools.predict --workdir=runs/flowers rose.jpg garden/
+  python -m senet_jax.tools.predict runs/flowers rose.jpg garden/
   python -m senet_jax.tools.predict --workdir=runs/flowers --top_k=1 --output=all.csv 'in/*/*.png'
 
-Takes files, folders (all images below them) and patterns. An unreadable photo is named, and the
-exit status is 2, but the others are done.
+The workdir may also come first, without its name. Takes files, folders (all images below them) and
+patterns. An unreadable photo is named, and the exit status is 2, but the others are done.
 """
 
 import csv
@@ -27,7 +27,9 @@ def main(argv: list[str]) -> int:
   """Runs the command with the arguments `argv`; returns the exit status."""
   parser = cli.Parser('tools.predict', __doc__)
   parser.add_argument('photos', nargs='+', help='files, folders and patterns in quotes')
-  parser.add_argument('--workdir', required=True, type=cli.path_or_bucket, help='of the run')
+  parser.add_argument(
+    '--workdir', type=cli.path_or_bucket, help='of the run; or the first argument'
+  )
   parser.add_argument('--checkpoint', default='best', help='best (default), latest, or a step')
   parser.add_argument('--top_k', type=int, default=5, help='classes to name; default: 5')
   parser.add_argument('--batch_size', type=int, default=32, help='photos at once; default: 32')
@@ -46,6 +48,11 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--output={args.output} must end in {" or ".join(_OUTPUTS)}.')
   if args.top_k < 1:
     raise UserError(f'--top_k={args.top_k} must be at least 1.')
+  if args.workdir is None:
+    first, *args.photos = args.photos
+    if not args.photos:
+      parser.error(f'--workdir is missing, or the photos behind the workdir {first}')
+    args.workdir = cli.path_or_bucket(first)
   paths = find_images(args.photos)
 
   from senet_jax import prediction, runtime
@@ -64,33 +71,49 @@ def main(argv: list[str]) -> int:
 
 
 def find_images(arguments: list[str]) -> list[str]:
-  """The files that files, folders and patterns stand for, each once, in this order.
+  """Returns the files that files, folders and patterns stand for, each once, in this order.
 
   In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
   ones; a file that is named or matched is taken as it is.
 
   Raises:
-    UserError: there is nothing of that name, or no image in a folder.
+    UserError: there is nothing of that name, it is a pipe or a device, or no image is in a folder.
   """
   from senet_jax.data.image_folder import images_below
   from senet_jax.data.photos import SUFFIXES
 
   found = []
   for argument in arguments:
-    matches = (
-      [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
-    )
+    matches = [argument]
+    if not os.path.exists(argument):
+      matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
       raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
-    images = [
-      path
-      for match in matches
-      for path in (map(str, images_below(pathlib.Path(match))) if os.path.isdir(match) else [match])
-    ]
+    images = []
+    for match in matches:
+      if os.path.isdir(match):
+        images += filter(_is_readable, map(str, images_below(pathlib.Path(match))))
+      elif _is_endless(match):
+        raise UserError(f'{match!r} is a pipe or a device; save what it gives as a file.')
+      else:
+        images.append(match)
     if not images:
       raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
     found += images
   return list(dict.fromkeys(found))
+
+
+def _is_endless(path: str) -> bool:
+  """Returns whether reading a path may wait for ever: it is neither a file nor broken."""
+  return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _is_readable(path: str) -> bool:
+  """Returns whether an image of a folder can be read; says so of a pipe or a device."""
+  if _is_endless(path):
+    print(f'senet_jax: {path} is a pipe or a device, and is left out.', file=sys.stderr)
+    return False
+  return True
 
 
 def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
@@ -100,7 +123,13 @@ def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
 
   from senet_jax.data.photos import UnreadableImage
 
-  console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+  class Quiet(Console):
+    """A console that leaves a pipe without a reader to `cli.run`."""
+
+    def on_broken_pipe(self) -> None:
+      raise
+
+  console = Quiet(soft_wrap=True, highlight=False, markup=False, emoji=False)
   results = []
   terminal = sys.stdout.isatty()
   # What goes to stderr stays there, unless it is the same terminal.

@@ -15,6 +15,7 @@ times it, and --trace says where the time goes: by kind of work, by layer and by
 import os
 
 from senet_jax import cli
+from senet_jax.reporting import tables
 
 _TEXTBOOK = ('textbook', 'textbook_se')
 
@@ -111,7 +112,7 @@ def _print(args, reports: list[dict]) -> None:
     values = [value(report) for report in reports]
     if None in values:
       continue
-    cells = [form.format(v) for v in values]
+    cells = [form(v) for v in values]
     if len(values) == 2 and not isinstance(values[0], str):
       cells.append(f'{values[0] / values[1]:.4f}' if values[1] else '')
     rows.append((label, *cells))
@@ -119,13 +120,14 @@ def _print(args, reports: list[dict]) -> None:
   for row in rows:
     print('  ' + '  '.join(cell.ljust(w) for cell, w in zip(row, width, strict=False)).rstrip())
   for report in reports:
-    print(f'\ncostliest kernels of {report["name"]} ({report["bytes"] / 1e9:.2f} GB in all)')
+    print(f'\ncostliest kernels of {report["name"]} ({tables.size(report["bytes"])} in all)')
     for kernel in report['kernels']:
-      what = kernel['layer'] or kernel['kernel']
-      print(f'  {kernel["bytes"] / 1e9:7.3f} GB  {what}  {" ".join(kernel["results"][:3])}')
+      what = kernel['layer'] or f'{kernel["kernel"]} (of no layer)'
+      print(f'  {tables.size(kernel["bytes"]):>8}  {what}  {" ".join(kernel["results"][:3])}')
     print(f'largest arrays of {report["name"]}')
     for array in report['arrays'][:5]:
-      print(f'  {array["bytes"] / 1e9:7.3f} GB  {array["array"]}  {array["layer"]}')
+      where = array['layer'] or '(of no layer)'
+      print(f'  {tables.size(array["bytes"]):>8}  {array["array"]}  {where}')
     if 'trace' in report:
       print(f'\n{report["name"]}:', *trace.table(report['trace']), sep='\n')
 
@@ -157,25 +159,25 @@ def _fits(report: dict) -> str | None:
     return None
   if memory['fits']:
     return 'yes'
-  return f'no, by {(memory["peak"] - memory["available"]) / 1e9:.2f} GB'
+  return f'no, by {tables.size(memory["peak"] - memory["available"])}'
 
 
 _FIGURES = (
-  ('GFLOP of convolutions and products', _of('flops', scale=1e9), '{:.1f}'),
-  ('GB read and written', _of('bytes', scale=1e9), '{:.3f}'),
-  ('FLOP a byte', _of('intensity'), '{:.1f}'),
-  ('compute alone, ms', _of('roofline', 'compute_s', scale=1e-3), '{:.2f}'),
-  ('memory alone, ms', _of('roofline', 'memory_s', scale=1e-3), '{:.2f}'),
-  ('bound', _of('roofline', 'bound'), '{}'),
-  ('images/s at the roofline', _of('roofline', 'images_per_second'), '{:.0f}'),
-  ('peak memory, GB', _of('memory', 'peak', scale=1e9), '{:.2f}'),
-  ('fits', _fits, '{}'),
-  ('images that fit, about', _of('memory', 'about_largest_batch'), '{}'),
-  ('collectives', _all_reduced, '{}'),
-  ('compile time, s', _of('compile_s'), '{:.1f}'),
-  ('measured step, ms', _of('measured', 'step_s', scale=1e-3), '{:.2f}'),
-  ('measured images/s', _of('measured', 'images_per_second'), '{:.1f}'),
-  ('MFU', _of('measured', 'mfu'), '{:.3f}'),
+  ('GFLOP of convolutions and products', _of('flops', scale=1e9), '{:.1f}'.format),
+  ('read and written', _of('bytes'), tables.size),
+  ('FLOP a byte', _of('intensity'), '{:.1f}'.format),
+  ('compute alone, ms', _of('roofline', 'compute_s', scale=1e-3), '{:.2f}'.format),
+  ('memory alone, ms', _of('roofline', 'memory_s', scale=1e-3), '{:.2f}'.format),
+  ('bound', _of('roofline', 'bound'), '{}'.format),
+  ('images/s at the roofline', _of('roofline', 'images_per_second'), '{:.0f}'.format),
+  ('peak memory', _of('memory', 'peak'), tables.size),
+  ('fits', _fits, '{}'.format),
+  ('images that fit, about', _of('memory', 'about_largest_batch'), '{}'.format),
+  ('collectives', _all_reduced, '{}'.format),
+  ('compile time, s', _of('compile_s'), '{:.1f}'.format),
+  ('measured step, ms', _of('measured', 'step_s', scale=1e-3), '{:.2f}'.format),
+  ('measured images/s', _of('measured', 'images_per_second'), '{:.1f}'.format),
+  ('MFU', _of('measured', 'mfu'), '{:.3f}'.format),
 )
 
 

@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.prune', __doc__)
   add = parser.add_argument
-  add('--workdir', required=True, type=cli.path_or_bucket, help='of the run')
+  parser.add_bare('--workdir', type=cli.path_or_bucket, help='of the run')
   add('--checkpoint', default='best', help='best (default), latest, or a step')
   add('--drop_blocks', type=_blocks, metavar='N[,N,...]', help='how many, or with --to their names')
   add('--channels', type=_shares, metavar='S[,S,...]', help='share of each branch to drop')

@@ -83,8 +83,9 @@ def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None,
     configs.append(read_config(workdir))
     records.append(read_records(workdir / 'metrics.jsonl'))
   title = configs[0].data.name + (f': {note}' if note else '')
-  named = [(c.model.name, points) for c, points in zip(configs, records, strict=True)]
+  named = list(zip(curves.labels(configs, workdirs), records, strict=True))
   look.save(curves.comparison(named, title), path)
+  print(f'wrote {path}: {", ".join(name for name, _ in named)}')
   if command:
     keys = ('kind', 'epoch', 'loss', 'top1_error')
     runs = [
@@ -93,6 +94,7 @@ def _draw(path: pathlib.Path, workdirs: list[pathlib.Path], command: str | None,
     ]
     row = _origin(command, note, _read_summary(workdirs[0])) | {'runs': runs}
     files.write_json(path.with_suffix('.json'), row)
+    print(f'wrote {path.with_suffix(".json")}')
 
 
 def _origin(command: str, note: str, summary: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
 from senet_jax.workdir import exchange, network, networks, saved
@@ -25,11 +25,9 @@ _FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model
          'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
 
 
-# What a run takes from its source where its configuration leaves it as it is by default; streams
-# take the size of images too.
-_TAKEN = ('model.', 'bn.epsilon', 'data.mean', 'data.std')
-_TAKEN_BY_STREAMS = ('data.image_size', 'data.resize', 'data.interpolation')
-_NOT_TAKEN = ('model.num_classes', 'model.dtype')
+# What has a part in the function of a network but is the data's; and what only streams can change.
+_OF_DATA = ('model.num_classes', 'data.resize_keep_aspect')
+_OF_STREAMS = ('data.image_size', 'data.resize', 'data.interpolation')
 
 
 def inherit(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
@@ -45,22 +43,20 @@ def inherit(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
     return config
   with _about_source():
     source = dict(config_lib.flatten(_source_config(config, workdir)))
-  given, usual = (dict(config_lib.flatten(c)) for c in (config, config_lib.default()))
-  beginnings = _TAKEN
-  if config.data.feed == 'stream' and given['data.image_size'] is None:
-    beginnings += _TAKEN_BY_STREAMS
+  given = dict(config_lib.flatten(config))
+  own = set(_OF_DATA)
+  if config.data.feed != 'stream' or given['data.image_size'] is not None:
+    own |= set(_OF_STREAMS)
   taken = {
-    field: value
-    for field, value in source.items()
-    if field.startswith(beginnings)
-    and field not in _NOT_TAKEN
-    and given[field] == usual[field] != value
+    name: source[name]
+    for name, field in config_lib.FIELDS.items()
+    if field.function and name not in own and given[name] == field.default != source[name]
   }
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(taken)
   if taken and runtime.is_first():
     fields = ', '.join(f'{field}={value}' for field, value in taken.items())
-    print(f'as in {config.init_from}: {fields}', flush=True)
+    cli.say(f'as in {config.init_from}: {fields}')
   return config
 
 
@@ -94,7 +90,7 @@ def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
 def initial_variables(
   config: ConfigDict, model: nn.Module, mesh: Mesh, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-  """What a fresh run of `config` starts from instead of random weights.
+  """Returns what a fresh run of `config` starts from instead of random weights.
 
   Args:
     config: of the run.
@@ -149,7 +145,7 @@ def _source_dir(config: ConfigDict) -> buckets.Path:
 
 
 def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:
-  """Shapes of all variables by path, and the paths of the last layer's.
+  """Returns the shapes of all variables by path, and the paths of the last layer's.
 
   Whatever its name, these are the ones that grow with the number of classes.
   """

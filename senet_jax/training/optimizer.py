@@ -3,17 +3,14 @@
 from collections.abc import Callable
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from senet_jax.errors import UserError
+from senet_jax.training import setup
 
 
 def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
-  """The learning rate by step, before any plateau has scaled it.
-
-  With `config.optimizer.base_batch` the rate is in proportion to the batch (Goyal et al. 2017).
+  """Returns the learning rate by step, before any plateau has scaled it.
 
   Args:
     config: of the run.
@@ -21,14 +18,12 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
     steps_per_epoch: need not be whole.
 
   Raises:
-    UserError: the boundaries do not rise.
+    UserError: the boundaries do not rise, or there are too many drops.
   """
-  schedule, peak = config.schedule, config.optimizer.learning_rate
-  if config.optimizer.base_batch:
-    peak *= config.batch_size / config.optimizer.base_batch
-  unit = steps_per_epoch if schedule.unit == 'epochs' else 1.0
-  warmup = round(schedule.warmup * unit)
-  main = _main_schedule(schedule, peak, total_steps, warmup, unit)
+  schedule, peak = config.schedule, setup.peak_rate(config)
+  unit = setup.steps_of_unit(config, steps_per_epoch)
+  warmup = min(round(schedule.warmup * unit), setup.LAST_STEP)
+  main = _main_schedule(config, peak, total_steps, warmup, unit)
   if not warmup:
     return main
   start = peak * schedule.warmup_start
@@ -40,28 +35,27 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
   return optax.join_schedules([rise, lambda step: main(step + warmup)], [warmup])
 
 
-def _main_schedule(schedule, peak, total_steps: int, warmup: int, unit: float) -> optax.Schedule:
+def _main_schedule(
+  config: ConfigDict, peak: float, total_steps: int, warmup: int, unit: float
+) -> optax.Schedule:
+  schedule = config.schedule
   if schedule.name == 'cosine':
     cosine = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1), schedule.final)
     return lambda step: cosine(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)
-  if schedule.name == 'step':
-    drops = np.arange(schedule.every, total_steps / unit, schedule.every)
-  else:
-    drops = np.asarray(schedule.boundaries, float)
-    if (np.diff(drops) <= 0).any():
-      raise UserError(f'config.schedule.boundaries={schedule.boundaries} must rise.')
-  steps = [round(drop * unit) for drop in drops]
+  steps = setup.drop_steps(config, total_steps, unit)
   return optax.piecewise_constant_schedule(peak, dict.fromkeys(steps, schedule.factor))
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
+  """Returns SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
 
   Weight decay joins the gradient in front of them, as in Caffe and torch, or with LAMB the update.
   LARS and LAMB scale the update of each array by its norm and that of the weights, but for those
-  outside `trust_mask`.
+  outside `trust_mask`. LARS is that of optax: of the gradient `g` and the decay `b` of weights `w`
+  its momentum adds up `rate * trust * |w| / |g + b w| * (g + b w)`, where the publication divides
+  by `|g| + b |w|`, which is never less.
   """
   o = config.optimizer
   decayed, trusted = kernel_mask(o.decay_mask), kernel_mask(o.trust_mask) or True
@@ -95,14 +89,14 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def kernel_mask(name: str) -> Callable | None:
-  """A mask of parameters: `all`, or `kernels`, those of convolutions and dense layers."""
+  """Returns a mask of parameters: None for `all`; kernels of convolutions and dense layers."""
   if name == 'all':
     return None
   return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
 
 def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:
-  """What lowers the learning rate when an evaluation brings nothing; None for other schedules.
+  """Returns what lowers the rate when an evaluation brings nothing; None for other schedules.
 
   Its state's `scale` multiplies the schedule. It is fed once an evaluation, not once a step.
   """

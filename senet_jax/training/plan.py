@@ -17,6 +17,7 @@ class Plan:
     total: length of the run.
     steps_per_epoch: need not be whole.
     eval_steps: after which to evaluate, rising; the last one is `total`.
+    drop_steps: after which the schedule lowers the learning rate; beyond `total` it does not.
     freeze_step: from which on BN keeps its running statistics; `total` if it never does.
     log_every: steps between two records of training.
     save_every: steps between two checkpoints besides those of evaluations; 0 for none.
@@ -26,6 +27,7 @@ class Plan:
   total: int
   steps_per_epoch: float
   eval_steps: tuple[int, ...]
+  drop_steps: tuple[int, ...]
   freeze_step: int
   log_every: int
   save_every: int
@@ -39,21 +41,17 @@ class Plan:
       UserError: what is to lie within the run does not.
     """
     steps_per_epoch = num_examples / config.batch_size
+    unit = setup.steps_of_unit(config, steps_per_epoch)
     total = setup.total_steps(config, num_examples)
     freeze, start = config.bn.freeze_last_epochs, config.profile.start
-    freeze_step = total - round(freeze * steps_per_epoch)
-    if freeze and freeze_step <= 0:
-      raise UserError(
-        f'config.bn.freeze_last_epochs={freeze} is the whole run of {total} steps; its '
-        'statistics would stay those of the start. Use less.'
-      )
     if start is not None and start >= total:
       raise UserError(f'config.profile.start={start} is past the run of {total} steps; use less.')
     return cls(
       total=total,
       steps_per_epoch=steps_per_epoch,
       eval_steps=tuple(setup.eval_steps(config, total, steps_per_epoch)),
-      freeze_step=freeze_step,
+      drop_steps=tuple(setup.drop_steps(config, total, unit)),
+      freeze_step=max(total - round(freeze * steps_per_epoch), 0),
       log_every=config.log.every_steps,
       save_every=config.checkpoint.every_steps,
       trace_steps=() if start is None else (start, start + config.profile.steps),

@@ -13,7 +13,7 @@ from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
-from senet_jax.training import initial, patience, resume, setup
+from senet_jax.training import initial, patience, resume, sanity, setup
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
@@ -82,23 +82,25 @@ class Run:
     self.step = int(self.state.step)
     self._trainer = Trainer(
       self.task, feeds, self.plan, self._optimizer, looped=self.progress.looped,
-      steps_at_once=resume.steps_per_dispatch(config, feeds),
+      rules=self.progress.rules, steps_at_once=resume.steps_per_dispatch(config, feeds),
     )  # fmt: skip
     self._started = time.monotonic() - self.progress.wall_time_s
     if runtime.is_first():
       files.write_json(workdir / 'config.json', config.to_dict())
       self.task.leave(workdir, feeds)
     reporter.say(_what_it_is(config, feeds, self.plan.total, self.state.params))
+    for line in sanity.warnings(config, self.plan, feeds):
+      reporter.say(f'warning: {line}')
     reporter.begin(self.step, self.plan.total)
 
   @property
   def evaluation_is_due(self) -> bool:
-    """Whether an evaluation comes before the next step."""
+    """True if an evaluation comes before the next step."""
     return self.progress.evaluated_step < self.step and self.plan.evaluates(self.step)
 
   @property
   def is_done(self) -> bool:
-    """Whether all steps are taken, or early stopping ends the run."""
+    """True if all steps are taken, or early stopping ends the run."""
     stopping = patience.early_stopping(self._config, self.progress)
     return self.step >= self.plan.total or stopping.should_stop
 

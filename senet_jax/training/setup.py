@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -15,6 +16,10 @@ from senet_jax.errors import UserError
 from senet_jax.workdir.network import init_variables, input_size, trained
 from senet_jax.workdir.state import TrainState
 
+# Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
+# program, which counts steps in int32.
+_MOST_EVALUATIONS, _MOST_DROPS, LAST_STEP = 10**6, 1000, 2**31 - 1
+
 
 def init_state(
   config: ConfigDict,
@@ -24,7 +29,7 @@ def init_state(
   mesh: Mesh,
   variables: dict | None = None,
 ) -> TrainState:
-  """The state before the first step, with `variables` or, without them, fresh ones."""
+  """Returns the state before the first step, with `variables` or, without them, fresh ones."""
   if variables is None:
     variables = init_variables(config, model, mesh)
 
@@ -38,7 +43,7 @@ def new_state(
   plateau: optax.GradientTransformationExtraArgs | None,
   variables: dict,
 ) -> TrainState:
-  """The state before the first step, with `variables`."""
+  """Returns the state before the first step, with `variables`."""
   params = variables['params']
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -63,10 +68,16 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.optimizer.accumulate={k} does not divide the {local} images a device has of each '
       f'batch of {config.batch_size}.'
     )
-  if config.data.cutout >= 2 * input_size(config):
+  side = input_size(config)
+  if config.data.cutout >= 2 * side:
     raise UserError(
-      f'config.data.cutout={config.data.cutout} would blank out most images of side '
-      f'{input_size(config)}; use a smaller one.'
+      f'config.data.cutout={config.data.cutout} would blank out most images of side {side}; use a '
+      'smaller one.'
+    )
+  if config.data.pad > side:
+    raise UserError(
+      f'config.data.pad={config.data.pad} is more than the side of the images, {side}, so that '
+      'crops would have nothing of them; use a smaller one.'
     )
   size = config.bn.ghost_size
   if config.bn.scope == 'ghost' and local // k % max(size, 1):
@@ -76,8 +87,14 @@ def check_batch(config: ConfigDict, devices: int) -> None:
     )
 
 
+def describe_length(config: ConfigDict) -> str:
+  """Returns the field that says how long the run is, with its value."""
+  field = 'epochs' if config.steps is None else 'steps'
+  return f'config.{field}={config[field]}'
+
+
 def total_steps(config: ConfigDict, num_examples: int) -> int:
-  """Length of the run: `config.steps`, or the steps in which each epoch is complete."""
+  """Returns the length of the run: `config.steps`, or steps in which each epoch is complete."""
   if config.steps is not None:
     return config.steps
   if config.epochs * num_examples / config.batch_size >= 2**31:
@@ -86,8 +103,59 @@ def total_steps(config: ConfigDict, num_examples: int) -> int:
 
 
 def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[int]:
-  """The steps after which to evaluate, rising; the last one is the end of the run."""
+  """Returns the steps after which to evaluate, rising; the last one is the end of the run.
+
+  Raises:
+    UserError: there are too many.
+  """
   every = config.eval.every_epochs * steps_per_epoch
   count = int(total / every)
+  if count > _MOST_EVALUATIONS:
+    raise UserError(
+      f'config.eval.every_epochs={config.eval.every_epochs} makes more than {_MOST_EVALUATIONS} '
+      f'evaluations in {describe_length(config)}; use a larger one.'
+    )
   steps = {max(math.ceil(k * every - 1e-9), 1) for k in range(1, count + 1)}
   return sorted({step for step in steps if step < total} | {total})
+
+
+def peak_rate(config: ConfigDict) -> float:
+  """Returns the learning rate at the peak of the schedule.
+
+  With `config.optimizer.base_batch` it is in proportion to the batch (Goyal et al. 2017).
+  """
+  rate, base = config.optimizer.learning_rate, config.optimizer.base_batch
+  return rate * (config.batch_size / base) if base else rate
+
+
+def steps_of_unit(config: ConfigDict, steps_per_epoch: float) -> float:
+  """Returns the steps of one `config.schedule.unit`."""
+  return steps_per_epoch if config.schedule.unit == 'epochs' else 1.0
+
+
+def drop_steps(config: ConfigDict, total: int, unit: float) -> list[int]:
+  """Returns the steps after which the schedules `step` and `multistep` lower the learning rate.
+
+  Args:
+    config: of the run.
+    total: length of the run.
+    unit: see `steps_of_unit`.
+
+  Raises:
+    UserError: they do not rise, or there are too many.
+  """
+  schedule = config.schedule
+  if schedule.name == 'multistep':
+    drops = np.asarray(schedule.boundaries, float)
+    if (np.diff(drops) <= 0).any():
+      raise UserError(f'config.schedule.boundaries={schedule.boundaries} must rise.')
+  elif schedule.name == 'step':
+    if total / unit / schedule.every > _MOST_DROPS:
+      raise UserError(
+        f'config.schedule.every={schedule.every} makes more than {_MOST_DROPS} drops of the '
+        f'learning rate in {describe_length(config)}; use a larger one.'
+      )
+    drops = np.arange(schedule.every, total / unit, schedule.every)
+  else:
+    return []
+  return [min(round(drop * unit), LAST_STEP) for drop in drops]

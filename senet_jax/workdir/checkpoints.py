@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +27,18 @@ _DIRECTORY = 'checkpoints'
 _DAMAGED = 'damaged'
 # Where old ones are moved before their files go, one after the other: a kill leaves no half of one.
 _DELETED = 'deleted'
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Within the block Orbax does not warn that it only reads, which is what is wanted."""
+  log = logging.getLogger('absl')
+  before = log.level
+  log.setLevel(max(before, logging.ERROR))
+  try:
+    yield
+  finally:
+    log.setLevel(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +93,8 @@ class Checkpoints:
       ),
       # Without it the metrics would not be written, and the best be forgotten on a restart.
       best_fn=lambda results: -objective.cost(results),
-      best_mode='max',
       save_decision_policy=policies.FixedIntervalPolicy(1),
+      save_interval_steps=0 if read_only else 1,  # or Orbax warns that it sets it
       todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,
       create=not read_only,
@@ -94,34 +108,29 @@ class Checkpoints:
     if broken and self._options.read_only:
       raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
     for path in broken:
-      self._move_away(path)
-    self._empty_deleted()
-    return ocp.CheckpointManager(
-      self._directory,
-      options=self._options,
-      item_handlers={'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()},
-    )
+      _move_away(path)
+    _empty_deleted(self._directory, self._options)
+    handlers = {'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()}
+    with _quiet() if self._options.read_only else contextlib.nullcontext():
+      return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
 
   def __enter__(self) -> 'Checkpoints':
     self._manager = self._open()
     return self
 
   def __exit__(self, *_) -> None:
-    self.close()
-
-  def close(self) -> None:
     """Waits for the last save."""
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()
       self._manager.close()
-      self._empty_deleted()
+      _empty_deleted(self._directory, self._options)
 
   def steps(self) -> list[int]:
     """Steps that have a complete checkpoint, rising."""
     return sorted(self._manager.all_steps())
 
   def latest(self) -> int | None:
-    """The newest step, None if there is no checkpoint."""
+    """Returns the newest step, None if there is no checkpoint."""
     return max(self._manager.all_steps(), default=None)
 
   def best(self) -> int | None:
@@ -151,7 +160,7 @@ class Checkpoints:
     )
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()  # it may be moving an old one
-      self._empty_deleted()
+      _empty_deleted(self._directory, self._options)
       steps = self.steps()
       if step in steps:
         if metrics is None or step == steps[0]:
@@ -170,7 +179,7 @@ class Checkpoints:
     Raises:
       UserError: its files are damaged.
     """
-    return self._restore(step, lambda: abstract, lambda state: state)
+    return _restored(self._manager, self._directory, step, lambda: abstract, lambda state: state)
 
   def read(self, step: int) -> Restored:
     """Reads a checkpoint whole into host memory and checks it, whatever its optimizer is.
@@ -189,27 +198,7 @@ class Checkpoints:
       tree = self._manager.item_metadata(step).state.tree
       return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
 
-    return self._restore(step, like_the_files, TrainState.from_arrays)
-
-  def _restore(self, step: int, abstract: Callable, to_state: Callable) -> Restored:
-    try:
-      items = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(abstract()), host=ocp.args.JsonRestore()
-        ),
-      )
-      state = to_state(items.state)
-      whole = checksum(state) == items.host['checksum']
-      progress = RunProgress.from_json(items.host)
-    except Exception as error:
-      if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
-        raise
-      reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-      raise UserError(f'checkpoint {step} in {self._directory} is damaged ({reason}).') from error
-    if not whole:
-      raise UserError(f'checkpoint {step} in {self._directory} is damaged (checksum differs).')
-    return Restored(state, progress)
+    return _restored(self._manager, self._directory, step, like_the_files, TrainState.from_arrays)
 
   def progress(self, step: int) -> RunProgress | None:
     """Returns what a checkpoint keeps besides arrays, None if it cannot be read."""
@@ -220,7 +209,7 @@ class Checkpoints:
       return None
 
   def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
-    """The newest whole checkpoint.
+    """Returns the newest whole checkpoint.
 
     Damaged ones on the way are moved to `workdir/damaged`, each with a line.
 
@@ -236,31 +225,69 @@ class Checkpoints:
         say(f'{error} Falling back to the one before.')
         damaged.append(step)
         continue
-      self._set_aside(damaged)
+      if damaged:  # or their steps could not be saved again
+        self._manager.close()
+        for broken in damaged:
+          _move_away(self._directory / str(broken))
+        self._manager = self._open()
       return restored
     raise UserError(
       f'none of the checkpoints {steps} in {self._directory} can be read; '
       'move that directory away to start again, or give another --workdir.'
     )
 
-  def _set_aside(self, steps: list[int]) -> None:
-    """Moves damaged checkpoints out of the way, or their steps could not be saved again."""
-    if not steps:
-      return
-    self._manager.close()
-    for step in steps:
-      self._move_away(self._directory / str(step))
-    self._manager = self._open()
 
-  def _empty_deleted(self) -> None:
-    if is_first() and self._options.todelete_subdir:
-      shutil.rmtree(self._directory / _DELETED, ignore_errors=True)
+def _empty_deleted(directory: Path, options: ocp.CheckpointManagerOptions) -> None:
+  """Removes the checkpoints that Orbax has put away to be deleted."""
+  if is_first() and options.todelete_subdir:
+    shutil.rmtree(directory / _DELETED, ignore_errors=True)
 
-  def _move_away(self, path: Path) -> None:
-    target = self._directory.parent / _DAMAGED
-    target.mkdir(exist_ok=True)
-    place = target / f'{path.name}.{len(list(target.iterdir())) if target.exists() else 0}'
-    buckets.move(path, place)
+
+def _move_away(path: Path) -> None:
+  """Moves a damaged checkpoint to `workdir/damaged`."""
+  target = path.parent.parent / _DAMAGED
+  target.mkdir(exist_ok=True)
+  place = target / f'{path.name}.{len(list(target.iterdir())) if target.exists() else 0}'
+  buckets.move(path, place)
+
+
+def _restored(
+  manager: ocp.CheckpointManager,
+  directory: Path,
+  step: int,
+  abstract: Callable[[], Any],
+  to_state: Callable[[Any], TrainState],
+) -> Restored:
+  """Reads a checkpoint whole and checks it.
+
+  Args:
+    manager: of the checkpoints.
+    directory: of the checkpoints, for messages.
+    step: of the checkpoint.
+    abstract: returns what Orbax is to restore.
+    to_state: makes the state of what Orbax has restored.
+
+  Raises:
+    UserError: its files are damaged.
+  """
+  try:
+    items = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract()), host=ocp.args.JsonRestore()
+      ),
+    )
+    state = to_state(items.state)
+    whole = checksum(state) == items.host['checksum']
+    progress = RunProgress.from_json(items.host)
+  except Exception as error:
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+      raise
+    reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+    raise UserError(f'checkpoint {step} in {directory} is damaged ({reason}).') from error
+  if not whole:
+    raise UserError(f'checkpoint {step} in {directory} is damaged (checksum differs).')
+  return Restored(state, progress)
 
 
 def _broken(step: ocp.path.step.Metadata, objective: Objective) -> bool:

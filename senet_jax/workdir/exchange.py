@@ -311,14 +311,15 @@ def _overrides(config: ConfigDict) -> dict[str, Any]:
   return own | ({'se': se} if se else {})
 
 
-# Fields of a module that have no part in what it computes in an evaluation.
-_NO_FUNCTION = ('name', 'parent', 'dtype', 'dropout', 'zero_init_last_bn')
+# Fields that every module has.
+_OF_FLAX = ('name', 'parent')
 
 
 def _function(model: Any) -> dict[str, Any]:
-  """The options of a network that have a part in what it computes in an evaluation."""
-  options = {k: getattr(model, k) for k in model.__dataclass_fields__ if k not in _NO_FUNCTION}
-  se = options.pop('se')
-  se_options = dataclasses.asdict(dataclasses.replace(se, fused=True)) if se else {}
-  options['bn'] = options['bn'].epsilon
-  return options | {f'se.{k}': v for k, v in se_options.items()}
+  """Returns the options of a network that have a part in what it computes in an evaluation."""
+  options = {k: getattr(model, k) for k in model.__dataclass_fields__ if k not in _OF_FLAX}
+  se, bn = options.pop('se'), options.pop('bn')
+  options |= {f'se.{k}': v for k, v in (dataclasses.asdict(se) if se else {}).items()}
+  fields = config_lib.FIELDS
+  without = {k for k in options if (field := fields.get(f'model.{k}')) and not field.function}
+  return {k: v for k, v in options.items() if k not in without} | {'bn.epsilon': bn.epsilon}

@@ -1,6 +1,7 @@
 """The network of a configuration, and the variables that it has."""
 
 import functools
+import math
 import re
 from typing import Any
 
@@ -17,6 +18,8 @@ from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model, model_info
 
+# More make 40 GB of float32 alone, and no network of images has a tenth of them.
+_MOST_PARAMETERS = 10**10
 # Fields of config.model that are not options of a family.
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
@@ -24,7 +27,7 @@ _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 def build_model(
   config: ConfigDict, num_classes: int | None = None, *, frozen_bn: bool = False
 ) -> nn.Module:
-  """The network of a configuration.
+  """Returns the network of a configuration.
 
   Args:
     config: of the run.
@@ -57,7 +60,7 @@ def build_model(
 
 
 def _check_no_se_options(model: ConfigDict) -> None:
-  """SE options on a network without SE would be ignored in silence."""
+  """Refuses SE options on a network without SE, which would be ignored in silence."""
   for field, value in config_lib.default().model.se.items():
     if model.se[field] != value:
       raise UserError(
@@ -70,10 +73,17 @@ def check_model(config: ConfigDict) -> None:
   """Checks, without any computation, that the network of a configuration can be built and run.
 
   Raises:
-    UserError: its options do not fit together, or not the image size, or what is frozen is nothing
-      or all of it.
+    UserError: its options do not fit together, or not the image size, it is too large, or what is
+      frozen is nothing or all of it.
   """
-  _check_frozen(config, variable_shapes(config, build_model(config))['params'])
+  params = variable_shapes(config, build_model(config))['params']
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+  if count > _MOST_PARAMETERS:
+    raise UserError(
+      f'config.model makes a {config.model.name} of {count:,} parameters, more than '
+      f'{_MOST_PARAMETERS:,}; use a smaller width, depths, num_classes or se.hidden_divisor.'
+    )
+  _check_frozen(config, params)
 
 
 def _check_frozen(config: ConfigDict, params: dict) -> None:
@@ -93,12 +103,12 @@ def _check_frozen(config: ConfigDict, params: dict) -> None:
 
 
 def input_size(config: ConfigDict) -> int:
-  """Side of the network's square input images, in pixels."""
+  """Returns the side of the network's square input images, in pixels."""
   return evaluation_transform(config).image_size
 
 
 def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
-  """`params` and `batch_stats` as `jax.ShapeDtypeStruct`s; nothing is computed."""
+  """Returns `params` and `batch_stats` as `jax.ShapeDtypeStruct`s; computes nothing."""
   size = input_size(config)
   init = functools.partial(model.init, train=False)
   images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -106,7 +116,7 @@ def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
 
 
 def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
-  """Fresh `params` and `batch_stats`, whole on every device."""
+  """Returns fresh `params` and `batch_stats`, whole on every device."""
   size = input_size(config)
   init = functools.partial(model.init, images=jnp.zeros((1, size, size, 3)), train=False)
   init = jax.jit(init, out_shardings=runtime.replicated(mesh))
@@ -114,7 +124,7 @@ def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
 
 
 def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
-  """The modules that are trained; gradients and the optimizer's state are of these alone.
+  """Returns the trained modules; gradients and the optimizer's state are of these alone.
 
   Args:
     modules: variables by the name of their top-level module.

@@ -51,7 +51,7 @@ def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None
 
 
 def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
-  """What `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
+  """Returns what `write_classes` kept; `(None, None)` for a run of a version that kept nothing.
 
   Raises:
     UserError: the file holds something else.
@@ -75,7 +75,7 @@ def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
 
 
 def _read_json(path: Path) -> Any:
-  """What a file of a workdir holds.
+  """Returns what a JSON file of a workdir holds.
 
   Raises:
     UserError: it is not JSON, or cannot be read.
@@ -91,7 +91,7 @@ def _read_json(path: Path) -> Any:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-  """The configuration of the run in `workdir`.
+  """Returns the configuration of the run in `workdir`.
 
   Raises:
     UserError: there is none, or it is not one of this version.

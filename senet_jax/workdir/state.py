@@ -53,7 +53,7 @@ class TrainState(struct.PyTreeNode):
 
   @property
   def scale(self) -> jax.Array | float:
-    """What the plateau schedule multiplies the learning rate by."""
+    """The factor by which the plateau schedule multiplies the learning rate."""
     return 1.0 if self.plateau is None else self.plateau.scale
 
 
@@ -63,7 +63,7 @@ def abstract_state(state: TrainState, sharding: jax.sharding.Sharding) -> TrainS
 
 
 def params_sha256(variables: dict[str, Any]) -> str:
-  """SHA-256 over all variables: paths sorted, each with dtype, shape and little-endian bytes."""
+  """Returns SHA-256 of all variables: sorted paths, each with dtype, shape, little-endian bytes."""
   leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree.leaves_with_path(variables)}
   digest = hashlib.sha256()
   for path in sorted(leaves):

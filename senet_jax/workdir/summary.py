@@ -16,7 +16,7 @@ _PACKAGES = ('senet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 
 
 
 def summarize(state: TrainState, progress: RunProgress) -> dict[str, Any]:
-  """The contents of `summary.json`.
+  """Returns the contents of `summary.json`.
 
   Args:
     state: at the end of the run.
@@ -40,7 +40,7 @@ def summarize(state: TrainState, progress: RunProgress) -> dict[str, Any]:
 
 
 def record_head(what: str, tool: str, argv: list[str]) -> dict[str, Any]:
-  """How a file of `results/` begins.
+  """Returns the beginning of a file of `results/`.
 
   Args:
     what: its numbers are.
@@ -58,7 +58,7 @@ def record_head(what: str, tool: str, argv: list[str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-  """Of Python and the packages that decide the numbers."""
+  """Returns the versions of Python and of the packages that decide the numbers."""
   found = {'python': platform.python_version()}
   for name in _PACKAGES:
     try:

@@ -3,11 +3,12 @@
   python -m tests.campaigns.fuzz --inputs=10000 --output=fuzz.json
   python -m tests.campaigns.fuzz --only=weights:137    # one input again, with its traceback
 
-Overrides in the command line, workdirs, photos, weight files, archives, prepared data sets, packs
-and records of measurements are made wrong at random, from a seed, and read in this process. Two
-outcomes are right: it works, or a `UserError` says in one line what is wrong. Any other exception
-is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory, and a file that
-is written, changed or removed where the input has no business. Exit status 1 if there is any.
+Overrides in the command line, configurations, workdirs, photos, weight files, archives, prepared
+data sets, packs and records of measurements are made wrong at random, from a seed, and read in
+this process. Two outcomes are right: it works, or a `UserError` says in one line what is wrong. Any
+other exception is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory,
+and a file that is written, changed or removed where the input has no business. Exit status 1 if
+there is any.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import pickle
@@ -30,6 +32,7 @@ import tarfile
 import tempfile
 import time
 import traceback
+import types
 import warnings
 import zipfile
 import zlib
@@ -42,11 +45,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import jax
 import numpy as np
 import torch
+from ml_collections import ConfigDict
 from PIL import Image
 
 import senet_jax
 from senet_jax import cli, config as config_lib, flags, runtime
-from senet_jax.config import reading
+from senet_jax.config import FIELDS, reading
+from senet_jax.config.fields import Field
 from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
 from senet_jax.data.builders import cifar, imagenet, packed
 from senet_jax.errors import UserError
@@ -54,7 +59,9 @@ from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.storage import files
 from senet_jax.tools import convert
-from senet_jax.training import optimizer, setup
+from senet_jax.training import optimizer, sanity, setup
+from senet_jax.training.plan import Plan
+from senet_jax.training.task import Feeds
 from senet_jax.workdir import saved, summary
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.network import build_model, check_model
@@ -374,16 +381,87 @@ def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path
   if rng.random() < 0.03:
     path = str(rng.choice([path + ':x', path + ':' + _text(rng), str(folder), 'x' * 5000, '\0']))
   argv = [f'--config={path}', '--workdir=x', *given]
-  config = flags.parse(argv).config
+  _begin(flags.parse(argv).config, build=build)
+
+
+def _begin(config: ConfigDict, *, build: bool) -> None:
+  """Makes of a configuration what a run makes of it before its first step, but for the data."""
   config_lib.check(config)
   setup.check_batch(config, 1)
   preprocessing.TrainingTransform.create(config)
-  total = setup.total_steps(config, 50_000)
-  setup.eval_steps(config, total, 50_000 / config.batch_size)
-  optimizer.make_optimizer(config, optimizer.make_schedule(config, total, 390.6))
+  examples = 50_000
+  planned = Plan.create(config, examples)
+  if config.data.name in datasets.DATASETS:
+    feeds = Feeds(types.SimpleNamespace(size=1), None, None)
+    for line in sanity.warnings(config, planned, feeds):
+      assert line and '\n' not in line
+  schedule = optimizer.make_schedule(config, planned.total, planned.steps_per_epoch)
+  jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
+  optimizer.make_optimizer(config, schedule)
   optimizer.make_plateau(config)
+  planned.next_event(0)
   if build:
     check_model(config)
+
+
+def configurations(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A `config.json` that somebody has edited, or a file of Python that returns strange values."""
+  build = rng.random() < 0.02
+  fields = config_lib.default().to_dict()
+  if build:
+    fields['model'] |= {'name': 'se_resnet20_cifar', 'depths': (1, 1, 1), 'width': 8}
+    fields['model']['se']['ratio'] = 4
+  changes = {}
+  for _ in range(rng.integers(1, 4)):
+    names = [n for n in FIELDS if not build or n.startswith(('model.', 'bn.'))]
+    name = names[rng.integers(len(names))]
+    changes[name] = _typed(rng, FIELDS[name])
+  if rng.random() < 0.5:
+    for name, value in changes.items():
+      owner = fields
+      *sections, leaf = name.split('.')
+      for section in sections:
+        owner = owner[section]
+      owner[leaf] = value
+    if rng.random() < 0.2:
+      fields = mutated_json(rng, fields)
+    (folder / 'config.json').write_bytes(_json(fields))
+    config = saved.read_config(folder)
+  else:
+    lines = ['from senet_jax.config import default', 'nan, inf = float("nan"), float("inf")', '',
+             'def get_config():', '  c = default()',
+             '  with c.unlocked(), c.ignore_type():']  # fmt: skip
+    lines += [f'    c.{name} = {value!r}' for name, value in changes.items()]
+    if rng.random() < 0.1:
+      wrong = ('del c.seed', 'c.model = 3', 'c.x = 3', 'c.model[3] = 4', 'raise SystemExit',
+               'exit(0)', 'raise KeyError', 'c.se = c.model.se', 'c.seed = c', 'return [c]',
+               'c.steps = 9 ** 9999', 'c.epochs = c.get_ref("seed") / 0')  # fmt: skip
+      lines.append(f'    {wrong[rng.integers(len(wrong))]}')
+    (folder / 'mine.py').write_text('\n'.join([*lines, '  return c']), errors='surrogatepass')
+    config = reading.load(str(folder / 'mine.py'), [])
+  _begin(config, build=build)
+
+
+def _typed(rng: np.random.Generator, field: Field) -> Any:
+  """Returns a value at the edge of what a field may have, or of another type."""
+  edges = [
+    value + change
+    for value in field.within
+    if value is not None
+    for change in (0, 1, -1, 0.5, -0.5)
+  ]
+  values = [
+    field.default, *field.choices, *edges, str(field.default), True, None, 1.5, 16.5, math.nan,
+    math.inf, -math.inf, 1e20, 1e308, 5e-324, 10**12, 10**29, '9' * 5000,
+    'train[:' + '9' * 5000 + ']', 'train[5:3]',
+  ]  # fmt: skip
+  if rng.random() < 0.5:  # else nearly all are refused for one of their values
+    values = [field.default, *field.choices, *(v for v in edges if isinstance(v, field.kind))]
+  value = values[rng.integers(len(values))] if rng.random() < 0.8 else strange(rng)
+  if field.lengths is not None and rng.random() < 0.7:
+    value = [value] * int(rng.choice([0, 1, 2, 3, field.lengths[-1], field.lengths[-1] + 1]))
+    return tuple(value) if rng.random() < 0.5 else value
+  return value
 
 
 def _text(rng: np.random.Generator) -> str:
@@ -753,8 +831,9 @@ def evidence_records(rng: np.random.Generator, material: Material, folder: pathl
 # Inputs of each in a hundred, many where one takes a millisecond; and the material that it takes,
 # which is made before, so that a mistake in here is not taken for a refusal.
 TARGETS = {
-  overrides: (24, ('configs',)),
-  workdirs: (10, ('workdir', 'abstract')),
+  overrides: (16, ('configs',)),
+  configurations: (10, ()),
+  workdirs: (8, ('workdir', 'abstract')),
   photos: (20, ('images', 'predictor', 'config')),
   weights: (18, ('weights',)),
   archives: (8, ('images',)),

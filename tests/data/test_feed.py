@@ -208,6 +208,23 @@ def test_rotation_of_a_run():
   assert preprocessing.TrainingTransform.create(config).augment.keywords['rotation'] == 0
 
 
+def test_augmentation_is_of_seed_epoch_and_example():
+  """Each of them changes what an image becomes, and nothing else does."""
+  image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8)
+
+  def changed(seed=0, epoch=0, index=0, n=1):
+    config = digits_config(seed=seed, **{'data.pad': 3, 'data.flip': True})
+    transform = preprocessing.TrainingTransform.create(config)
+    first = np.zeros(n, np.int32)
+    return transform.to_input(np.stack([image] * n), first + epoch, first + index)[-1]
+
+  shown = [changed(), changed(seed=1), changed(epoch=1), changed(index=1)]
+  for i, one in enumerate(shown):
+    for other in shown[:i]:
+      assert np.abs(one - other).max() > 0.1
+  np.testing.assert_array_equal(changed(n=3), shown[0])
+
+
 def test_no_augmentation_is_the_identity():
   images = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype(np.float32)
   keys = jax.random.split(jax.random.key(0), 3)

@@ -758,7 +758,7 @@ def test_missing_data(fields, message):
     ({'data.crop_area': (0.1, 1.0)}, "no effect with config.data.feed='device'"),
     ({'data.feed': 'stream', 'data.crop_area': (0.5, 0.1)}, 'the smaller one first'),
     ({'data.feed': 'stream', 'data.crop_area': (0.5, 1.5)}, 'at most 1'),
-    ({'data.mean': (1.0, 2.0)}, 'must be empty or three numbers'),
+    ({'data.mean': (1.0, 2.0)}, 'must be a tuple of 0 or 3 finite numbers'),
     ({'data.resize_keep_aspect': False}, "no effect with config.data.feed='device'"),
     ({'data.feed': 'files'}, "'files' is unknown"),
     ({'data.sampling': 'balanced'}, r"'balanced' is unknown.* class_aware"),

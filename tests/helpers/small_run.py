@@ -10,6 +10,7 @@ from senet_jax.data.device_feed import DeviceFeed
 SMALL = {
   'model.name': 'se_resnet20_cifar',
   'model.width': 8,
+  'model.depths': (1, 1, 1),
   'model.se.ratio': 4,
   'data.name': 'digits',
   'data.fake': True,

@@ -25,6 +25,7 @@ SHORT = (
   '--config.eval.every_epochs=0.2',
   '--config.log.every_steps=1',
   '--config.log.tensorboard=False',
+  '--config.model.depths=(1, 1, 1)',
 )
 # JAX's runtime takes a silent process for dead after 30 s; the collectives mostly notice before.
 ENDED = 90
