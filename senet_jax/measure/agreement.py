@@ -7,7 +7,7 @@ import numpy as np
 
 from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.measure import throughput
+from senet_jax.measure import programs
 from senet_jax.measure.cases import Bench
 from senet_jax.measure.networks import Network
 
@@ -39,7 +39,7 @@ def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict
   rng = np.random.default_rng(0)
   size = case.config.data.image_size
   images = rng.standard_normal((IMAGES, size, size, 3), np.float32)
-  variables = throughput.made_up_variables(case.config, case.module)
+  variables = programs.made_up_variables(case.config, case.module)
   rngs = dict.fromkeys(('dropout', 'shake'), jax.random.key(0))
 
   def run(where: jax.Device, dtype: str) -> np.ndarray:

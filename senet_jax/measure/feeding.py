@@ -19,12 +19,10 @@ from ml_collections import ConfigDict
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import feeds
 from senet_jax.errors import UserError
-from senet_jax.measure import throughput, timing, trace
+from senet_jax.measure import programs, throughput, timing, trace
 from senet_jax.measure.timing import Workload
 from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
-from senet_jax.training.classification import training_program
-from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.workdir import network
 
 FED, IN_PLACE = 'fed', 'in place'
@@ -132,16 +130,18 @@ def prepare(
   at_once = min(config.steps_per_dispatch, max(feed.split.num_examples // config.batch_size, 1))
   model = network.build_model(config, feed.split.num_classes)
   # The program of the run itself, which then finds it in the cache of compiled programs.
-  total = setup.total_steps(config, feed.split.num_examples)
-  schedule = make_schedule(config, total, feed.split.num_examples / config.batch_size)
-  optimizer, plateau = make_optimizer(config, schedule), make_plateau(config)
-  program = training_program(
-    config, model, optimizer, feed, mesh, looped=config.steps_per_dispatch > 1
+  one = programs.training_step(
+    config,
+    model,
+    feed,
+    mesh,
+    total_steps=setup.total_steps(config, feed.split.num_examples),
+    steps_per_epoch=feed.split.num_examples / config.batch_size,
+    looped=config.steps_per_dispatch > 1,
   )
-  variables = jax.device_put(throughput.made_up_variables(config, model), runtime.replicated(mesh))
-  state = setup.init_state(config, model, optimizer, plateau, mesh, variables)
+  state = one.first_state(programs.variables(config, model, mesh))
   inputs, _ = feed.inputs(0, 1)
-  compiled, facts = throughput.compile_timed(program, state, inputs, np.int32(1))
+  compiled, facts = programs.compile_timed(one.program, state, inputs, np.int32(1))
   step, waited = 0, 0.0
 
   def dispatch(most: int = at_once) -> None:

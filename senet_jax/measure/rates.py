@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from senet_jax.errors import UserError
-from senet_jax.measure import cases, ceilings, targets, throughput, timing
+from senet_jax.measure import cases, ceilings, machine, targets, throughput, timing
 from senet_jax.measure.cases import OURS, Bench, Case, Measured, OutOfMemory
 from senet_jax.measure.networks import Network
 from senet_jax.reporting.statistics import spread
@@ -99,7 +99,7 @@ def measure(
     found['out_of_memory'] += [bench.describe(case) for case in too_large]
     for kind, first, second in cases.pairs(measured):
       found[kind].append(cases.comparison(kind, first, second, measured))
-    found['device_peak_mib'] = throughput.device_peak_mib(bench.mesh)
+    found['device_peak_mib'] = machine.device_peak_mib(bench.mesh)
     keep(found)
     del measured  # the memory of its steps
   if not found['rows']:
