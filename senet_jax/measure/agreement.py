@@ -1,5 +1,6 @@
 """Whether the devices compute the logits that the CPU of the same machine computes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -68,6 +69,11 @@ def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict
       }
     )
   return found
+
+
+def worst(rows: Sequence[dict[str, Any]]) -> float:
+  """Returns the largest `relative` of the rows in float32; 0 if there are none."""
+  return max((row['relative'] for row in rows if row['dtype'] == 'float32'), default=0.0)
 
 
 def _cpu() -> jax.Device:

@@ -21,6 +21,7 @@ from senet_jax.data import feeds
 from senet_jax.errors import UserError
 from senet_jax.measure import programs, throughput, timing, trace
 from senet_jax.measure.timing import Workload
+from senet_jax.measure.wanted import Wanted
 from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
 from senet_jax.workdir import network
@@ -33,25 +34,41 @@ _TRACED, _STEPS_TRACED = 3, 20
 _PATIENCE_S = 600
 
 
+def compare(
+  config: ConfigDict, mesh: Mesh, wanted: Wanted, *, in_place: bool, counts: Sequence[int]
+) -> dict[str, Any]:
+  """Measures the training step of a run, and several runs at a time in the best way of those.
+
+  Args:
+    config: of the run.
+    mesh: the devices.
+    wanted: see `measure`.
+    in_place: see `measure`.
+    counts: of runs at a time.
+
+  Returns:
+    `rows` of `measure`, the `best` of them, and `together`, the rows of `together`.
+
+  Raises:
+    UserError: as of `measure` and `together`.
+  """
+  rows = measure(config, mesh, wanted, in_place=in_place)
+  fed = [row for row in rows if row['kind'] == FED]
+  best = max(fed, key=lambda row: row['images_per_second']['median'])
+  case = _configured(config, best['dtype'], best['steps_per_dispatch'])
+  found = together(case, counts, 2 * wanted.seconds) if counts else []
+  return {'rows': rows, 'best': best, 'together': found}
+
+
 def measure(
-  config: ConfigDict,
-  mesh: Mesh,
-  *,
-  dtypes: Sequence[str],
-  dispatches: Sequence[int],
-  repeats: int,
-  seconds: float,
-  in_place: bool = False,
+  config: ConfigDict, mesh: Mesh, wanted: Wanted, *, in_place: bool = False
 ) -> list[dict[str, Any]]:
   """Measures the training step of a run as the run feeds it.
 
   Args:
     config: of the run.
     mesh: the devices.
-    dtypes: of the computation.
-    dispatches: steps in a loop on the device; of a stream only 1.
-    repeats: turns.
-    seconds: of a measurement, about.
+    wanted: has the dtypes, the steps of a dispatch, of a stream only 1, repeats and seconds.
     in_place: measure the same step on images that stay on the device, too.
 
   Returns:
@@ -63,7 +80,7 @@ def measure(
     UserError: the configuration or its data is not usable.
   """
   workloads, feed = {}, None
-  for dtype, steps in itertools.product(dtypes, dispatches):
+  for dtype, steps in itertools.product(wanted.dtypes, wanted.dispatches):
     case = _configured(config, dtype, steps)
     print(f'compiling {config.model.name}, {dtype}, {steps} steps a dispatch …', flush=True)
     # What lies on the device can be read by all; a stream is read in order, by one of them.
@@ -72,7 +89,7 @@ def measure(
     if in_place:
       case.model.num_classes = feed.split.num_classes
       workloads[IN_PLACE, dtype, steps] = throughput.prepare(case, 'train', mesh)
-  timings = timing.in_turn(workloads, repeats, seconds)
+  timings = timing.in_turn(workloads, wanted.repeats, wanted.seconds)
   rows = []
   for (kind, dtype, steps), work in workloads.items():
     found = timings[kind, dtype, steps]
@@ -92,12 +109,6 @@ def measure(
       }
     )
   return rows
-
-
-def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Returns the row of `measure` with the highest rate of those that are fed."""
-  fed = [row for row in rows if row['kind'] == FED]
-  return max(fed, key=lambda row: row['images_per_second']['median'])
 
 
 def _configured(config: ConfigDict, dtype: str, steps: int) -> ConfigDict:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from senet_jax import runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import decoding, feeds, preprocessing
 from senet_jax.data.sources import Source
 from senet_jax.errors import UserError
@@ -36,8 +36,9 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
     `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`.
 
   Raises:
-    UserError: the data is not streamed.
+    UserError: the configuration has a mistake, or the data is not streamed.
   """
+  config_lib.check(config)
   if not feeds.streams(config):
     raise UserError(
       f'{config.data.name} is not streamed (config.data.feed={config.data.feed!r}, '

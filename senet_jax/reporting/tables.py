@@ -3,11 +3,17 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
-  """Prints rows under their column names.
+  """Prints the lines of `aligned`."""
+  for line in aligned(columns, rows, left=left):
+    print(line)
+
+
+def aligned(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> Iterator[str]:
+  """Yields rows under their column names, in columns as wide as they need.
 
   Args:
     columns: names, separated by spaces.
@@ -19,7 +25,7 @@ def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = Fal
   for first, *rest in lines:
     cells = [cell.ljust(w) if left else cell.rjust(w)
              for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
-    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
+    yield '  '.join((first.ljust(widths[0]), *cells)).rstrip()
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
