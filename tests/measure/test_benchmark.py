@@ -586,6 +586,6 @@ def test_help_imports_nothing_slow():
 
 
 def test_input_mode_is_there(monkeypatch, capsys, tmp_path, request):
-  config = request.config.rootpath / 'tests' / 'default_config.py'
+  config = request.config.rootpath / 'tests' / 'helpers' / 'default_config.py'
   status, _, err = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}')
   assert status == cli.USER_ERROR and 'is not streamed' in err
