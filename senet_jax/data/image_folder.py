@@ -1,9 +1,11 @@
 """Folders of photos, one folder a class: their paths, classes and splits; nothing is decoded."""
 
 import dataclasses
+import glob
 import hashlib
 import os
 import pathlib
+import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -194,3 +196,46 @@ def _examples(images: dict[str, list[str]]) -> Examples:
   paths = [path for of_class in images.values() for path in of_class]
   counts = [len(of_class) for of_class in images.values()]
   return Examples(paths, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+
+
+def find_images(arguments: list[str]) -> list[str]:
+  """Returns the files that files, folders and patterns stand for, each once, in this order.
+
+  In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
+  ones; a file that is named or matched is taken as it is.
+
+  Raises:
+    UserError: there is nothing of that name, it is a pipe or a device, or no image is in a folder.
+  """
+  found = []
+  for argument in arguments:
+    matches = [argument]
+    if not os.path.exists(argument):
+      matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+      raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
+    images = []
+    for match in matches:
+      if os.path.isdir(match):
+        images += filter(_is_readable, map(str, images_below(pathlib.Path(match))))
+      elif _is_endless(match):
+        raise UserError(f'{match!r} is a pipe or a device; save what it gives as a file.')
+      else:
+        images.append(match)
+    if not images:
+      raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
+    found += images
+  return list(dict.fromkeys(found))
+
+
+def _is_endless(path: str) -> bool:
+  """Returns whether reading a path may wait for ever: it is neither a file nor broken."""
+  return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _is_readable(path: str) -> bool:
+  """Returns whether an image of a folder can be read; says so of a pipe or a device."""
+  if _is_endless(path):
+    print(f'senet_jax: {path} is a pipe or a device, and is left out.', file=sys.stderr)
+    return False
+  return True

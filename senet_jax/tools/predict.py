@@ -9,7 +9,6 @@ patterns. An unreadable photo is named, and the exit status is 2, but the others
 
 import csv
 import dataclasses
-import glob
 import io
 import os
 import pathlib
@@ -46,8 +45,9 @@ def main(argv: list[str]) -> int:
     if not args.photos:
       parser.error(f'--workdir is missing, or the photos behind the workdir {first}')
     args.workdir = cli.path_or_bucket(first)
-  paths = find_images(args.photos)
+  from senet_jax.data.image_folder import find_images
 
+  paths = find_images(args.photos)
   from senet_jax import prediction, runtime
 
   runtime.use_compilation_cache()
@@ -59,52 +59,6 @@ def main(argv: list[str]) -> int:
   elif args.output:
     files.write_text(args.output, _as_csv(results))
   return cli.USER_ERROR if any('error' in result for result in results) else 0
-
-
-def find_images(arguments: list[str]) -> list[str]:
-  """Returns the files that files, folders and patterns stand for, each once, in this order.
-
-  In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
-  ones; a file that is named or matched is taken as it is.
-
-  Raises:
-    UserError: there is nothing of that name, it is a pipe or a device, or no image is in a folder.
-  """
-  from senet_jax.data.image_folder import images_below
-  from senet_jax.data.photos import SUFFIXES
-
-  found = []
-  for argument in arguments:
-    matches = [argument]
-    if not os.path.exists(argument):
-      matches = sorted(glob.glob(argument, recursive=True))
-    if not matches:
-      raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
-    images = []
-    for match in matches:
-      if os.path.isdir(match):
-        images += filter(_is_readable, map(str, images_below(pathlib.Path(match))))
-      elif _is_endless(match):
-        raise UserError(f'{match!r} is a pipe or a device; save what it gives as a file.')
-      else:
-        images.append(match)
-    if not images:
-      raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
-    found += images
-  return list(dict.fromkeys(found))
-
-
-def _is_endless(path: str) -> bool:
-  """Returns whether reading a path may wait for ever: it is neither a file nor broken."""
-  return os.path.exists(path) and not os.path.isfile(path)
-
-
-def _is_readable(path: str) -> bool:
-  """Returns whether an image of a folder can be read; says so of a pipe or a device."""
-  if _is_endless(path):
-    print(f'senet_jax: {path} is a pipe or a device, and is left out.', file=sys.stderr)
-    return False
-  return True
 
 
 def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
