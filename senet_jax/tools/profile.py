@@ -122,7 +122,8 @@ def _print(args, reports: list[dict]) -> None:
   for report in reports:
     print(f'\ncostliest kernels of {report["name"]} ({tables.size(report["bytes"])} in all)')
     for kernel in report['kernels']:
-      what = kernel['layer'] or f'{kernel["kernel"]} (of no layer)'
+      near = f'near {kernel["near"]}' if kernel['near'] else 'of no layer'
+      what = kernel['layer'] or f'{kernel["kernel"]} ({near})'
       print(f'  {tables.size(kernel["bytes"]):>8}  {what}  {" ".join(kernel["results"][:3])}')
     print(f'largest arrays of {report["name"]}')
     for array in report['arrays'][:5]:
