@@ -249,6 +249,7 @@ def _costliest(traffic: list[hlo.Traffic]) -> list[hlo.Traffic]:
 def _kernel(item: hlo.Traffic) -> dict:
   return {
     'layer': item.layer,
+    'near': item.near,
     'kernel': item.instruction.name,
     'opcode': item.instruction.opcode,
     'results': [str(array) for array in item.instruction.results],

@@ -101,11 +101,14 @@ class Traffic:
     instruction: the instruction.
     bytes: of operands and results, times how often it runs.
     times: how often it runs.
+    near: where the compiler names no layer, that of what it is fused of, or else of what it takes;
+      empty if there is none either.
   """
 
   instruction: Instruction
   bytes: int
   times: int
+  near: str = ''
 
   @functools.cached_property
   def layer(self) -> str:
@@ -182,7 +185,29 @@ class Module:
       ):
         yield from self._traffic(called, times)
       elif instruction.opcode not in _FREE:
-        yield Traffic(instruction, times * self._moved(instruction, instructions), times)
+        moved = times * self._moved(instruction, instructions)
+        named = layer_of(instruction.op_name)
+        yield Traffic(
+          instruction, moved, times, '' if named else self._near(instruction, instructions)
+        )
+
+  def _near(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> str:
+    """Returns the layer most of whose work a fusion does, or from which an instruction takes."""
+    inside = self.computations.get(instruction.calls('calls') or '', {})
+    layers = collections.Counter(layer_of(part.op_name) for part in inside.values())
+    del layers['']
+    if layers:
+      return layers.most_common(1)[0][0]
+    waiting, seen = collections.deque(instruction.operands), set()
+    while waiting:
+      name = waiting.popleft()
+      if name in seen or name not in neighbours:
+        continue
+      if layer := layer_of(neighbours[name].op_name):
+        return layer
+      seen.add(name)
+      waiting.extend(neighbours[name].operands)
+    return ''
 
   def _moved(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> int:
     """Bytes that one instruction reads and writes; slices count as what they take or replace."""

@@ -76,7 +76,8 @@ def lines(profiles: list[Profile]) -> Iterator[str]:
   for found in profiles:
     yield f'\ncostliest kernels of {found["name"]} ({tables.size(found["bytes"])} in all)'
     for kernel in found['kernels']:
-      what = kernel['layer'] or f'{kernel["kernel"]} (of no layer)'
+      near = f'near {kernel["near"]}' if kernel['near'] else 'of no layer'
+      what = kernel['layer'] or f'{kernel["kernel"]} ({near})'
       yield f'  {tables.size(kernel["bytes"]):>8}  {what}  {" ".join(kernel["results"][:3])}'
     yield f'largest arrays of {found["name"]}'
     for array in found['arrays'][:_ARRAYS]:

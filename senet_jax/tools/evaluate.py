@@ -62,8 +62,7 @@ def main(argv: list[str]) -> None:
   results, outcomes = evaluate_each(ensemble, variables, feed, mesh)
   if not math.isfinite(results['loss']):
     raise UserError(f'the loss is {results["loss"]}: no numbers come out; use another checkpoint.')
-  # Without --top_k those that say something: the right class is always among all of them.
-  wanted = args.top_k or [k for k in (1, 3, 5) if k == 1 or k < num_classes]
+  wanted = args.top_k or _telling(num_classes)
   errors = {f'top{k}_error': outcomes.top_k_error(k) for k in wanted}
 
   crops = transform.crops
@@ -71,8 +70,7 @@ def main(argv: list[str]) -> None:
   without = f', {excluded} left out' if excluded else ''
   several = f', {len(crops)} crops of each: {crops.describe()}' if len(crops) > 1 else ''
   print(f'{networks}, on {config.data.name} {split}: {len(outcomes)} images{without}{several}')
-  for name, value in {'loss': results['loss'], **errors}.items():
-    print(f'  {name:11} {value:8.4f}{" %" if name.endswith("error") else ""}')
+  _print({'loss': results['loss'], **errors})
   members = [
     {'model': run.config.model.name, 'workdir': str(workdir), 'step': run.step}
     for run, (workdir, _) in zip(runs, pairs, strict=True)
@@ -92,6 +90,16 @@ def main(argv: list[str]) -> None:
   }
   names = feed.split.class_names or next((r.class_names for r in runs if r.class_names), ())
   _write(args, row, outcomes, _all_names(names, num_classes))
+
+
+def _telling(num_classes: int) -> list[int]:
+  """Returns the `k` of top-k errors that can differ from 0, as all classes have the right one."""
+  return [k for k in (1, 3, 5) if k == 1 or k < num_classes]
+
+
+def _print(results: dict[str, float]) -> None:
+  for name, value in results.items():
+    print(f'  {name:11} {value:8.4f}{" %" if name.endswith("error") else ""}')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
