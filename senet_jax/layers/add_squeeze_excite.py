@@ -162,7 +162,7 @@ class SqueezeExcited(nn.Module):
 
 
 class _Interceptor:
-  """A function that `nn.intercept_methods` runs around each method of a module and its submodules."""
+  """A function for `nn.intercept_methods`, around each method of a module and its submodules."""
 
   def __init__(self, rules: tuple[_Rule, ...], root: _Path):
     self._rules, self._root = rules, root
