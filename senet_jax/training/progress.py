@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
+"""Reports of a run: to the console, metrics.jsonl and TensorBoard."""
 
 import json
 import sys

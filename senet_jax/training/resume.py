@@ -1,4 +1,4 @@
-"""How a run begins: afresh, or from the newest whole checkpoint of the same run."""
+"""The beginning of a run: afresh, or from the newest whole checkpoint of the same run."""
 
 import dataclasses
 import json

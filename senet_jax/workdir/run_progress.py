@@ -1,4 +1,4 @@
-"""How far a run has come: what a checkpoint keeps besides arrays."""
+"""The progress of a run: what a checkpoint keeps besides arrays."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-  """What early stopping counts.
+  """The counts of early stopping.
 
   Attributes:
     best_metric: the lowest value so far; None before the first evaluation.
@@ -46,7 +46,7 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-  """How far a run has come, apart from the arrays of its state.
+  """The progress of a run, apart from the arrays of its state.
 
   A checkpoint keeps it as JSON, under the name `host` and with the names of these attributes.
 
