@@ -18,3 +18,10 @@ def load(workdir, checkpoint='best', *, batch_size=32):
     return prediction.load(workdir, checkpoint, batch_size=batch_size)
   except UserError as error:  # which says it all, without what it came from
     raise error.with_traceback(None) from None
+
+
+def list_pretrained():
+  """The names of the trained networks in the package, each of which `load` takes."""
+  from senet_jax.interop import shipped
+
+  return shipped.list_pretrained()

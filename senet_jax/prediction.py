@@ -6,11 +6,13 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -21,8 +23,9 @@ from senet_jax import runtime
 from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform, evaluation_transform
-from senet_jax.errors import UserError
-from senet_jax.workdir import saved
+from senet_jax.errors import UserError, one_of
+from senet_jax.layers import HEAD
+from senet_jax.workdir import networks
 
 # A path, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or [H, W] in grey.
 Photo = str | os.PathLike | Image.Image | np.ndarray
@@ -81,9 +84,41 @@ class Predictor:
     Raises:
       UserError: an image is not readable or no image; the message names it.
     """
+    return self._rows(images, self._program, len(self.class_names))
+
+  def features(
+    self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
+  ) -> np.ndarray:
+    """What the network makes of each image, as a vector.
+
+    Args:
+      images: as of `probabilities`.
+      stage: `stage4`, …: the means over the map that comes out of it; None: what goes into the last
+        layer.
+
+    Returns:
+      `[N, C]` float32.
+
+    Raises:
+      UserError: as of `probabilities`, or the network has no such stage.
+    """
+    where = HEAD if stage is None else _last_of(stage, self.variables['params'])
+    if where not in self._programs:
+      self._programs[where] = self._compiled(
+        functools.partial(_features, where, self.model, self.preprocessing)
+      )
+    program = self._programs[where]
+    shape = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
+    width = jax.eval_shape(program, self.variables, shape).shape[-1]
+    return self._rows(images, program, width)
+
+  def _rows(
+    self, images: Sequence[Photo] | np.ndarray, program: Callable, width: int
+  ) -> np.ndarray:
+    """What `program` makes of all images, `[N, width]`."""
     images = _several(images)
-    rows = np.zeros((len(images), len(self.class_names)), np.float32)
-    for i, row in enumerate(self.stream(images)):
+    rows = np.zeros((len(images), width), np.float32)
+    for i, row in enumerate(self._stream(images, program)):
       if isinstance(row, UnreadableImage):
         name = images[i] if isinstance(images[i], str | os.PathLike) else f'image {i}'
         raise UserError(f'{name} is unreadable: {row}; leave it out.') from row
@@ -119,17 +154,23 @@ class Predictor:
 
     Threads read the next batch while the network is busy with one.
 
-    Yields:
-      For each image its probabilities, `[K]` float32, or why it cannot be read.
+    Returns:
+      For each image, when it is its turn, its probabilities, `[K]` float32, or why it cannot be
+      read.
     """
+    return self._stream(images, self._program)
+
+  def _stream(
+    self, images: Iterable[Photo], program: Callable
+  ) -> Iterator[np.ndarray | UnreadableImage]:
     images = iter(images)
     with concurrent.futures.ThreadPoolExecutor() as pool:
       batch: list[Future] = []
       while chunk := list(itertools.islice(images, self.batch_size)):
         following = [pool.submit(self._read, image) for image in chunk]
-        yield from self._run(batch)
+        yield from self._run(batch, program)
         batch = following
-      yield from self._run(batch)
+      yield from self._run(batch, program)
 
   def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
     """An image as the device takes it, uint8 `[H, W, C]`."""
@@ -139,13 +180,15 @@ class Predictor:
       rgb = _rgb(image)
     except UnreadableImage as error:
       return error
-    crop = photos.central_crop(rgb, plain.resize, (height, width), plain.keep_aspect)
+    crop = photos.central_crop(
+      rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+    )
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
 
-  def _run(self, batch: list[Future]) -> Iterator[np.ndarray | UnreadableImage]:
-    """What `stream` yields for the images that `_read` reads, at most `batch_size`."""
+  def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
+    """What `_stream` yields for the images that `_read` reads, at most `batch_size`."""
     if not batch:
       return
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
@@ -157,7 +200,7 @@ class Predictor:
       else:
         images[i] = result
     images = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec(runtime.DATA_AXIS)))
-    rows = np.asarray(self._program(self.variables, images))
+    rows = np.asarray(program(self.variables, images))
     if not np.isfinite(rows).all():
       raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
     yield from (errors.get(i, rows[i]) for i in range(len(batch)))
@@ -170,8 +213,16 @@ class Predictor:
       logits = self.model.apply(variables, self.preprocessing.to_input(images), train=False)
       return jax.nn.softmax(logits)
 
+    return self._compiled(predict)
+
+  @functools.cached_property
+  def _programs(self) -> dict[str, Callable]:
+    """Those of `features`, by the module that they stop at."""
+    return {}
+
+  def _compiled(self, function: Callable) -> Callable:
     shares = PartitionSpec(runtime.DATA_AXIS)
-    return runtime.data_parallel(predict, self.mesh, (PartitionSpec(), shares), shares)
+    return runtime.data_parallel(function, self.mesh, (PartitionSpec(), shares), shares)
 
 
 def load(
@@ -180,7 +231,7 @@ def load(
   """Reads a trained network from the workdir of its run, onto all devices.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; or one of `senet_jax.list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
     checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
     batch_size: images that run at once; rounded up to fill the devices.
 
@@ -190,7 +241,7 @@ def load(
   if batch_size < 1:
     raise UserError(f'batch_size={batch_size} must be at least 1.')
   mesh = runtime.data_mesh()
-  run = saved.load(workdir, str(checkpoint), mesh)
+  run = networks.load(workdir, str(checkpoint), mesh)
   # A configuration may give the network more outputs than its data has classes, or fewer.
   names = (run.class_names or ())[: run.model.num_classes]
   unnamed = range(len(names), run.model.num_classes)
@@ -204,6 +255,33 @@ def load(
     batch_size=runtime.fill_devices(batch_size, mesh.size),
     mesh=mesh,
   )
+
+
+def _last_of(stage: str, modules: Iterable[str]) -> str:
+  """The name of the last of the `modules` of a stage."""
+  modules = [name for name in modules if name.startswith('stage')]
+  one_of('stage', stage, sorted({name.partition('_')[0] for name in modules}))
+  number = {name: int((re.findall(r'_block(\d+)', name) or [0])[0]) for name in modules}
+  return max((n for n in modules if n.startswith(f'{stage}_')), key=number.get)
+
+
+def _features(
+  where: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
+) -> jax.Array:
+  """What goes into the last layer, or comes out of another module, `[N, C]` float32."""
+  found = []
+
+  def keep(method, args, options, context):
+    out = method(*args, **options)
+    module = context.module
+    if module.scope and module.path == (where,) and context.method_name == '__call__':
+      found.append(args[0] if where == HEAD else out)
+    return out
+
+  with nn.intercept_methods(keep):
+    model.apply(variables, preprocessing.to_input(images), train=False)
+  x = found[-1].astype(jnp.float32)
+  return x.mean((1, 2)) if x.ndim == 4 else x
 
 
 def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:

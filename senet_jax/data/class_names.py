@@ -3,6 +3,11 @@
 import functools
 import importlib.resources
 
+# In the order of the labels, as published.
+CIFAR10 = (
+  'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'
+)  # fmt: skip
+
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:

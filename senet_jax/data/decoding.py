@@ -130,7 +130,12 @@ def largest_square(shape: 'tf.Tensor') -> 'tf.Tensor':
 
 
 def evaluation_image(
-  encoded: 'tf.Tensor', *, size: int, resize: int, keep_aspect: bool = True
+  encoded: 'tf.Tensor',
+  *,
+  size: int,
+  resize: int,
+  keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> 'tf.Tensor':
   """The middle of a photo whose shorter side is first resized to `resize`; as Pillow does it.
 
@@ -139,11 +144,12 @@ def evaluation_image(
     size: side of the result.
     resize: at least `size`.
     keep_aspect: if not, both sides are resized to `resize`.
+    interpolation: `bilinear` or `bicubic`.
 
   Returns:
     uint8 `[size, size, 3]`.
   """
-  return _crop_resized(_decode(encoded), size, resize, (1, 1), keep_aspect)
+  return _crop_resized(_decode(encoded), size, resize, (1, 1), keep_aspect, interpolation)
 
 
 def evaluation_crops(
@@ -153,6 +159,7 @@ def evaluation_crops(
   scales: Sequence[int],
   places: Sequence[tuple[int, int]],
   keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> 'tf.Tensor':
   """Crops of a photo that is resized to one or several scales; each as of `evaluation_image`.
 
@@ -163,6 +170,7 @@ def evaluation_crops(
     places: of the crops of each scale, down and across: 0 at the beginning, 1 in the middle, 2 at
       the end.
     keep_aspect: as of `evaluation_image`.
+    interpolation: as of `evaluation_image`.
 
   Returns:
     uint8 `[len(scales) * len(places), size, size, 3]`, scale by scale.
@@ -170,12 +178,21 @@ def evaluation_crops(
   tf = runtime.import_tensorflow()
   image = _decode(encoded)
   return tf.stack(
-    [_crop_resized(image, size, scale, at, keep_aspect) for scale in scales for at in places]
+    [
+      _crop_resized(image, size, scale, at, keep_aspect, interpolation)
+      for scale in scales
+      for at in places
+    ]
   )
 
 
 def _crop_resized(
-  image: 'tf.Tensor', size: int, resize: int, place: tuple[int, int], keep_aspect: bool
+  image: 'tf.Tensor',
+  size: int,
+  resize: int,
+  place: tuple[int, int],
+  keep_aspect: bool,
+  interpolation: str,
 ) -> 'tf.Tensor':
   """Computes only what the crop shows, or a strip of pixels could become an image of gigabytes."""
   tf = runtime.import_tensorflow()
@@ -183,16 +200,32 @@ def _crop_resized(
   shorter = tf.reduce_min(shape) if keep_aspect else shape
   resized = tf.round(shape * resize / shorter)  # float64, as Python would
   offset = (tf.cast(resized, tf.int32) - size) * place // 2
-  # Bilinear over the support of the reduction, as Pillow; without it small details would alias.
-  crop = tf.raw_ops.ScaleAndTranslate(
-    images=image[None],
-    size=(size, size),
-    scale=tf.cast(resized / tf.cast(shape, tf.float64), tf.float32),
-    translation=-tf.cast(offset, tf.float32),
-    kernel_type='triangle',
-    antialias=True,
+  scale = tf.cast(resized / tf.cast(shape, tf.float64), tf.float32)
+  shift = -tf.cast(offset, tf.float32)
+  if interpolation == 'bilinear':
+    return to_uint8(_resampled(image, (size, size), scale, shift, 'triangle'))
+  # Beyond the range, where dark meets bright, Pillow cuts off behind each of its two passes.
+  across = _resampled(
+    image, (tf.shape(image)[0], size), scale * [0, 1] + [1, 0], shift * [0, 1], 'keyscubic'
   )
-  return to_uint8(crop[0])
+  across = to_uint8(tf.clip_by_value(across, 0, 255))
+  both = _resampled(across, (size, size), scale * [1, 0] + [0, 1], shift * [1, 0], 'keyscubic')
+  return to_uint8(tf.clip_by_value(both, 0, 255))
+
+
+def _resampled(
+  image: 'tf.Tensor', size: tuple, scale: 'tf.Tensor', shift: 'tf.Tensor', kernel: str
+) -> 'tf.Tensor':
+  """Resizes over the support of the reduction, as Pillow; else small details would alias."""
+  tf = runtime.import_tensorflow()
+  return tf.raw_ops.ScaleAndTranslate(
+    images=image[None],
+    size=size,
+    scale=scale,
+    translation=shift,
+    kernel_type=kernel,
+    antialias=True,
+  )[0]
 
 
 def _decode(encoded: 'tf.Tensor') -> 'tf.Tensor':

@@ -102,15 +102,16 @@ def central_crop(
   resize: int | None,
   size: int | tuple[int, int],
   keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """The middle of a resized image, as an evaluation sees it.
 
   Args:
     image: RGB.
-    resize: the shorter side before the crop, in pixels (bilinear over the support of the
-      reduction); None: the larger side of the crop.
+    resize: the shorter side before the crop, in pixels; None: the larger side of the crop.
     size: side of the square crop, or its height and width.
     keep_aspect: if not, both sides are resized to `resize`.
+    interpolation: `bilinear` or `bicubic`, over the support of the reduction.
 
   Returns:
     uint8 `[height, width, 3]`.
@@ -128,7 +129,7 @@ def central_crop(
   # Only what the crop shows is computed, or a strip of pixels could become an image of gigabytes.
   x, y = image.width / resized[0], image.height / resized[1]
   box = (left * x, top * y, (left + width) * x, (top + height) * y)
-  return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
+  return np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()], box))
 
 
 def _open(data: bytes) -> Image.Image:

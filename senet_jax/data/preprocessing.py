@@ -21,6 +21,7 @@ class Transform:
     shape: `(H, W, C)` of the images as they come to the device, uint8.
     resize: of a photo, the shorter side before the centre crop to `shape`, in pixels.
     keep_aspect: if not, `resize` is that of both sides.
+    interpolation: of that resizing: `bilinear` or `bicubic`, over the support of the reduction.
     image_size: side of the network's input.
     mean: per channel, 0-255 scale, subtracted.
     std: per channel, 0-255 scale, divided by.
@@ -32,6 +33,7 @@ class Transform:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   keep_aspect: bool = True
+  interpolation: str = 'bilinear'
 
   def to_input(self, images: jax.Array) -> jax.Array:
     """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
@@ -68,6 +70,7 @@ def evaluation_transform(config: ConfigDict) -> Transform:
     mean=tuple(data.mean) or expected.mean or info.mean,
     std=tuple(data.std) or expected.std or info.std,
     keep_aspect=data.resize_keep_aspect,
+    interpolation=data.interpolation,
   )
 
 

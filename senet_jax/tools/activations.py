@@ -49,11 +49,11 @@ def main(argv: list[str]) -> None:
   from senet_jax import config as config_lib, runtime
   from senet_jax.data import feeds
   from senet_jax.excitation import activations
-  from senet_jax.workdir import saved, summary
+  from senet_jax.workdir import networks, summary
 
   runtime.use_compilation_cache()
   mesh = runtime.data_mesh()
-  run = saved.load(args.workdir, args.checkpoint, mesh)
+  run = networks.load(args.workdir, args.checkpoint, mesh)
   config = run.config.copy_and_resolve_references()
   config.data.dir = args.data_dir or config.data.dir
   if args.batch_size is not None:

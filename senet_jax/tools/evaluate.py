@@ -36,12 +36,12 @@ def main(argv: list[str]) -> None:
   from senet_jax.evaluation import competition, exclusion
   from senet_jax.evaluation.ensemble import Ensemble
   from senet_jax.evaluation.evaluate import evaluate_each
-  from senet_jax.workdir import saved
+  from senet_jax.workdir import networks
 
   left_out = exclusion.read_list(args.exclude) if args.exclude else ()
   runtime.use_compilation_cache()
   mesh = runtime.data_mesh()
-  runs = [saved.load(workdir, checkpoint, mesh) for workdir, checkpoint in pairs]
+  runs = [networks.load(workdir, checkpoint, mesh) for workdir, checkpoint in pairs]
   _check_fit(runs, [workdir for workdir, _ in pairs])
   config = runs[0].config.copy_and_resolve_references()
   config.data.dir = args.data_dir or config.data.dir

@@ -35,7 +35,14 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     '--output', type=pathlib.Path, help='also write the predictions to this .json or .csv file'
   )
+  parser.add_argument(
+    '--embeddings',
+    type=pathlib.Path,
+    help='also write what goes into the last layer to this .npz file: `paths`, `features`',
+  )
   args = parser.parse_args(argv)
+  if args.embeddings and args.embeddings.suffix != '.npz':
+    raise UserError(f'--embeddings={args.embeddings} must end in .npz.')
   if args.output and args.output.suffix not in _OUTPUTS:
     raise UserError(f'--output={args.output} must end in {" or ".join(_OUTPUTS)}.')
   if args.top_k < 1:
@@ -58,6 +65,8 @@ def main(argv: list[str]) -> int:
     files.write_json(args.output, results)
   elif args.output:
     files.write_text(args.output, _as_csv(results))
+  if args.embeddings:
+    _write_embeddings(predictor, [r['path'] for r in results if 'error' not in r], args.embeddings)
   return cli.USER_ERROR if any('error' in result for result in results) else 0
 
 
@@ -97,6 +106,14 @@ def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
       console.print('\n'.join([path, *lines]))
       results.append({'path': path, 'predictions': [dataclasses.asdict(p) for p in best]})
   return results
+
+
+def _write_embeddings(predictor, paths: list[str], to: pathlib.Path) -> None:
+  import numpy as np
+
+  features = predictor.features(paths)
+  with files.whole(to) as partial, partial.open('wb') as file:
+    np.savez(file, paths=np.array(paths), features=features)
 
 
 def _as_csv(results: list[dict[str, Any]]) -> str:

@@ -41,7 +41,10 @@ def train(
   Raises:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
-  task = task or Classification(config)
+  if task is None:
+    config_lib.check(config)
+    config = initial.inherit(config, buckets.to_path(workdir))
+    task = Classification(config)
   with contextlib.nullcontext(stop) if stop else runtime.Preemption() as stop:
     check(task)
     workdir = _shared_workdir(workdir)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -134,13 +135,11 @@ def write(
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
   if path.is_dir():
-    changed = config_lib.changed(config)
-    fields = {k: v for k, v in changed.items() if config_lib.FIELDS[k].function}
-    flags = [f'--config.{k}="{v}"' if isinstance(v, tuple) else f'--config.{k}={v}'
-             for k, v in fields.items()]  # fmt: skip
+    there, new = shlex.quote(str(path)), shlex.quote(f'{path}_photos')
     return [
-      f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS',
-      f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}',
+      f'predict: python -m senet_jax.tools.predict --workdir={there} PHOTOS',
+      'fine-tune: python -m senet_jax.main --config=configs/finetune_image_folder.py '
+      f'--workdir={new} --config.data.dir=PHOTOS --config.init_from={there} --config.new_head=True',
     ]
   images = evaluation_transform(config)
   return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']
