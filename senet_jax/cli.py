@@ -1,4 +1,4 @@
-"""What all commands share: parsing, exit statuses, and user errors as one line."""
+"""Parsing, exit statuses, and user errors as one line, for all commands."""
 
 import argparse
 import ctypes

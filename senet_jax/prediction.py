@@ -72,7 +72,7 @@ class Predictor:
   mesh: Mesh = dataclasses.field(repr=False)
 
   def probabilities(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
-    """The probability of each class for each image.
+    """Returns the probability of each class for each image.
 
     Args:
       images: paths, Pillow images and arrays, mixed, of any sizes; uint8 `[N, H, W, 3]`; or a path
@@ -128,7 +128,7 @@ class Predictor:
   def top_k(
     self, images: Sequence[Photo] | np.ndarray | Photo, k: int = 5
   ) -> list[list[Prediction]]:
-    """The `k` most probable classes for each image, or all if there are fewer; the first is best.
+    """Returns the `k` most probable classes for each image, the best first; all if there are fewer.
 
     Args:
       images: as of `probabilities`.
@@ -140,7 +140,7 @@ class Predictor:
     return [self.best(row, k) for row in self.probabilities(images)]
 
   def best(self, probabilities: np.ndarray, k: int) -> list[Prediction]:
-    """The `k` most probable classes of one image, given `[K]`."""
+    """Returns the `k` most probable classes of one image, given `[K]`."""
     if k < 1:
       raise UserError(f'k={k} must be at least 1.')
     labels = np.argsort(-probabilities, kind='stable')[:k]
@@ -173,7 +173,7 @@ class Predictor:
       yield from self._run(batch, program)
 
   def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
-    """An image as the device takes it, uint8 `[H, W, C]`."""
+    """Returns an image as the device takes it, uint8 `[H, W, C]`."""
     plain = self.preprocessing
     height, width, channels = plain.shape
     try:
@@ -188,7 +188,7 @@ class Predictor:
     return crop
 
   def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
-    """What `_stream` yields for the images that `_read` reads, at most `batch_size`."""
+    """Yields the results of `_stream` for the images that `_read` reads, at most `batch_size`."""
     if not batch:
       return
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)

@@ -1,4 +1,4 @@
-"""What networks cost as tables and records, beside the paper's figures."""
+"""Tables and records of what networks cost, beside the paper's figures."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Whether the devices compute the logits that the CPU of the same machine computes."""
+"""Compares the logits of a device with those that the CPU of the same machine computes."""
 
 from collections.abc import Sequence
 from typing import Any

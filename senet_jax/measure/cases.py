@@ -62,7 +62,7 @@ class Case:
 
   @property
   def se(self) -> bool:
-    """Whether the network has squeeze-and-excitation."""
+    """True if the network has squeeze-and-excitation."""
     return self.network.name == TEXTBOOK_SE or model_info(self.network.registered).se
 
 

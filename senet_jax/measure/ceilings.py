@@ -1,4 +1,4 @@
-"""What bounds a step on the devices at hand, measured: copies of memory, and the all-reduce."""
+"""Measures the bounds of a step on the devices at hand: copies of memory, and the all-reduce."""
 
 import math
 from typing import Any

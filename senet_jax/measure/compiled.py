@@ -58,7 +58,7 @@ class _Batches:
   input_spec = programs.SHARED
 
   def batch(self, inputs, step):
-    """This device's share, as of the feeds of `senet_jax.data`."""
+    """Returns this device's share of a batch, as the feeds of `senet_jax.data` do."""
     del step
     images = self.transform.to_input(inputs['images'], inputs['epoch'], inputs['index'])
     return {'images': images, 'labels': inputs['labels']}
@@ -237,7 +237,7 @@ def measure(program: Program, config: ConfigDict, chip: Chip | None, steps: int,
 
 
 def _filled(info, sharding):
-  """An array like `info`, zeros or, in place of parameters, ones."""
+  """Returns an array of the shape of `info`: ones if it is floating-point, otherwise zeros."""
   value = np.ones if jnp.issubdtype(info.dtype, jnp.floating) else np.zeros
   return jax.device_put(value(info.shape, info.dtype), sharding)
 
@@ -259,7 +259,7 @@ def _kernel(item: hlo.Traffic) -> dict:
 
 
 def _by_layer(module: hlo.Module) -> dict[str, int]:
-  """Bytes by layer, the largest first; '' is what belongs to none."""
+  """Returns the bytes of each layer, the largest first; '' is for traffic of no layer."""
   sums: dict[str, int] = {}
   for item in module.traffic:
     sums[item.layer] = sums.get(item.layer, 0) + item.bytes
@@ -267,7 +267,7 @@ def _by_layer(module: hlo.Module) -> dict[str, int]:
 
 
 def _largest_arrays(module: hlo.Module) -> list[dict]:
-  """Results in main memory, the largest first, each shape of a layer once."""
+  """Returns the arrays in main memory, the largest first, each shape of a layer once."""
   found = {}
   for item in module.traffic:
     for array in item.instruction.results:

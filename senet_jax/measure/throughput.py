@@ -1,4 +1,4 @@
-"""What is timed of our networks: the steps of training and of inference, ready to go."""
+"""Prepares steps of training and of inference on made-up images, to be timed."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from senet_jax.workdir.network import build_model, input_size
 def configuration(
   model: str, *, batch_size: int, dtype: str, image_size: int | None = None
 ) -> ConfigDict:
-  """The configuration of a step on made-up images: the recipe of section 5.1 of the paper.
+  """Returns the configuration of a step on made-up images: the recipe of section 5.1 of the paper.
 
   Args:
     model: name of the network.
@@ -47,7 +47,7 @@ def configuration(
 
 
 def twin(model: str) -> str | None:
-  """The name of the network with SE for one without, and the other way round; None: no twin."""
+  """Returns the name of a network's twin, with SE or without it; None if it has none."""
   info = model_info(model)
   name = model.removeprefix('se_') if info.se else f'se_{model}'
   return name if name != model and name in list_models() else None
@@ -171,7 +171,7 @@ def _shapes_of(make: Callable, mesh: Mesh) -> Any:
 
 
 def gflops_per_image(config: ConfigDict, mode: str, model: nn.Module | None = None) -> float:
-  """Two for each multiply-add of the forward pass; a training step is three of them."""
+  """Returns the GFLOP of an image: two a multiply-add, and three times that in training."""
   macs = _macs(model or build_model(config), input_size(config))
   return 2 * macs / 1e9 * (3 if mode == 'train' else 1)
 

@@ -1,4 +1,4 @@
-"""What a benchmark is to measure, as a command line says it; imports nothing heavy."""
+"""Reads what a benchmark is to measure from a command line; imports nothing heavy."""
 
 import argparse
 import dataclasses

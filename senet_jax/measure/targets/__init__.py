@@ -136,7 +136,7 @@ class Target:
       os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_autotune_level=0'.strip()
 
   def devices(self) -> list:
-    """The machine's devices, in the sense of JAX.
+    """Returns the machine's devices, in the sense of JAX.
 
     Raises:
       UserError: the compiler does not know the machine.
