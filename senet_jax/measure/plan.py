@@ -105,7 +105,7 @@ def _alone(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """One of the list.
+  """A measurement of the list.
 
   Attributes:
     name: of its record.

@@ -82,7 +82,7 @@ class Kernel:
 
   @property
   def bandwidth(self) -> float | None:
-    """Bytes a second."""
+    """The bytes a second that it moves."""
     return self.bytes / self.seconds if self.bytes and self.seconds else None
 
 
@@ -401,7 +401,7 @@ def _host_operations(plane) -> tuple[dict[str, list[_Event]], int]:
 
 
 def _event(event, stats: dict) -> _Event:
-  """Returns one operation; a GPU's `hlo_op` may be a path, a TPU's event is named by it."""
+  """Returns one operation; a GPU's `hlo_op` may be a path, a TPU has it in the event's name."""
   text = re.match(r'%([\w.\-]+) = ', event.name)
   op = stats.get('hlo_op') or (text[1] if text else event.name)
   return _Event(
