@@ -89,7 +89,7 @@ class Predictor:
   def features(
     self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
   ) -> np.ndarray:
-    """What the network makes of each image, as a vector.
+    """Returns the features of each image, a vector that the network makes of it.
 
     Args:
       images: as of `probabilities`.
@@ -115,7 +115,7 @@ class Predictor:
   def _rows(
     self, images: Sequence[Photo] | np.ndarray, program: Callable, width: int
   ) -> np.ndarray:
-    """What `program` makes of all images, `[N, width]`."""
+    """Returns the results of `program` for all images, `[N, width]`."""
     images = _several(images)
     rows = np.zeros((len(images), width), np.float32)
     for i, row in enumerate(self._stream(images, program)):
@@ -217,7 +217,7 @@ class Predictor:
 
   @functools.cached_property
   def _programs(self) -> dict[str, Callable]:
-    """Those of `features`, by the module that they stop at."""
+    """The compiled programs of `features`, by the module that they stop at."""
     return {}
 
   def _compiled(self, function: Callable) -> Callable:
@@ -258,7 +258,7 @@ def load(
 
 
 def _last_of(stage: str, modules: Iterable[str]) -> str:
-  """The name of the last of the `modules` of a stage."""
+  """Returns the name of the last of the `modules` of a stage."""
   modules = [name for name in modules if name.startswith('stage')]
   one_of('stage', stage, sorted({name.partition('_')[0] for name in modules}))
   number = {name: int((re.findall(r'_block(\d+)', name) or [0])[0]) for name in modules}
@@ -268,7 +268,7 @@ def _last_of(stage: str, modules: Iterable[str]) -> str:
 def _features(
   where: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
 ) -> jax.Array:
-  """What goes into the last layer, or comes out of another module, `[N, C]` float32."""
+  """Returns the inputs of the last layer, or another module's outputs, `[N, C]` float32."""
   found = []
 
   def keep(method, args, options, context):
