@@ -242,15 +242,12 @@ def load(
     raise UserError(f'batch_size={batch_size} must be at least 1.')
   mesh = runtime.data_mesh()
   run = networks.load(workdir, str(checkpoint), mesh)
-  # A configuration may give the network more outputs than its data has classes, or fewer.
-  names = (run.class_names or ())[: run.model.num_classes]
-  unnamed = range(len(names), run.model.num_classes)
   return Predictor(
     config=run.config,
     model=run.model,
     variables=run.variables,
     step=run.step,
-    class_names=(*names, *(f'class {i}' for i in unnamed)),
+    class_names=tuple(class_names.complete(run.class_names, run.model.num_classes)),
     preprocessing=evaluation_transform(run.config),
     batch_size=runtime.fill_devices(batch_size, mesh.size),
     mesh=mesh,

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
@@ -34,7 +34,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
   """Returns a table as CSV."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')

@@ -44,6 +44,23 @@ class Saved:
   step: int
   class_names: tuple[str, ...] | None
 
+  def evaluation_config(self, data_dir: str | None, batch_size: int | None) -> ConfigDict:
+    """Returns a copy of the configuration for an evaluation.
+
+    Args:
+      data_dir: where the data is; None: as in the run.
+      batch_size: images at once over all devices; None: as in the run.
+
+    Raises:
+      UserError: the configuration has a mistake.
+    """
+    config = self.config.copy_and_resolve_references()
+    config.data.dir = data_dir or config.data.dir
+    if batch_size is not None:
+      config.eval.batch_size = batch_size
+    config_lib.check(config)
+    return config
+
 
 def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None) -> None:
   """Keeps what only the data tells: the number of outputs and the names of the classes."""
