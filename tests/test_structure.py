@@ -12,12 +12,6 @@ from tests.helpers import paths
 # Lines of a command, which parses, calls and prints; of a function without its docstring; and
 # methods of a class, with those of Python's protocols and properties.
 MOST_LINES_OF_A_TOOL, MOST_LINES, MOST_METHODS = 150, 60, 12
-# Longer for now: what they do beside parsing, calling and printing is to go to its room.
-LONG_TOOLS = {'activations', 'evaluate', 'latency', 'prune'}
-# What is too long for now, as `module.name`; take out what no longer is.
-LONG = {
-  'tools.evaluate.main',  # parses, checks and calls; goes when the tool is shortened
-}
 
 PACKAGE = paths.ROOT / 'senet_jax'
 # From the ground up; a room imports only rooms above it in this list.
@@ -83,7 +77,7 @@ def test_tools_parse_call_and_print():
     for name, path in MODULES.items()
     if name.startswith('senet_jax.tools.')
   }
-  assert {name for name, count in lines.items() if count > MOST_LINES_OF_A_TOOL} <= LONG_TOOLS
+  assert not {name for name, count in lines.items() if count > MOST_LINES_OF_A_TOOL}
 
 
 def too_long(tree: ast.Module) -> list[str]:
@@ -110,7 +104,7 @@ def test_functions_and_classes_are_short():
     for module, path in MODULES.items()
     for name in too_long(ast.parse(path.read_text()))
   }
-  assert found <= LONG
+  assert not found
 
 
 def test_what_is_too_long_is_found():

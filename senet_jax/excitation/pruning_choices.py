@@ -48,6 +48,19 @@ def shares(text: str) -> tuple[float, ...]:
   return tuple(found)
 
 
+def check_numbers(drop_blocks: tuple[int, ...] | tuple[str, ...] | None) -> None:
+  """Checks that blocks for a table are given by their number.
+
+  Raises:
+    UserError: they are given by their names.
+  """
+  if drop_blocks and isinstance(drop_blocks[0], str):
+    raise UserError(
+      f'--drop_blocks={",".join(drop_blocks)}: blocks have names where --to makes a network '
+      'without them; the table takes numbers.'
+    )
+
+
 def one(
   drop_blocks: tuple[int, ...] | tuple[str, ...] | None,
   channels: tuple[float, ...] | None,

@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
   panels = _choose_blocks(args, run, config)
   split = args.split or config.data.eval_split
   feed = feeds.evaluation_feed(config, split, mesh)
-  known = feed.split.class_names or run.class_names
-  names = class_names.complete(known, feed.split.num_classes)
+  names = class_names.complete(feed.split.class_names or run.class_names, feed.split.num_classes)
   shown = report.Shown.choose(names, args.classes, args.within)
   args.output.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be made
 

@@ -16,15 +16,11 @@ file names of them:
 
 import argparse
 import pathlib
-import typing
 from typing import Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError
 from senet_jax.storage import files
-
-if typing.TYPE_CHECKING:
-  from senet_jax.data.crops import Crops
 
 
 def main(argv: list[str]) -> None:
@@ -34,8 +30,7 @@ def main(argv: list[str]) -> None:
 
   from senet_jax import runtime
   from senet_jax.data import class_names
-  from senet_jax.evaluation import competition, exclusion, outcomes as outcomes_lib
-  from senet_jax.evaluation.classes import Outputs, check_same
+  from senet_jax.evaluation import classes, competition, exclusion, outcomes as outcomes_lib
   from senet_jax.evaluation.ensemble import Ensemble
   from senet_jax.evaluation.evaluate import evaluate_each
   from senet_jax.workdir import networks
@@ -45,10 +40,10 @@ def main(argv: list[str]) -> None:
   mesh = runtime.data_mesh()
   runs = [networks.load(workdir, checkpoint, mesh) for workdir, checkpoint in pairs]
   outputs = [
-    Outputs(workdir, run.model.num_classes, run.class_names, run.config.data.name)
+    classes.Outputs(workdir, run.model.num_classes, run.class_names, run.config.data.name)
     for run, (workdir, _) in zip(runs, pairs, strict=True)
   ]
-  check_same(outputs)
+  classes.check_same(outputs)
   config = runs[0].evaluation_config(args.data_dir, args.batch_size)
   split = args.split or config.data.eval_split
   config.model.num_classes = outputs[0].count
@@ -77,7 +72,9 @@ def main(argv: list[str]) -> None:
     'loss': results['loss'],
     **outcomes.top_k_errors(args.top_k, outputs[0].count),
   }
-  _print(members, row, transform.crops)
+  crops = transform.crops
+  several = f', {len(crops)} crops of each: {crops.describe()}' if len(crops) > 1 else ''
+  _print(members, row, several)
   known = (feed.split.class_names, *(run.class_names for run in runs))
   names = class_names.complete(next(filter(None, known), None), outputs[0].count)
   if args.per_class:
@@ -115,8 +112,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   if args.size is not None and args.size < 1:
     raise UserError(f'--size={args.size} must be at least 1.')
   for flag, suffixes in (('per_class', ['.csv']), ('confusion', ['.csv', '.npz'])):
-    path = getattr(args, flag)
-    if path and path.suffix not in suffixes:
+    if (path := getattr(args, flag)) and path.suffix not in suffixes:
       raise UserError(f'--{flag}={path} must end in {" or ".join(suffixes)}.')
   return args
 
@@ -136,18 +132,15 @@ def _pairs(workdirs: list[pathlib.Path], checkpoints: list[str]) -> list[tuple[p
       f'--workdir is given {len(workdirs)} times and --checkpoint {len(checkpoints)} times; give '
       'one of them once, or both as often.'
     )
-  workdirs, checkpoints = (
-    given * count if len(given) == 1 else given for given in (workdirs, checkpoints)
-  )
-  return list(zip(workdirs, checkpoints, strict=True))
+  return list(zip(*(x * (count // len(x)) for x in (workdirs, checkpoints)), strict=True))
 
 
-def _print(members: list[dict[str, Any]], row: dict[str, Any], crops: 'Crops') -> None:
+def _print(members: list[dict[str, Any]], row: dict[str, Any], several: str) -> None:
   networks = ' + '.join(f'{member["model"]}, step {member["step"]}' for member in members)
-  images = f'{row["examples"]} images'
   without = f', {row["left_out"]} left out' if row['left_out'] else ''
-  several = f', {len(crops)} crops of each: {crops.describe()}' if len(crops) > 1 else ''
-  print(f'{networks}, on {row["dataset"]} {row["split"]}: {images}{without}{several}')
+  print(
+    f'{networks}, on {row["dataset"]} {row["split"]}: {row["examples"]} images{without}{several}'
+  )
   for name, value in row.items():
     if name == 'loss' or name.endswith('_error'):
       print(f'  {name:11} {value:8.4f}{" %" if name.endswith("error") else ""}')

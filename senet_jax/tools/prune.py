@@ -24,8 +24,7 @@ each branch with SE the same share goes. To drop channels and blocks, drop the c
 
 import argparse
 import pathlib
-import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError
@@ -33,7 +32,7 @@ from senet_jax.excitation import pruning_choices
 from senet_jax.reporting import tables
 from senet_jax.storage import files
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
   from senet_jax.excitation.pruning_trial import Trial
 
 _COLUMNS = 'drop amount by params % top-1_% ± top-5_% n'
@@ -121,11 +120,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   if args.figure and args.figure.suffix != '.png':
     raise UserError(f'--figure={args.figure} must end in .png.')
   if not args.to:
-    if args.drop_blocks and isinstance(args.drop_blocks[0], str):
-      raise UserError(
-        f'--drop_blocks={",".join(args.drop_blocks)}: blocks have names where --to makes a '
-        'network without them; the table takes numbers.'
-      )
+    pruning_choices.check_numbers(args.drop_blocks)
     return args
   if args.figure:
     raise UserError(f'--figure={args.figure} shows the table; leave --to out for that.')
