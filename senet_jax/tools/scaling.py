@@ -1,4 +1,4 @@
-r"""What many chips would do, on paper: images a second, efficiency, and what limits them.
+r"""Predicts on paper what many chips would do: images a second, efficiency, and the limit.
 
   python -m senet_jax.tools.scaling results/benchmarks/profile_v5e_8_chips.json [PROFILE ...] \
       --chips=8,64,256,1024 --images_per_core=1030
@@ -70,7 +70,7 @@ def predictions(path: pathlib.Path, chips: list[int], images_per_core: float) ->
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """The predictions as a table in Markdown."""
+  """Returns the predictions as a table in Markdown."""
   lines = [_HEAD, ['---'] * len(_HEAD)]
   for row in rows:
     lines.append([
