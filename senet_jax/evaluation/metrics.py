@@ -57,7 +57,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def top_k_errors(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-  """Returns 1 for each image whose label is not among the k best classes, each `[N]` float32.
+  """Returns 1 for each image whose label is not among the k best classes, `[N]` float32 by name.
 
   Ties go to the lower class, as in `argmax`; with fewer than k classes no example is wrong.
   """
