@@ -1,4 +1,4 @@
-"""Several networks, or one, that answer for several crops of an image."""
+"""Ensembles: several networks, or one, that answer for several crops of an image."""
 
 import dataclasses
 

@@ -46,7 +46,7 @@ class Metrics(clu_metrics.Collection):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-  """Cross-entropy of each example, `[N]`, from `logits` `[N, K]` float32 and `labels` `[N]`.
+  """Returns the cross-entropy `[N]` of `logits` `[N, K]` float32 with `labels` `[N]`.
 
   `smoothing` is the share of the target that is spread evenly over all classes.
   """
