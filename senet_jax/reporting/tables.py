@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
@@ -28,13 +28,21 @@ def aligned(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) 
     yield '  '.join((first.ljust(widths[0]), *cells)).rstrip()
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Returns a table in Markdown, without a line break at its end."""
-  lines = (columns, ['---'] * len(columns), *rows)
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+def markdown(
+  columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()
+) -> str:
+  """Returns a table in Markdown, without a line break at its end.
+
+  Args:
+    columns: names.
+    rows: a cell for each column.
+    right: names of the columns that are aligned to the right, as numbers are.
+  """
+  lines = (columns, ['---:' if name in right else '---' for name in columns], *rows)
+  return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
   """Returns a table as CSV."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')

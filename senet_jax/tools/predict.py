@@ -7,9 +7,7 @@ The workdir may also come first, without its name. Takes files, folders (all ima
 patterns. An unreadable photo is named, and the exit status is 2, but the others are done.
 """
 
-import csv
 import dataclasses
-import io
 import os
 import pathlib
 import sys
@@ -17,6 +15,7 @@ from typing import Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.reporting import tables
 from senet_jax.storage import files
 
 _OUTPUTS = ('.json', '.csv')
@@ -117,13 +116,12 @@ def _write_embeddings(predictor, paths: list[str], to: pathlib.Path) -> None:
 
 
 def _as_csv(results: list[dict[str, Any]]) -> str:
-  text = io.StringIO()
-  table = csv.writer(text, lineterminator='\n')
-  table.writerow(['path', 'rank', 'label', 'name', 'probability'])
-  for result in results:
-    for rank, p in enumerate(result.get('predictions', ()), start=1):
-      table.writerow([result['path'], rank, p['label'], p['name'], p['probability']])
-  return text.getvalue()
+  rows = (
+    [result['path'], rank, p['label'], p['name'], p['probability']]
+    for result in results
+    for rank, p in enumerate(result.get('predictions', ()), start=1)
+  )
+  return tables.csv_text(('path', 'rank', 'label', 'name', 'probability'), rows)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-r"""What a training step or an evaluation costs on a TPU, a GPU or the machine at hand.
+r"""Tells what a training step or an evaluation costs on a TPU, a GPU or the machine at hand.
 
   python -m senet_jax.tools.profile --config=configs/imagenet_se_r50.py --target=tpu:v5e:2x2 \
       --per_device=128 --compare=model.name=resnet50 --output=profile.json
