@@ -10,8 +10,9 @@ import pathlib
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from senet_jax.errors import USER_ERROR, Stalled, UserError
 from senet_jax.storage import buckets
@@ -21,6 +22,9 @@ PARENT = 'SENET_JAX_PARENT'
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
+
+# What asyncio says to those that call its loop too late.
+_LATE = 'Event loop is closed'
 
 _USER_OS_ERRORS = {
   errno.ENOSPC: 'free some space or choose another directory',
@@ -208,16 +212,31 @@ def _is_installed(module: str) -> bool:
 def _quiet_background() -> None:
   """Keeps what libraries and their threads print out of the way of our own lines.
 
-  Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
-  before that, with hundreds of lines when a disk is full.
+  Whoever waits for Orbax gets the error of its thread, and that one is reported; Orbax prints it a
+  dozen times before that, with hundreds of lines when a disk is full. Other errors of threads stay.
   """
   for library in ('absl', 'asyncio', 'gcsfs'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
-  threading.excepthook = sys.unraisablehook = lambda _: None
+  threading.excepthook = _without_known(threading.excepthook)
+  sys.unraisablehook = _without_known(sys.unraisablehook)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('senet_jax: %(message)s'))
   logging.getLogger('senet_jax').addHandler(handler)
   logging.getLogger('senet_jax').propagate = False
+
+
+def _without_known(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+  """Returns `hook` of `threading` or `sys`, which leaves out errors that are reported elsewhere."""
+
+  def hook_others(args: Any) -> None:
+    # TensorStore tells the event loop of a read that failed about the others that failed, too.
+    late = isinstance(args.exc_value, RuntimeError) and str(args.exc_value) == _LATE
+    frames = traceback.walk_tb(args.exc_traceback)
+    modules = (frame.f_globals.get('__name__') or '' for frame, _ in frames)
+    if not late and not any(module.startswith('orbax.') for module in modules):
+      hook(args)
+
+  return hook_others
 
 
 def _complain(message: str, status: int = USER_ERROR) -> int:
