@@ -6,6 +6,7 @@ made, by following the lengths in front of the records, and kept beside the file
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import os
@@ -16,20 +17,16 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import arrays, datasets, image_folder, photos
+from senet_jax.data import arrays, datasets, image_folder
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 IMAGE_FOLDER = 'image_folder'
 # A record of a TFRecord file: length, its CRC, the data, its CRC.
@@ -53,10 +50,9 @@ class Source:
     num_examples: of the split.
     class_names: of label 0, 1, ...
     checksum: of what tells this data from other data, short of the images themselves.
-    read: `indices` `[m]` int64 to `m` records as bytes; called in threads; it raises an `OSError`
-      or a `RuntimeError` where one cannot be read.
-    parse: a record (scalar string) and its index (scalar int64) to the encoded image (scalar
-      string) and its label (scalar int64); runs in a TensorFlow graph.
+    read: `indices` `[m]` int64 to `m` encoded images and their labels, `[m]` int64; called in
+      threads; it raises an `OSError` or a `RuntimeError` where one cannot be read.
+    records: `indices` `[m]` int64 to the bytes that are kept of `m` examples; otherwise as `read`.
     name: tells a user which example an index is.
     labels: of all examples, `[N]` int64; of a data set of tfds they are read once and kept. It
       raises a `UserError` where one cannot be read.
@@ -66,8 +62,8 @@ class Source:
   num_examples: int
   class_names: tuple[str, ...]
   checksum: int
-  read: Callable[[np.ndarray], list[bytes]]
-  parse: Callable[['tf.Tensor', 'tf.Tensor'], tuple['tf.Tensor', 'tf.Tensor']]
+  read: Callable[[np.ndarray], tuple[list[bytes], np.ndarray]]
+  records: Callable[[np.ndarray], list[bytes]]
   name: Callable[[int], str]
   labels: Callable[[], np.ndarray]
 
@@ -117,51 +113,40 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
       'val/<class>/*.jpg, or <class>/*.jpg with config.data.val_fraction=0.1.'
     )
   folder = image_folder.scan(data.dir, data.val_fraction)
+  _say_once(folder.describe())
   hint = 'Add val/, or set config.data.val_fraction=0.2.' if 'val' not in folder.splits else ''
   base, part = datasets.parse_split(split, folder.splits, IMAGE_FOLDER, hint)
   examples = folder.splits[base]
-  chosen = np.arange(len(examples.labels))[part(len(examples.labels))]
-  root = pathlib.Path(folder.root)
-  paths = [root / examples.paths[i] for i in chosen]
-  labels = examples.labels[chosen].astype(np.int64)
+  chosen = part(len(examples.labels))
+  paths, root = examples.paths[chosen], os.fspath(folder.root)
+  labels, sizes = examples.labels[chosen].astype(np.int64), examples.sizes[chosen]
+  if (sizes < 0).any():
+    path = os.path.join(root, paths[int((sizes < 0).argmax())])
+    raise UserError(f'{path} cannot be read; remove it, or bring back what it links to.')
 
-  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
-    return record, runtime.import_tensorflow().constant(labels)[index]
+  def name(index: int) -> str:
+    return os.path.join(root, paths[index])
 
-  plain = np.zeros(len(paths), bool)  # those that were looked at and need no change
+  def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    return [pathlib.Path(name(i)).read_bytes() for i in indices], labels[indices]
 
-  def read_one(index: int) -> bytes:
-    encoded = paths[index].read_bytes()
-    if plain[index]:
-      return encoded
-    try:
-      converted = photos.plain_bytes(encoded)
-    except photos.UnreadableImage as error:
-      raise OSError(f'{paths[index]}: {error}') from error
-    plain[index] = converted is encoded
-    return converted
-
-  sizes = np.array([_size(path) for path in paths])
-  identity = '\n'.join(f'{examples.paths[i]} {size}' for i, size in zip(chosen, sizes, strict=True))
+  identity = '\n'.join(f'{path} {size}' for path, size in zip(paths, sizes, strict=True))
   return Source(
     where=f'{data.dir}, split {split}',
     num_examples=len(paths),
     class_names=folder.classes,
-    checksum=zlib.crc32(identity.encode()),
-    read=lambda indices: [read_one(i) for i in indices],
-    parse=parse,
-    name=lambda index: str(paths[index]),
+    checksum=zlib.crc32(os.fsencode(identity)),
+    read=read,
+    records=lambda indices: read(indices)[0],
+    name=name,
     labels=lambda: labels,
   )
 
 
-def _size(path: pathlib.Path) -> int:
-  try:
-    return path.stat().st_size
-  except OSError as error:  # mostly a link to nothing
-    raise UserError(
-      f'{path} cannot be read: {error.strerror}; remove it, or bring back what it links to.'
-    ) from error
+@functools.cache
+def _say_once(line: str) -> None:
+  if runtime.is_first():
+    print(os.fsencode(line).decode(errors='replace'), flush=True)
 
 
 # --- data sets of tfds -----------------------------------------------------------------------
@@ -198,19 +183,23 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     shard = int(np.searchsorted(first, at, side='right')) - 1
     return f'record {at - first[shard]} of {files[shard]}'
 
-  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
-    del index
-    features = {
-      image_key: tf.io.FixedLenFeature((), tf.string),
-      label_key: tf.io.FixedLenFeature((), tf.int64),
-    }
-    example = tf.io.parse_single_example(record, features)
-    return example[image_key], example[label_key]
+  features = {
+    image_key: tf.io.FixedLenFeature((), tf.string),
+    label_key: tf.io.FixedLenFeature((), tf.int64),
+  }
+
+  def read_examples(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    try:
+      examples = tf.io.parse_example(read(chosen[indices]), features)
+    # The last one of a message that quotes bytes.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+      raise OSError(f'no examples of {data.name}') from error
+    return examples[image_key].numpy().tolist(), examples[label_key].numpy()
 
   def labels() -> np.ndarray:
     cache = buckets.to_path(builder.data_dir) / f'{base}.{checksum:08x}.labels.npz'
     where = f'{data.name}, split {split}'
-    return _read_labels(where, lambda i: read(chosen[i]), parse, len(chosen), cache)
+    return _read_labels(where, read_examples, len(chosen), cache)
 
   identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
   checksum = zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode())
@@ -219,8 +208,8 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     num_examples=len(chosen),
     class_names=tuple(info.features[label_key].names),
     checksum=checksum,
-    read=lambda indices: read(chosen[indices]),
-    parse=parse,
+    read=read_examples,
+    records=lambda indices: read(chosen[indices]),
     name=name,
     labels=labels,
   )
@@ -297,9 +286,28 @@ def _tfrecords(
       return descriptors[number]
 
   def read(indices: np.ndarray) -> list[bytes]:
-    return [os.pread(open_once(file_of[i]), int(length[i]), int(offset[i])) for i in indices]
+    found = [
+      os.pread(open_once(file_of[i]), int(length[i]) + _AFTER, int(offset[i])) for i in indices
+    ]
+    return [_checked(data, files[file_of[i]]) for i, data in zip(indices, found, strict=True)]
 
   return read
+
+
+def _checked(data: bytes, file: str) -> bytes:
+  """Returns a record, which its CRC is behind.
+
+  Raises:
+    OSError: it is another one.
+  """
+  import google_crc32c
+
+  record, expected = data[:-_AFTER], struct.unpack('<I', data[-_AFTER:])[0]
+  crc = google_crc32c.value(record)
+  # As TFRecord masks it.
+  if (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF != expected:
+    raise OSError(f'a record of {file} is damaged: its checksum differs')
+  return record
 
 
 def _distant_records(
@@ -311,8 +319,9 @@ def _distant_records(
   def read(indices: np.ndarray) -> list[bytes]:
     paths = [files[file_of[i]] for i in indices]
     starts = offset[indices].tolist()
-    ends = (offset + length)[indices].tolist()
-    return system.cat_ranges(paths, starts, ends, on_error='raise')
+    ends = ((offset + length)[indices] + _AFTER).tolist()
+    found = system.cat_ranges(paths, starts, ends, on_error='raise')
+    return list(map(_checked, found, paths))
 
   return read
 
@@ -398,9 +407,7 @@ def _opened(path: str) -> Iterator[Callable[[int], bytes]]:
   yield read
 
 
-def _read_labels(
-  where: str, read: Callable, parse: Callable, count: int, cache: Path
-) -> np.ndarray:
+def _read_labels(where: str, read: Callable, count: int, cache: Path) -> np.ndarray:
   """Reads all records for their labels, `[count]` int64, which are kept in `cache`."""
   try:
     with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
@@ -410,18 +417,11 @@ def _read_labels(
   except Exception:  # as of an index
     pass
   _log.info('reading the labels of all %d examples of %s, once', count, where)
-  tf = runtime.import_tensorflow()
-
-  @tf.function(autograph=False)
-  def parse_all(records: 'tf.Tensor', indices: 'tf.Tensor') -> 'tf.Tensor':
-    signature = tf.int64
-    return tf.map_fn(lambda x: parse(*x)[1], (records, indices), fn_output_signature=signature)
 
   def block(first: int) -> np.ndarray:
-    indices = np.arange(first, min(first + _LABELS, count))
     try:
-      return parse_all(tf.constant(read(indices)), tf.constant(indices)).numpy()
-    except (tf.errors.OpError, OSError, RuntimeError) as error:
+      return read(np.arange(first, min(first + _LABELS, count)))[1]
+    except (OSError, RuntimeError) as error:
       raise UserError(
         f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '
         "set again, or set config.data.sampling='uniform'."

@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--workdir', required=True, type=cli.path_or_bucket, help='of the run')
   parser.add_argument('--checkpoint', default='best', help='best (default), latest, or a step')
   parser.add_argument('--top_k', type=int, default=5, help='classes to name; default: 5')
+  parser.add_argument(
+    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
+  )
   parser.add_argument('--batch_size', type=int, default=32, help='photos at once; default: 32')
   parser.add_argument(
     '--output', type=pathlib.Path, help='also write the predictions to this .json or .csv file'
@@ -42,6 +45,10 @@ def main(argv: list[str]) -> int:
   paths = find_images(args.photos)
 
   from senet_jax import prediction, runtime
+  from senet_jax.data import photos
+
+  if args.max_pixels is not None:
+    photos.allow_pixels(args.max_pixels)
 
   runtime.use_compilation_cache()
   batch_size = min(args.batch_size, len(paths))
@@ -55,15 +62,15 @@ def main(argv: list[str]) -> int:
 
 
 def find_images(arguments: list[str]) -> list[str]:
-  """The files that files, folders and patterns stand for, each once, in this order.
+  """Returns the files that files, folders and patterns stand for, each once, in this order.
 
   In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
-  ones; a file that is named or matched is taken as it is.
+  ones; a line says how many others there are. A file that is named or matched is taken as it is.
 
   Raises:
     UserError: there is nothing of that name, or no image in a folder.
   """
-  from senet_jax.data.image_folder import images_below
+  from senet_jax.data import image_folder
   from senet_jax.data.photos import SUFFIXES
 
   found = []
@@ -73,11 +80,16 @@ def find_images(arguments: list[str]) -> list[str]:
     )
     if not matches:
       raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
-    images = [
-      path
-      for match in matches
-      for path in (map(str, images_below(pathlib.Path(match))) if os.path.isdir(match) else [match])
-    ]
+    images = []
+    for match in matches:
+      if not os.path.isdir(match):
+        images.append(match)
+        continue
+      below, left_out = image_folder.images_below(pathlib.Path(match))
+      images += map(str, below)
+      if left_out:
+        others = image_folder.describe_left_out(left_out)
+        print(f'senet_jax: {len(below)} images in {match}{others}.', file=sys.stderr)
     if not images:
       raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
     found += images
