@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import struct
 import threading
 import uuid
@@ -23,12 +24,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import arrays, datasets, image_folder
+from senet_jax.data import arrays, datasets, image_folder, tfds_features
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
 
 IMAGE_FOLDER = 'image_folder'
+_NAME = re.compile(r'\w+(/[\w.+-]+)?(:[0-9.*]+)?')
 # A record of a TFRecord file: length, its CRC, the data, its CRC.
 _BEFORE, _AFTER = 12, 4
 # Bytes that are asked of a bucket at once.
@@ -74,7 +76,7 @@ class Source:
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-  """The split `split` of the data that `config.data` describes.
+  """Opens the split `split` of the data that `config.data` describes.
 
   Args:
     config: of the run.
@@ -163,9 +165,12 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)
   image_key, label_key = _image_and_label(info)
-  chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
+  sizes = _sizes(files)
+  if min(lengths, default=0) < 0 or sum(lengths) > sizes.sum():
+    raise _damaged(f'{builder.data_dir}/dataset_info.json', f'no {sum(lengths)} records are there')
+  chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
   if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
     if buckets.in_bucket(data_dir):
       raise UserError(
@@ -174,7 +179,9 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
       )
     read = _array_records(info.splits[base].file_instructions)
   else:
-    index = _tfrecord_index(files, lengths, buckets.to_path(builder.data_dir) / f'{base}.index.npz')
+    index = _tfrecord_index(
+      files, lengths, sizes, buckets.to_path(builder.data_dir) / f'{base}.index.npz'
+    )
     read = (_distant_records if buckets.in_bucket(data_dir) else _tfrecords)(files, *index)
   first = np.cumsum([0, *lengths])
 
@@ -218,6 +225,13 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
 def _builder(name: str, data_dir: Path):
   import tensorflow_datasets as tfds
 
+  if not _NAME.fullmatch(name):
+    raise UserError(
+      f'config.data.name={name!r} is no name of a data set; it may be followed by /CONFIG and '
+      ':VERSION. Data sets of other collections, such as huggingface:..., are downloaded and run '
+      'code: prepare them with tfds first, and give the name that they have in config.data.dir.'
+    )
+  tfds_features.check(data_dir / name.partition(':')[0].partition('/')[0])
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
   except tfds.core.DatasetNotFoundError:
@@ -326,23 +340,32 @@ def _distant_records(
   return read
 
 
+def _sizes(files: list[str]) -> np.ndarray:
+  """Returns the bytes of each file, `[n]` int64.
+
+  Raises:
+    UserError: one is missing or cannot be looked at.
+  """
+  try:
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+      stats = pool.map(lambda file: epath.Path(file).stat(), files)
+      return np.array([stat.length for stat in stats], np.int64)
+  except FileNotFoundError as error:
+    raise _damaged(error.filename or str(error), 'it is missing') from error
+  except OSError as error:
+    raise _damaged(error.filename or files[0], error.strerror or str(error)) from error
+
+
 def _tfrecord_index(
-  files: list[str], lengths: list[int], cache: Path
+  files: list[str], lengths: list[int], sizes: np.ndarray, cache: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """File, offset and length in bytes of every record, each `[N]` int64.
+  """Returns file, offset and length in bytes of every record, each `[N]` int64.
 
   It is kept in `cache`, if that can be written, and made anew when a file has another size.
 
   Raises:
     UserError: a file is missing, or has not as many whole records as it should.
   """
-  try:
-    with futures.ThreadPoolExecutor(_THREADS) as pool:
-      sizes = np.array([stat.length for stat in pool.map(lambda f: epath.Path(f).stat(), files)])
-  except FileNotFoundError as error:
-    raise _damaged(error.filename or str(error), 'it is missing') from error
-  except OSError as error:
-    raise _damaged(error.filename or files[0], error.strerror or str(error)) from error
   try:
     with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
       kept = dict(file)
@@ -372,7 +395,7 @@ def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> boo
 
 
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
-  """Offsets and lengths of the records of a TFRecord file."""
+  """Returns offsets and lengths of the records of a TFRecord file."""
   offsets, lengths = [], []
   with _opened(path) as read:
     at = 0

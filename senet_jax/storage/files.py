@@ -79,6 +79,8 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       _lock_itself(itself)
+      if not (directory / '.lock').exists():  # its holder has removed all of it just now
+        raise BlockingIOError
     except BlockingIOError as error:
       file.seek(0)
       raise UserError(

@@ -51,7 +51,7 @@ def test_splits_that_are_not_clear(folders, message, tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):
-  kinds = 'jpg JPEG jpe jfif png webp gif bmp tif TIFF avif'.split()
+  kinds = ['jpg', 'JPEG', 'jpe', 'jfif', 'png', 'webp', 'gif', 'bmp', 'tif', 'TIFF', 'avif']
   fill(tmp_path, *(f'train/cat/{i}.{kind}' for i, kind in enumerate(kinds)), 'train/dog/x.jpg')
   fill(tmp_path, 'train/cat/a.heic', 'train/cat/b.HEIC', 'train/dog/notes.txt', 'train/dog/README')
   fill(tmp_path, 'train/cat/.hidden.jpg', 'train/cat/@eaDir/a.jpg', 'train/__MACOSX/cat/._a.jpg')
