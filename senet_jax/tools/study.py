@@ -136,9 +136,23 @@ def _failure(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """Returns the summary of a run that came to its end; None of others."""
+  """Returns the summary of a run that came to its end; None of others.
+
+  One that is damaged is set aside: the run writes it anew from its last checkpoint.
+  """
   path = workdir / 'summary.json'
-  return json.loads(path.read_text()) if path.exists() else None
+  try:
+    summary = json.loads(path.read_bytes())
+  except FileNotFoundError:
+    return None
+  except (ValueError, RecursionError):
+    summary = None
+  if isinstance(summary, dict) and summary.keys() >= {'final', 'best', 'steps'}:
+    return summary
+  aside = path.with_name(f'{path.name}.damaged')
+  path.replace(aside)
+  print(f'{path} is damaged; it is kept as {aside.name}, and written anew.', flush=True)
+  return None
 
 
 def _last(workdir: pathlib.Path) -> dict[str, Any] | None:
