@@ -192,31 +192,39 @@ def _walk(
 ) -> Iterator[tuple[str, int]]:
   """Yields the images below a folder, with `prefix` in front, and their sizes; -1 is unreadable."""
   said, count = time.monotonic(), 0
-  top = os.stat(folder)
   # A link to a folder around itself would be followed for ever.
-  waiting = [(os.fspath(folder), prefix, ((top.st_dev, top.st_ino),))]
+  top = pathlib.Path(folder).resolve()
+  waiting = [(os.fspath(folder), prefix, tuple(map(_identity, (top, *top.parents))))]
   while waiting:
     parent, prefix, around = waiting.pop()
     for entry in os.scandir(parent):
       count += 1
-      if _is_junk(entry.name) or not (entry.is_dir() or _is_image(entry.name)):
+      if _is_junk(entry.name):
         left_out[_kind(entry.name)] += 1
         continue
       try:
-        found = entry.stat()
+        found = entry.stat() if _is_image(entry.name) or entry.is_dir() else None
       except OSError:  # mostly a link to nothing
-        yield f'{prefix}{entry.name}', -1
-        continue
-      itself = found.st_dev, found.st_ino
-      if stat.S_ISREG(found.st_mode):
+        found = None
+        if _is_image(entry.name):
+          yield f'{prefix}{entry.name}', -1
+          continue
+      if found is None:
+        left_out[_kind(entry.name)] += 1
+      elif stat.S_ISREG(found.st_mode):
         yield f'{prefix}{entry.name}', found.st_size
       elif not stat.S_ISDIR(found.st_mode):
         left_out['no plain file'] += 1
-      elif itself not in around:
+      elif (itself := (found.st_dev, found.st_ino)) not in around:
         waiting.append((entry.path, f'{prefix}{entry.name}/', (*around, itself)))
     if time.monotonic() > said + _PROGRESS_S:
       said = time.monotonic()
       _log.warning('%d files of %s so far', count, folder)
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int]:
+  found = path.stat()
+  return found.st_dev, found.st_ino
 
 
 def _is_image(name: str) -> bool:

@@ -331,6 +331,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
   if folder.exists() and not os.access(folder, os.W_OK):
     yield  # nothing is written there
     return
+  new = [place for place in (folder, folder.parent) if not place.exists()]
   with files.locked(folder, '--data_dir'):
     shutil.rmtree(folder / _STAGING, ignore_errors=True)
     for aside in folder.glob(f'*{_REPLACED}'):
@@ -338,8 +339,10 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     try:
       yield
     finally:
-      if [path.name for path in folder.iterdir()] == ['.lock']:  # nothing came of it
-        shutil.rmtree(folder)
+      (folder / '.lock').unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # they are not empty
+        for place in new:
+          place.rmdir()
 
 
 def _put_in_place(new: pathlib.Path, path: pathlib.Path) -> None:

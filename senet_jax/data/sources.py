@@ -124,7 +124,11 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
   labels, sizes = examples.labels[chosen].astype(np.int64), examples.sizes[chosen]
   if (sizes < 0).any():
     path = os.path.join(root, paths[int((sizes < 0).argmax())])
-    raise UserError(f'{path} cannot be read; remove it, or bring back what it links to.')
+    try:
+      why = f'it came back just now: {os.stat(path).st_size} bytes'
+    except OSError as error:  # mostly a link to nothing
+      why = error.strerror
+    raise UserError(f'{path} cannot be read: {why}; remove it, or bring back what it links to.')
 
   def name(index: int) -> str:
     return os.path.join(root, paths[index])
@@ -168,8 +172,9 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
   sizes = _sizes(files)
-  if min(lengths, default=0) < 0 or sum(lengths) > sizes.sum():
-    raise _damaged(f'{builder.data_dir}/dataset_info.json', f'no {sum(lengths)} records are there')
+  for file, size, length in zip(files, sizes, lengths, strict=True):
+    if not 0 <= length <= max(size, 0):
+      raise _damaged(file, f'{size} bytes cannot hold {length} records')
   chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
   if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
     if buckets.in_bucket(data_dir):

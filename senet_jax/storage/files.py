@@ -79,8 +79,11 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       _lock_itself(itself)
-      if not (directory / '.lock').exists():  # its holder has removed all of it just now
+      # Its last holder may have removed all of it just now.
+      if not os.path.samestat(os.fstat(file.fileno()), os.stat(directory / '.lock')):
         raise BlockingIOError
+    except FileNotFoundError as error:
+      raise UserError(f'{directory} was removed just now; try again.') from error
     except BlockingIOError as error:
       file.seek(0)
       raise UserError(

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import platform
 import re
 import shutil
@@ -671,10 +670,16 @@ def test_storage_that_does_not_answer(photos, tmp_path):
   root = tmp_path / 'photos'
   shutil.copytree(photos, root)
   stuck = sorted((root / 'train' / 'cat').iterdir())[0]
-  stuck.unlink()
-  os.mkfifo(stuck)  # which nobody writes to, like a file on a server that is gone
+  code = (
+    'import pathlib, runpy, time\n'
+    'read = pathlib.Path.read_bytes\n'
+    f'stuck = pathlib.Path({str(stuck)!r})\n'
+    # As of a file on a server that is gone.
+    'pathlib.Path.read_bytes = lambda self: time.sleep(999) if self == stuck else read(self)\n'
+    'runpy.run_module("senet_jax.main", run_name="__main__")\n'
+  )
   flags = ['name=image_folder', f'dir={root}', 'eval_split=val', 'image_size=32', 'read_timeout=2']
-  command = [sys.executable, '-m', 'senet_jax.main', f'--workdir={tmp_path}/run']
+  command = [sys.executable, '-c', code, f'--workdir={tmp_path}/run']
   command += ['--config=configs/imagenette_se_r18.py', '--config.batch_size=48']  # all, at once
   command += ['--config.model.se.ratio=4', *(f'--config.data.{flag}' for flag in flags)]
   done = subprocess.run(command, timeout=120, capture_output=True, text=True)
