@@ -58,8 +58,9 @@ _PACKAGES = {
   'sklearn': 'scikit-learn',
   'wrapt': 'wrapt',
 }
-# Those that only the files of tfds and photos need: the extra `tensorflow`, and what it works with.
+# Those that only the files of tfds need: the extra `tensorflow`, and what it works with.
 _TENSORFLOW = {
+  'google_crc32c': 'google-crc32c',
   'importlib_resources': 'importlib_resources',
   'tensorflow': 'TensorFlow',
   'tensorflow_datasets': 'tensorflow-datasets',
@@ -182,9 +183,9 @@ def _missing(error: ImportError) -> str | None:
   module = (error.name or '').partition('.')[0]
   if module in _TENSORFLOW:
     return (
-      f'the files of tfds and folders of photos need {_TENSORFLOW[module]}, which is not '
-      "installed: pip install 'senet_jax[tensorflow]'. digits, data sets that are prepared as "
-      'arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
+      f'the files of tfds need {_TENSORFLOW[module]}, which is not installed: '
+      "pip install 'senet_jax[tensorflow]'. Folders of photos, digits, data sets that are prepared "
+      'as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
     )
   if module not in _PACKAGES:
     return None

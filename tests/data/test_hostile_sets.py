@@ -119,7 +119,7 @@ def test_a_member_that_says_it_has_a_terabyte(tmp_path):
   header.size = 2**40
   path = tmp_path / 'a.tar'
   path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**16))
-  with pytest.raises(UserError, match=r'a\.jpg would end behind the archive'):
+  with pytest.raises(UserError, match='unexpected end of data'):
     list(official.members(path.open('rb'), path))
 
 

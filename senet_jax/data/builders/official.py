@@ -92,7 +92,7 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
         seen.add(hash(name))
         # Reading asks for as much memory as the member says it has bytes.
         if member.size > size - member.offset_data:
-          raise tarfile.ReadError(f'{name} would end behind the archive')
+          raise tarfile.ReadError('unexpected end of data')
         yield name, tar.extractfile(member).read()
       # tarfile takes a damaged header, or nothing, for the end; every archive has an empty block.
       file.seek(tar.offset)
