@@ -5,7 +5,8 @@
 A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
 --config.optimizer.learning_rate=0.005 --config.bn.freeze_last_epochs=0
 
-The paper gives the size alone; the rest is as of imagenet_senet154.py.
+The paper gives the size alone; the rest is as of imagenet_senet154.py. Evaluated on the middle 320
+pixels of images whose shorter side is 366, which is 320 x 256 / 224.
 
 Hardware: made for 64 GPUs or a TPU slice of as many chips; 62,557 steps of 2048 images.
 Expected wall time: not known before it is run on such hardware.

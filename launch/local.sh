@@ -71,10 +71,21 @@ free_port() {
   echo "$port"
 }
 
-# Ignores what ends a run: a process that saves must still be able to print.
+# Puts the number of a process before its lines. Ignores what ends a run: a process that saves must still be
+# able to print. When another process is gone, JAX's runtime dumps its stack and aborts: one line says so.
 prefix() {
+  local lost=''
   trap '' TERM INT HUP
-  while IFS= read -r line || [ -n "$line" ]; do printf '[%s] %s\n' "$1" "$line"; done
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in
+      *'because the JAX distributed service detected fatal errors'*)
+        [ -n "$lost" ] || printf '[%s] senet_jax: %s\n' "$1" 'lost another process; start all again, and the run goes on where it saved.'
+        lost=1
+        ;;
+      *coordination_service*.cc:* | *preemption_sync_manager.cc:* | 'Additional GRPC error'* | ':UNKNOWN:Error received from peer'*) ;;
+      *) [ -n "$lost" ] || printf '[%s] %s\n' "$1" "$line" ;;
+    esac
+  done
 }
 
 pids=() stopping=''
@@ -123,16 +134,20 @@ run() {  # the arguments; leaves the exit status in `status`
     for ((i = 0; i < processes; i++)); do
       case $ended in *" $i="*) continue ;; esac
       if kill -0 "${pids[i]}" 2> /dev/null; then running=1; continue; fi
-      wait "${pids[i]}" 2> /dev/null  # without bash's "Killed ..."
+      wait "${pids[i]}"
       code=$?
       ended+="$i=$code "
       [ $code -eq 0 ] && continue
-      echo "local.sh: process $i ended with status $code" >&2
+      if [ -n "$deadline" ] && [ $code -eq 134 ]; then
+        echo "local.sh: process $i ended as it lost another one" >&6
+      else
+        echo "local.sh: process $i ended with status $code" >&6
+      fi
       : "${deadline:=$((SECONDS + grace))}"
     done
     if [ -n "$deadline" ] && [ $SECONDS -ge "$deadline" ]; then signal_all KILL -; fi
     [ -z "$running" ] || sleep 0.1
-  done
+  done 6>&2 2> /dev/null  # without bash's "Killed ..." of each
   signal_all KILL -  # what their processes left behind, which holds the pipes open
   wait "${prefixes[@]}"
   pids=()

@@ -12,5 +12,16 @@ def load(workdir, checkpoint='best', *, batch_size=32):
   """
   # Here: whoever imports a part of the package must not wait for all of it.
   from senet_jax import prediction
+  from senet_jax.errors import UserError
 
-  return prediction.load(workdir, checkpoint, batch_size=batch_size)
+  try:
+    return prediction.load(workdir, checkpoint, batch_size=batch_size)
+  except UserError as error:  # which says it all, without what it came from
+    raise error.with_traceback(None) from None
+
+
+def list_pretrained():
+  """The names of the trained networks in the package, each of which `load` takes."""
+  from senet_jax.interop import shipped
+
+  return shipped.list_pretrained()

@@ -1,4 +1,4 @@
-"""What all commands share: parsing, exit statuses, and user errors as one line."""
+"""Parsing, exit statuses, and user errors as one line, for all commands."""
 
 import argparse
 import ctypes
@@ -7,6 +7,8 @@ import importlib.util
 import logging
 import os
 import pathlib
+import re
+import select
 import signal
 import sys
 import threading
@@ -19,6 +21,13 @@ from senet_jax.storage import buckets
 
 # Set by a command for those that it starts: its process, with which they end.
 PARENT = 'SENET_JAX_PARENT'
+
+# What shells say of a command that wrote into a pipe without a reader.
+_NO_READER = 128 + signal.SIGPIPE
+_STDERR = 2
+# Bytes of addresses that a small training takes; most of them are never used.
+_ADDRESSES = 3e9
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|can't start new thread|annot allocate memory")
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
@@ -79,6 +88,8 @@ class Parser(argparse.ArgumentParser):
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
     )
+    self._bare: argparse.Action | None = None
+    self._bare_required = False
 
   def error(self, message: str) -> NoReturn:
     """Raises `UserError` instead of printing the usage."""
@@ -94,6 +105,37 @@ class Parser(argparse.ArgumentParser):
 
     overrides = [a for a in argv if a.startswith((reading.FIELD, reading.NO_FIELD))]
     return self.parse_args([a for a in argv if a not in overrides]), overrides
+
+  def add_bare(self, flag: str, *, required: bool = True, **options) -> None:
+    """Adds an option that may also be given without its name, where it is what a command is about.
+
+    Args:
+      flag: of the option.
+      required: whether it must be given.
+      options: as of `add_argument`; with `action='append'` or `nargs='*'` there may be several.
+    """
+    option = self.add_argument(flag, **options)
+    self.add_argument('bare', nargs='*', metavar=option.dest.upper(), type=options.get('type'),
+                      help=f'the same as {flag}')  # fmt: skip
+    self._bare, self._bare_required = option, required
+
+  def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+    """Parses a command line; an option of `add_bare` is where it would be with its name."""
+    parsed = super().parse_args(args, namespace)
+    if self._bare is None:
+      return parsed
+    given, bare = getattr(parsed, self._bare.dest), parsed.__dict__.pop('bare')
+    flag, several = self._bare.option_strings[0], isinstance(self._bare, argparse._AppendAction)
+    if several:
+      given = [*(given or ()), *bare] or None
+    elif bare:
+      if given is not None or len(bare) > 1:
+        self.error(f'{flag} is given more than once: {", ".join(map(str, bare))}')
+      (given,) = bare
+    if self._bare_required and not given:
+      self.error(f'{flag} is missing')
+    setattr(parsed, self._bare.dest, given)
+    return parsed
 
   def add_output(self) -> None:
     """Adds `--output`, where a command that prints a table writes it as JSON too."""
@@ -134,7 +176,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def path_or_bucket(text: str) -> buckets.Path:
-  """The type of an argument that may be `gs://…`."""
+  """Parses a path that may be `gs://…`, as the type of an argument."""
   try:
     return buckets.to_path(text)
   except UserError as error:  # argparse would keep its message to itself
@@ -147,28 +189,105 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
   Args:
     command: takes the arguments; returns the exit status, None for 0.
   """
+  _prepare_streams()
   _quiet_background()
   end_with_parent()
+  _warn_of_little_memory()
   try:
     status = command(sys.argv[1:])
-  except UserError as error:
-    status = _complain(str(error))
+    sys.stdout.flush()
+  except BrokenPipeError:
+    if not _reader_is_gone():
+      raise
+    silence()
+    status = _NO_READER
+  except Exception as error:
+    message = _explanation(error)
+    if message is None:
+      raise
+    status = _complain(message)
     if isinstance(error, Stalled):  # the interpreter would wait for the thread
       os._exit(status)
-  except OSError as error:
-    if error.errno not in _USER_OS_ERRORS:
-      raise
-    what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
-    status = _complain(f'{what}; {_USER_OS_ERRORS[error.errno]}.')
-  except ImportError as error:
-    problem = _missing(error)
-    if problem is None:
-      raise
-    status = _complain(problem)
   except KeyboardInterrupt:
     status = _complain('interrupted.', 130)
-  sys.stdout.flush()
+  if _reader_is_gone():  # or Python itself would complain at its end
+    silence()
   sys.exit(status)
+
+
+def _explanation(error: Exception) -> str | None:
+  """Returns the line that says what a user can do about an error; None if it is a fault of ours."""
+  if isinstance(error, UserError):
+    return str(error)
+  if isinstance(error, ImportError):
+    return _missing(error)
+  if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
+    what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
+    return f'{what}; {_USER_OS_ERRORS[error.errno]}.'
+  text = str(error)
+  if isinstance(error, RuntimeError) and 'home directory' in text:  # of pathlib
+    return 'there is no home directory for ~ to stand for; set HOME, or give a path without ~.'
+  # Of JAX, of Python, and of the system when a thread is refused its stack.
+  if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
+    first = text.strip().partition('\n')[0][:200] or 'no more memory'
+    return (
+      f'out of memory ({first}); lower config.batch_size or --batch_size, or raise the limit '
+      '(ulimit -v, the container).'
+    )
+  return None
+
+
+def _warn_of_little_memory() -> None:
+  """Says so where XLA would abort the process, of which Python can say nothing any more."""
+  import resource  # Windows has none
+
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+    print(
+      f'senet_jax: memory is limited to {limit / 1e9:.1f} GB of addresses (ulimit -v); with less '
+      f'than {_ADDRESSES / 1e9:.0f} GB XLA may abort with std::bad_alloc.',
+      file=sys.stderr,
+    )
+
+
+def silence() -> None:
+  """Sends what is printed from now on nowhere, as after the reader of a pipe is gone."""
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, sys.stdout.fileno())
+  os.close(nowhere)
+
+
+def say(text: str) -> None:
+  """Prints a line of a long work, which goes on when nobody reads it any more."""
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:
+    silence()
+
+
+def _prepare_streams() -> None:
+  """Makes all that may be printed printable, and gives closed streams a place to go.
+
+  Otherwise the next file that is opened would be taken for a closed stream by whoever prints to it,
+  and a name that is not UTF-8 could not be named.
+  """
+  while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+    pass  # it has taken the place of one that is closed
+  os.close(nowhere)
+  for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+  if hasattr(sys.stdout, 'reconfigure'):
+    sys.stdout.reconfigure(errors='backslashreplace')
+
+
+def _reader_is_gone() -> bool:
+  try:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+  except OSError:  # it is no file, as in a test
+    return False
+  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def end_with_parent() -> None:
@@ -216,7 +335,7 @@ def _quiet_background() -> None:
   Whoever waits for Orbax gets the error of its thread, and that one is reported; Orbax prints it a
   dozen times before that, with hundreds of lines when a disk is full. Other errors of threads stay.
   """
-  for library in ('absl', 'asyncio', 'gcsfs'):
+  for library in ('absl', 'asyncio', 'gcsfs', 'matplotlib'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = _without_known(threading.excepthook)
   sys.unraisablehook = _without_known(sys.unraisablehook)

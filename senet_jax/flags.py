@@ -16,8 +16,13 @@ def make_parser(doc: str = '') -> cli.Parser:
   add = parser.add_argument
   add('--config', required=True, metavar='FILE', help='configs/NAME.py, or configs/NAME.py:VARIANT')
   add('--config.FIELD', metavar='VALUE', help='changes a field of the configuration')
-  add('--workdir', type=cli.path_or_bucket, metavar='DIR',
-      help='takes checkpoints, metrics, curves; one that has a checkpoint is resumed')  # fmt: skip
+  parser.add_bare(
+    '--workdir',
+    required=False,
+    type=cli.path_or_bucket,
+    metavar='DIR',
+    help='takes checkpoints, metrics, curves; one that has a checkpoint is resumed',
+  )
   add('--print_config', action='store_true', help='print all fields with their values, and end')
   add('--fields', action=_PrintFields, nargs='?', metavar='BEGINNING',
       help='print what each field does and may be, or each like optimizer, and end')  # fmt: skip

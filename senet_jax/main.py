@@ -8,8 +8,8 @@ launch/README.md.
 
 Any field of the configuration can be changed: --config.batch_size=256 --config.model.se.ratio=8.
 `--fields` says what each does and may be, `--print_config` shows them with their values. A workdir
-that has a checkpoint is resumed. Exit status: 0 when the run is complete, 75 when SIGTERM made it
-save and stop, 2 for an error that the message explains.
+that has a checkpoint is resumed. Exit status: 0 when the run is complete, 75 when SIGTERM or Ctrl-C
+made it save and stop, 2 for an error that the message explains.
 """
 
 from senet_jax import cli, flags

@@ -7,11 +7,13 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -22,8 +24,9 @@ from senet_jax import runtime
 from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform, evaluation_transform
-from senet_jax.errors import UserError
-from senet_jax.workdir import saved
+from senet_jax.errors import UserError, one_of
+from senet_jax.layers import HEAD
+from senet_jax.workdir import networks
 
 # A path, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or [H, W] in grey.
 Photo = str | os.PathLike | Image.Image | np.ndarray
@@ -69,11 +72,12 @@ class Predictor:
   batch_size: int
   mesh: Mesh = dataclasses.field(repr=False)
 
-  def probabilities(self, images: Sequence[Photo] | np.ndarray) -> np.ndarray:
-    """The probability of each class for each image.
+  def probabilities(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
+    """Returns the probability of each class for each image.
 
     Args:
-      images: paths, Pillow images and arrays, mixed, of any sizes; or uint8 `[N, H, W, 3]`.
+      images: paths, Pillow images and arrays, mixed, of any sizes; uint8 `[N, H, W, 3]`; or a path
+        or a Pillow image alone.
 
     Returns:
       `[N, K]` float32.
@@ -81,17 +85,51 @@ class Predictor:
     Raises:
       UserError: an image is not readable or no image; the message names it.
     """
+    return self._rows(images, self._program, len(self.class_names))
+
+  def features(
+    self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
+  ) -> np.ndarray:
+    """Returns the features of each image, a vector that the network makes of it.
+
+    Args:
+      images: as of `probabilities`.
+      stage: `stage4`, …: the means over the map that comes out of it; None: what goes into the last
+        layer.
+
+    Returns:
+      `[N, C]` float32.
+
+    Raises:
+      UserError: as of `probabilities`, or the network has no such stage.
+    """
+    where = HEAD if stage is None else _last_of(stage, self.variables['params'])
+    if where not in self._programs:
+      self._programs[where] = self._compiled(
+        functools.partial(_features, where, self.model, self.preprocessing)
+      )
+    program = self._programs[where]
+    shape = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
+    width = jax.eval_shape(program, self.variables, shape).shape[-1]
+    return self._rows(images, program, width)
+
+  def _rows(
+    self, images: Sequence[Photo] | np.ndarray, program: Callable, width: int
+  ) -> np.ndarray:
+    """Returns the results of `program` for all images, `[N, width]`."""
     images = _several(images)
-    rows = np.zeros((len(images), len(self.class_names)), np.float32)
-    for i, row in enumerate(self.stream(images)):
+    rows = np.zeros((len(images), width), np.float32)
+    for i, row in enumerate(self._stream(images, program)):
       if isinstance(row, UnreadableImage):
         name = images[i] if isinstance(images[i], str | os.PathLike) else f'image {i}'
         raise UserError(f'{name} is unreadable: {row}; leave it out.') from row
       rows[i] = row
     return rows
 
-  def top_k(self, images: Sequence[Photo] | np.ndarray, k: int = 5) -> list[list[Prediction]]:
-    """The `k` most probable classes for each image, or all if there are fewer; the first is best.
+  def top_k(
+    self, images: Sequence[Photo] | np.ndarray | Photo, k: int = 5
+  ) -> list[list[Prediction]]:
+    """Returns the `k` most probable classes for each image, the best first; all if there are fewer.
 
     Args:
       images: as of `probabilities`.
@@ -103,7 +141,7 @@ class Predictor:
     return [self.best(row, k) for row in self.probabilities(images)]
 
   def best(self, probabilities: np.ndarray, k: int) -> list[Prediction]:
-    """The `k` most probable classes of one image, given `[K]`."""
+    """Returns the `k` most probable classes of one image, given `[K]`."""
     if k < 1:
       raise UserError(f'k={k} must be at least 1.')
     labels = np.argsort(-probabilities, kind='stable')[:k]
@@ -117,17 +155,23 @@ class Predictor:
 
     Threads read the next batch while the network is busy with one.
 
-    Yields:
-      For each image its probabilities, `[K]` float32, or why it cannot be read.
+    Returns:
+      For each image, when it is its turn, its probabilities, `[K]` float32, or why it cannot be
+      read.
     """
+    return self._stream(images, self._program)
+
+  def _stream(
+    self, images: Iterable[Photo], program: Callable
+  ) -> Iterator[np.ndarray | UnreadableImage]:
     images = iter(images)
     with concurrent.futures.ThreadPoolExecutor() as pool:
       batch: list[Future] = []
       while chunk := list(itertools.islice(images, self.batch_size)):
         following = [pool.submit(self._read, image) for image in chunk]
-        yield from self._run(batch)
+        yield from self._run(batch, program)
         batch = following
-      yield from self._run(batch)
+      yield from self._run(batch, program)
 
   def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
     """Returns an image as the device takes it, uint8 `[H, W, C]`."""
@@ -135,15 +179,17 @@ class Predictor:
     height, width, channels = plain.shape
     try:
       with _opened_rgb(image) as rgb:
-        crop = photos.central_crop(rgb, plain.resize, (height, width), plain.keep_aspect)
+        crop = photos.central_crop(
+          rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+        )
     except UnreadableImage as error:
       return error
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
 
-  def _run(self, batch: list[Future]) -> Iterator[np.ndarray | UnreadableImage]:
-    """What `stream` yields for the images that `_read` reads, at most `batch_size`."""
+  def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
+    """Yields the results of `_stream` for the images that `_read` reads, at most `batch_size`."""
     if not batch:
       return
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
@@ -155,7 +201,7 @@ class Predictor:
       else:
         images[i] = result
     images = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec(runtime.DATA_AXIS)))
-    rows = np.asarray(self._program(self.variables, images))
+    rows = np.asarray(program(self.variables, images))
     if not np.isfinite(rows).all():
       raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
     yield from (errors.get(i, rows[i]) for i in range(len(batch)))
@@ -168,8 +214,16 @@ class Predictor:
       logits = self.model.apply(variables, self.preprocessing.to_input(images), train=False)
       return jax.nn.softmax(logits)
 
+    return self._compiled(predict)
+
+  @functools.cached_property
+  def _programs(self) -> dict[str, Callable]:
+    """The compiled programs of `features`, by the module that they stop at."""
+    return {}
+
+  def _compiled(self, function: Callable) -> Callable:
     shares = PartitionSpec(runtime.DATA_AXIS)
-    return runtime.data_parallel(predict, self.mesh, (PartitionSpec(), shares), shares)
+    return runtime.data_parallel(function, self.mesh, (PartitionSpec(), shares), shares)
 
 
 def load(
@@ -178,7 +232,7 @@ def load(
   """Reads a trained network from the workdir of its run, onto all devices.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; or one of `senet_jax.list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
     checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
     batch_size: images that run at once; rounded up to fill the devices.
 
@@ -188,26 +242,50 @@ def load(
   if batch_size < 1:
     raise UserError(f'batch_size={batch_size} must be at least 1.')
   mesh = runtime.data_mesh()
-  run = saved.load(workdir, str(checkpoint), mesh)
-  # A configuration may give the network more outputs than its data has classes, or fewer.
-  names = (run.class_names or ())[: run.model.num_classes]
-  unnamed = range(len(names), run.model.num_classes)
+  run = networks.load(workdir, str(checkpoint), mesh)
   return Predictor(
     config=run.config,
     model=run.model,
     variables=run.variables,
     step=run.step,
-    class_names=(*names, *(f'class {i}' for i in unnamed)),
+    class_names=tuple(class_names.complete(run.class_names, run.model.num_classes)),
     preprocessing=evaluation_transform(run.config),
     batch_size=runtime.fill_devices(batch_size, mesh.size),
     mesh=mesh,
   )
 
 
-def _several(images: Sequence[Photo] | np.ndarray) -> Sequence[Photo]:
-  """Checks that these are several images: a text or one image has parts too."""
+def _last_of(stage: str, modules: Iterable[str]) -> str:
+  """Returns the name of the last of the `modules` of a stage."""
+  modules = [name for name in modules if name.startswith('stage')]
+  one_of('stage', stage, sorted({name.partition('_')[0] for name in modules}))
+  number = {name: int((re.findall(r'_block(\d+)', name) or [0])[0]) for name in modules}
+  return max((n for n in modules if n.startswith(f'{stage}_')), key=number.get)
+
+
+def _features(
+  where: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
+) -> jax.Array:
+  """Returns the inputs of the last layer, or another module's outputs, `[N, C]` float32."""
+  found = []
+
+  def keep(method, args, options, context):
+    out = method(*args, **options)
+    module = context.module
+    if module.scope and module.path == (where,) and context.method_name == '__call__':
+      found.append(args[0] if where == HEAD else out)
+    return out
+
+  with nn.intercept_methods(keep):
+    model.apply(variables, preprocessing.to_input(images), train=False)
+  x = found[-1].astype(jnp.float32)
+  return x.mean((1, 2)) if x.ndim == 4 else x
+
+
+def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
+  """Returns images as a sequence; a lone path or Pillow image, which has parts too, as one."""
   if isinstance(images, str | os.PathLike | Image.Image):
-    raise UserError(f'images={images!r} is one image; give a list: [{images!r}].')
+    return [images]
   shape = getattr(images, 'shape', None)
   if shape is not None and len(shape) != 4:
     raise UserError(f'images are of shape {shape}; give [N, H, W, 3] or a list of images.')

@@ -16,7 +16,7 @@ from PIL import Image
 
 import senet_jax
 from senet_jax import cli, config as config_lib
-from senet_jax.data import class_names, datasets, photos
+from senet_jax.data import class_names, datasets, image_folder, photos
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate as evaluate_tool, predict
@@ -242,8 +242,7 @@ def test_unreadable_images(predictor, test_split, digit_files, tmp_path):
 @pytest.mark.parametrize(
   ('images', 'message'),
   [
-    ('photo.jpg', 'is one image; give a list'),
-    (Image.new('RGB', (8, 8)), 'is one image; give a list'),
+    ('photo.jpg', r'photo\.jpg is unreadable: No such file'),
     (np.zeros((8, 8, 3), np.uint8), r'shape \(8, 8, 3\); give \[N, H, W, 3\]'),
     (np.zeros((1, 8, 8, 3), np.float32), r'is float32 \[8, 8, 3\]; give uint8'),
     ([np.zeros((8, 8, 2), np.uint8)], r'is uint8 \[8, 8, 2\]; give uint8'),
@@ -255,6 +254,13 @@ def test_unreadable_images(predictor, test_split, digit_files, tmp_path):
 def test_no_images(predictor, images, message):
   with pytest.raises(UserError, match=message):
     predictor.probabilities(images)
+
+
+def test_one_image_alone(predictor, digit_files):
+  path = digit_files[0]
+  expected = predictor.top_k([path], 2)
+  for image in (path, str(path), Image.open(path)):
+    assert predictor.top_k(image, 2) == expected
 
 
 def test_diverged_network(predictor, test_split):
@@ -312,7 +318,7 @@ def test_finds_images(tmp_path):
   (tmp_path / 'empty').mkdir()
 
   def found(*arguments):
-    paths = predict.find_images([str(tmp_path / a) for a in arguments])
+    paths = image_folder.find_images([str(tmp_path / a) for a in arguments])
     return [p.removeprefix(f'{tmp_path}/') for p in paths]
 
   assert found('b') == ['b/1.png', 'b/2.JPG', 'b/c/3.webp']

@@ -1,17 +1,18 @@
-"""What networks cost as tables and records, beside the paper's figures."""
+"""Tables and records of what networks cost, beside the paper's figures."""
 
 import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from senet_jax import errors
 from senet_jax.complexity import paper_costs
 from senet_jax.complexity.counts import Complexity, Cost, complexity
 from senet_jax.complexity.paper_costs import Comparison
 from senet_jax.layers import SEConfig
-from senet_jax.models import create_model, model_info
+from senet_jax.models import create_model, list_models, model_info
 
 _COLUMNS = (
   'model, image_size, params, batch_stats, macs_g, paper_g, deviation_%, se_params_%, se_macs_%, '
@@ -69,6 +70,30 @@ def tables(reports: list[Report], summary: bool) -> list[Table]:
       rows.append(('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}'))
       tables.append(Table(f'Layers of {report.model}', _LAYER_COLUMNS, rows))
   return tables
+
+
+def networks(patterns: Sequence[str], se: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the networks that patterns such as `se_*` stand for, each once.
+
+  Args:
+    patterns: names or patterns, as the argument `--model` has them.
+    se: options of `SEConfig`.
+
+  Raises:
+    UserError: there is no such network, or there are options and no network has SE blocks.
+  """
+  names = []
+  for pattern in patterns:
+    matches = list_models(pattern)
+    if not matches:
+      errors.one_of('--model', pattern, list_models())
+    names += matches
+  if se and not any(model_info(name).se for name in names):
+    raise errors.UserError(
+      f'--se.{next(iter(se))} is given and no network of --model has SE blocks; use the names with '
+      'se_ in front.'
+    )
+  return list(dict.fromkeys(names))
 
 
 def report(
@@ -149,9 +174,15 @@ def as_json(report: Report, summary: bool) -> dict[str, Any]:
   return {**value, 'deviation_percent': report.deviation_percent, **costs}
 
 
-def paper() -> tuple[list[Table], list[dict[str, Any]]]:
-  """Returns the paper's tables and equation 5, and what is in them as flat records."""
-  comparisons = [paper_costs.compare(row) for row in paper_costs.rows()]
+def paper(
+  progress: Callable[[list[paper_costs.Row]], Iterable[paper_costs.Row]] = iter,
+) -> tuple[list[Table], list[dict[str, Any]]]:
+  """Returns the paper's tables and equation 5, and what is in them as flat records.
+
+  Args:
+    progress: goes through the rows, each of which takes about a second, and shows how far it is.
+  """
+  comparisons = [paper_costs.compare(row) for row in progress(paper_costs.rows())]
   tables = [
     Table(f'Table {number}', _PAPER_COLUMNS, list(map(_paper_row, members)))
     for number, members in itertools.groupby(comparisons, lambda c: c.row.table)

@@ -137,7 +137,7 @@ def _check_start(config: ConfigDict) -> None:
 
 
 # Fields of `data` that have no effect on the device feed.
-_OF_STREAMS = ('crop_area', 'resize', 'resize_keep_aspect', 'val_fraction')
+_OF_STREAMS = ('crop_area', 'resize', 'interpolation', 'resize_keep_aspect', 'val_fraction')
 
 
 def _check_data(config: ConfigDict) -> None:

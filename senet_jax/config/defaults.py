@@ -52,7 +52,7 @@ _MODEL = {
   'model.pool_align': _option(
     None, "alignment of the stem's max pooling: caffe, torch", str),
   'model.shortcut': _option(
-    None, 'where shapes differ: projection, pad, strided_3x3, …', str),
+    None, 'where shapes differ: projection, pad, pad_both, …', str),
   'model.preact': _option(None, 'BN and ReLU in front of the convolutions', bool),
   'model.zero_init_last_bn': Field(None, 'start residual units as identities', bool),
   'model.branch_relu': _option(None, 'a ReLU behind the last BN of a residual unit too', bool),
@@ -62,6 +62,7 @@ _MODEL = {
   'model.kept_channels': _option(
     None, 'of branches in a pruned network; tools.prune sets it', str, lengths=range(5001)),
   'model.activation': _option(None, 'of MobileNet: relu, relu6', str),
+  'model.padding': _option(None, "of MobileNet's 3x3: symmetric, SAME (TensorFlow's)", str),
   'model.aux': _option(None, 'an auxiliary head in training', bool),
   'model.dropout': Field(
     None, 'share of units dropped in front of the last layer', float, within=(0, BELOW_1)),
@@ -75,8 +76,8 @@ _MODEL = {
   'model.backward': Field(
     None, 'of shake nets, coefficients of gradients: shake, even', str),
   'model.se_at': _option(None, 'of shake nets, SE on each: branch, or on their mix', str),
-  # Of networks named se_…: `position`, `stages`, `without` and `fused` of any attention, the others
-  # of SE.
+  # These are of networks named se_…: `position`, `stages`, `without` and `fused` of any attention,
+  # the others of SE.
   'model.se.ratio': _option(16, 'channels over hidden units', within=(1, _MOST_CHANNELS)),
   'model.se.use_bias': _option(True, 'in the two fully connected layers'),
   'model.se.squeeze': _option(
@@ -137,6 +138,8 @@ _DATA = {
     None, "side of the network's input; None: the usual one", int, within=(1, _MOST_PIXELS)),
   'data.resize': _option(
     None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
+  'data.interpolation': _option(
+    'bilinear', 'of that resizing', choices=('bilinear', 'bicubic')),
   'data.resize_keep_aspect': _option(
     True, 'streams; or resize both sides to that, as for Places365'),
   'data.mean': _option(
@@ -196,7 +199,9 @@ _OPTIMIZER = {
     (), "beginnings of module names that are not trained: ('stem_', 'stage2_')", str,
     lengths=range(5001)),
   'optimizer.ema_decay': Field(
-    0.0, 'of averaged weights and statistics, used to evaluate; 0: none', within=(0, BELOW_1)),
+    0.0,
+    'of averaged weights and statistics, used to evaluate; 0: none. It rises to this as (1 + step) '
+    '/ (10 + step) does', within=(0, BELOW_1)),
 }  # fmt: skip
 
 _SCHEDULE = {

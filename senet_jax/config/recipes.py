@@ -219,8 +219,9 @@ def student_cifar(model: str, dataset: str = 'cifar10') -> ConfigDict:
   divided by 10 once if five evaluations bring no lower validation error; at most 200 epochs, ended
   after 15 such evaluations (10 for ResNet-46 on CIFAR-10). 2,000 training images are held out and
   choose the checkpoint. Flips, and crops that move the image by up to 3 pixels, edges filled with
-  the nearest ones: the report says 4, its generator draws below that. The report's text has the
-  steps of Tiny ImageNet instead of a plateau.
+  the nearest ones: the report says 4, its generator draws below that. That of Keras draws 0 to 3
+  and then a sign, so that 0 has the probability 1/4 and each other shift 1/8; here all seven have
+  1/7. The report's text has the steps of Tiny ImageNet instead of a plateau.
 
   Args:
     model: name of the network.
@@ -286,7 +287,8 @@ def student_tiny(model: str, *, augmented: bool) -> ConfigDict:
   checkpoint; the official validation images are the test, which one table of the report calls the
   other way round.
 
-  Augmentation: moved by up to 7 pixels (the report says 8, its generator draws below that),
+  Augmentation: moved by up to 7 pixels (the report says 8, its generator draws below that; 0 has
+  1/8 of the draws there and 1/15 here, see `student_cifar`),
   flipped, turned by up to 2 degrees, edges filled with the nearest pixels, brightness changed by up
   to 20 %. Its generator may have stretched the contrast of each image on the way, by its version of
   Keras; that is not done here.

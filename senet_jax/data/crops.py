@@ -24,12 +24,14 @@ class Crops:
     ten: the four corners and the middle, and the mirror image of each (Krizhevsky et al. 2012);
       else the middle alone.
     keep_aspect: if not, photos are first resized to squares of these sides.
+    interpolation: of the resizing of photos: `bilinear` or `bicubic`.
   """
 
   size: int
   scales: tuple[int, ...]
   ten: bool = False
   keep_aspect: bool = True
+  interpolation: str = 'bilinear'
 
   def __len__(self) -> int:
     """Crops of an image."""
@@ -43,9 +45,9 @@ class Crops:
   def describe(self) -> str:
     """Size and scales in words."""
     scales = ', '.join(map(str, self.scales))
-    return (
-      f'{self.size} x {self.size} of images of {scales}{"" if self.keep_aspect else ", square"}'
-    )
+    square = '' if self.keep_aspect else ', square'
+    bicubic = '' if self.interpolation == 'bilinear' else f', {self.interpolation}'
+    return f'{self.size} x {self.size} of images of {scales}{square}{bicubic}'
 
   def of_photo(self, encoded: bytes) -> np.ndarray:
     """Returns the crops of an encoded photo without mirror images, uint8 `photo_shape`."""
@@ -55,6 +57,7 @@ class Crops:
       scales=self.scales,
       places=self._places,
       keep_aspect=self.keep_aspect,
+      interpolation=self.interpolation,
     )
 
   def inputs(self, images: jax.Array, transform: Transform) -> jax.Array:

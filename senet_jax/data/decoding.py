@@ -105,7 +105,12 @@ def largest_square(shape: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def evaluation_image(
-  encoded: bytes, *, size: int, resize: int, keep_aspect: bool = True
+  encoded: bytes,
+  *,
+  size: int,
+  resize: int,
+  keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """Returns the middle of a photo whose shorter side is first resized to `resize`.
 
@@ -114,6 +119,7 @@ def evaluation_image(
     size: side of the result.
     resize: at least `size`.
     keep_aspect: if not, both sides are resized to `resize`.
+    interpolation: `bilinear` or `bicubic`.
 
   Returns:
     uint8 `[size, size, 3]`.
@@ -122,7 +128,7 @@ def evaluation_image(
     UnreadableImage: it cannot be decoded.
   """
   with photos.opened_rgb(encoded) as image:
-    return photos.crop_resized(image, resize, (size, size), (1, 1), keep_aspect)
+    return photos.crop_resized(image, resize, (size, size), (1, 1), keep_aspect, interpolation)
 
 
 def evaluation_crops(
@@ -132,6 +138,7 @@ def evaluation_crops(
   scales: Sequence[int],
   places: Sequence[tuple[int, int]],
   keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """Returns crops of a photo that is resized to one or several scales.
 
@@ -142,6 +149,7 @@ def evaluation_crops(
     places: of the crops of each scale, down and across: 0 at the beginning, 1 in the middle, 2 at
       the end.
     keep_aspect: as of `evaluation_image`.
+    interpolation: as of `evaluation_image`.
 
   Returns:
     uint8 `[len(scales) * len(places), size, size, 3]`, scale by scale.
@@ -151,7 +159,7 @@ def evaluation_crops(
   """
   with photos.opened_rgb(encoded) as image:
     return np.stack([
-      photos.crop_resized(image, scale, (size, size), at, keep_aspect)
+      photos.crop_resized(image, scale, (size, size), at, keep_aspect, interpolation)
       for scale in scales
       for at in places
     ])  # fmt: skip

@@ -20,6 +20,7 @@ from senet_jax.data import datasets, preprocessing
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.errors import UserError
+from senet_jax.runtime import keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +164,7 @@ class DeviceFeed:
 @functools.partial(jax.jit, static_argnums=2)
 def _two_orders(seed, epoch, n: int) -> jax.Array:
   """The examples of `epoch` and of the one after it, each in its random order, `[2 n]` int32."""
-  # A stream of its own, so that no order shares its key with an augmentation.
-  key = jax.random.fold_in(jax.random.key(seed), jnp.uint32(0xFFFFFFFF))
+  key = keys.stream(seed, 'order')
   orders = [jax.random.permutation(jax.random.fold_in(key, epoch + i), n) for i in (0, 1)]
   return jnp.concatenate(orders).astype(jnp.int32)
 

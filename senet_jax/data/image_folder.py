@@ -2,14 +2,17 @@
 
 import collections
 import dataclasses
+import glob
 import hashlib
 import logging
 import os
 import pathlib
 import re
 import stat
+import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -122,6 +125,8 @@ def scan(root: str | os.PathLike, val_fraction: float = 0.0) -> ImageFolder:
   splits = {'train': _images_by_class(root, train, left_out)}
   if val:
     splits['val'] = _images_by_class(root, val, left_out)
+  _check_names(root, dict.fromkeys(name for classes in splits.values() for name in classes))
+  if val:
     _check_same_classes(root, train, val, splits)
   elif val_fraction:
     splits = _hold_out(root, train, splits['train'], val_fraction)
@@ -143,6 +148,22 @@ def _split_folders(root: pathlib.Path) -> dict[str, str]:
     if of_split:
       found[split] = of_split[0]
   return found
+
+
+def _check_names(root: pathlib.Path, classes: Iterable[str]) -> None:
+  """Checks that no two class folders have names that look alike.
+
+  Raises:
+    UserError: two have the same name in two normal forms of Unicode, as of a Mac and of Linux.
+  """
+  seen: dict[str, str] = {}
+  for name in classes:
+    other = seen.setdefault(unicodedata.normalize('NFC', name), name)
+    if other != name:
+      raise UserError(
+        f'{root} has two class folders whose names look alike, {other!a} and {name!a}: the same '
+        'letters in two normal forms of Unicode, as of a Mac and of Linux; give both one name.'
+      )
 
 
 def _images_by_class(
@@ -181,6 +202,40 @@ def images_below(folder: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, in
   return [folder / path for path in found], dict(left_out)
 
 
+def find_images(arguments: list[str]) -> list[str]:
+  """Returns the files that files, folders and patterns stand for, each once, in this order.
+
+  In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
+  ones; a line says how many others there are. A file that is named or matched is taken as it is.
+
+  Raises:
+    UserError: there is nothing of that name, it is a pipe or a device, or no image is in a folder.
+  """
+  found = []
+  for argument in arguments:
+    matches = [argument]
+    if not os.path.exists(argument):
+      matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+      raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
+    images = []
+    for match in matches:
+      if os.path.isdir(match):
+        below, left_out = images_below(pathlib.Path(match))
+        images += map(str, below)
+        if left_out:
+          others = f'{len(below)} images in {match}{describe_left_out(left_out)}'
+          print(f'senet_jax: {os.fsencode(others).decode(errors="replace")}.', file=sys.stderr)
+      elif os.path.exists(match) and not os.path.isfile(match):
+        raise UserError(f'{match!r} is a pipe or a device; save what it gives as a file.')
+      else:
+        images.append(match)
+    if not images:
+      raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
+    found += images
+  return list(dict.fromkeys(found))
+
+
 def describe_left_out(left_out: dict[str, int]) -> str:
   """Returns what `left_out` of a folder says, behind a semicolon; nothing if it is empty."""
   each = ', '.join(f'{count} {kind}' for kind, count in sorted(left_out.items()))
@@ -214,7 +269,7 @@ def _walk(
       elif stat.S_ISREG(found.st_mode):
         yield f'{prefix}{entry.name}', found.st_size
       elif not stat.S_ISDIR(found.st_mode):
-        left_out['no plain file'] += 1
+        left_out['pipe or device'] += 1
       elif (itself := (found.st_dev, found.st_ino)) not in around:
         waiting.append((entry.path, f'{prefix}{entry.name}/', (*around, itself)))
     if time.monotonic() > said + _PROGRESS_S:

@@ -263,15 +263,16 @@ def central_crop(
   resize: int | None,
   size: int | tuple[int, int],
   keep_aspect: bool = True,
+  interpolation: str = 'bilinear',
 ) -> np.ndarray:
   """Returns the middle of a resized image, as an evaluation sees it.
 
   Args:
     image: RGB.
-    resize: the shorter side before the crop, in pixels (bilinear over the support of the
-      reduction); None: the larger side of the crop.
+    resize: the shorter side before the crop, in pixels; None: the larger side of the crop.
     size: side of the square crop, or its height and width.
     keep_aspect: if not, both sides are resized to `resize`.
+    interpolation: `bilinear` or `bicubic`, over the support of the reduction.
 
   Returns:
     uint8 `[height, width, 3]`.
@@ -280,11 +281,16 @@ def central_crop(
     ValueError: the resized image is smaller than the crop.
   """
   size = (size, size) if isinstance(size, int) else size
-  return crop_resized(image, resize or max(size), size, (1, 1), keep_aspect)
+  return crop_resized(image, resize or max(size), size, (1, 1), keep_aspect, interpolation)
 
 
 def crop_resized(
-  image: Image.Image, resize: int, size: tuple[int, int], place: tuple[int, int], keep_aspect: bool
+  image: Image.Image,
+  resize: int,
+  size: tuple[int, int],
+  place: tuple[int, int],
+  keep_aspect: bool,
+  interpolation: str,
 ) -> np.ndarray:
   """Returns a crop of a resized image.
 
@@ -294,6 +300,7 @@ def crop_resized(
     size: height and width of the crop.
     place: of the crop, down and across, in halves of what the image is larger.
     keep_aspect: as of `central_crop`.
+    interpolation: as of `central_crop`.
 
   Returns:
     uint8 `[height, width, 3]`.
@@ -310,7 +317,7 @@ def crop_resized(
   # Only what the crop shows is computed, or a strip of pixels could become an image of gigabytes.
   x, y = image.width / resized[0], image.height / resized[1]
   box = (left * x, top * y, (left + width) * x, (top + height) * y)
-  return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
+  return np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()], box))
 
 
 def _open(data: bytes) -> Image.Image:

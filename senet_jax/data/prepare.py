@@ -117,6 +117,12 @@ def prepare(
   return version_dir
 
 
+def official_count(name: str, split: str) -> int | None:
+  """Returns how many examples a split has that may be prepared in part; None for any other."""
+  counted = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
+  return counted[name].COUNTS.get(split) if name in counted else None
+
+
 def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
   """Returns what tfds knows of a prepared dataset.
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from senet_jax.data import augment, datasets
 from senet_jax.errors import UserError
 from senet_jax.models import model_info
+from senet_jax.runtime import keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Transform:
     shape: `(H, W, C)` of the images as they come to the device, uint8.
     resize: of a photo, the shorter side before the centre crop to `shape`, in pixels.
     keep_aspect: if not, `resize` is that of both sides.
+    interpolation: of that resizing: `bilinear` or `bicubic`, over the support of the reduction.
     image_size: side of the network's input.
     mean: per channel, 0-255 scale, subtracted.
     std: per channel, 0-255 scale, divided by.
@@ -31,6 +33,7 @@ class Transform:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   keep_aspect: bool = True
+  interpolation: str = 'bilinear'
 
   def to_input(self, images: jax.Array) -> jax.Array:
     """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
@@ -67,6 +70,7 @@ def evaluation_transform(config: ConfigDict) -> Transform:
     mean=tuple(data.mean) or expected.mean or info.mean,
     std=tuple(data.std) or expected.std or info.std,
     keep_aspect=data.resize_keep_aspect,
+    interpolation=data.interpolation,
   )
 
 
@@ -114,8 +118,7 @@ class TrainingTransform:
 
   def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
     """Images `[n, *plain.shape]` uint8 of examples `[n]` int32 to `[n, S, S, 3]` float32."""
-    base = jax.random.key(self.seed)
-    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(base, e), i))(epoch, index)
+    of_each = jax.vmap(functools.partial(keys.of_example, self.seed))(epoch, index)
     if self.recolor:
-      images = self.recolor(keys, images.astype(jnp.float32))
-    return self.augment(keys, self.plain.to_input(images))
+      images = self.recolor(of_each, images.astype(jnp.float32))
+    return self.augment(of_each, self.plain.to_input(images))

@@ -255,7 +255,8 @@ def _builder(name: str, data_dir: Path):
       how = f"tensorflow_datasets.builder('{name}', data_dir='{data_dir}').download_and_prepare()"
     raise UserError(
       f'{name} is not prepared in {data_dir} (there is: {", ".join(prepared) or "nothing"}); '
-      f'run: {how}; or set config.data.dir, or try --config.data.fake=True.'
+      f'run: {how}; or give another directory: --config.data.dir=DIR in training (or '
+      'made-up images, --config.data.fake=True), --data_dir=DIR of tools that read a run.'
     )
   return builder
 

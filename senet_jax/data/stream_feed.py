@@ -380,6 +380,7 @@ class StreamEvalFeed(_Streamed):
         size=transform.shape[0],
         resize=transform.resize,
         keep_aspect=transform.keep_aspect,
+        interpolation=transform.interpolation,
       )
 
     shape = crops.photo_shape if crops else transform.shape

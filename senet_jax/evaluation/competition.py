@@ -47,7 +47,8 @@ def choose_crops(
     usual = transform.resize if streams(config) else transform.image_size
     transforms.append(transform)
     scales_of = tuple(scales) or (usual,)
-    chosen.append(Crops(transform.image_size, scales_of, ten, transform.keep_aspect))
+    kind = transform.keep_aspect, transform.interpolation
+    chosen.append(Crops(transform.image_size, scales_of, ten, *kind))
   crops = chosen[0]
   for transform, other in zip(transforms, chosen, strict=True):
     if (other, transform.shape) != (crops, transforms[0].shape):

@@ -1,5 +1,6 @@
 """The figure of the errors of pruned networks against their parameters."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def draw(
     title: above it.
     whole: `params` and `top1_error` of the network that nothing is taken from.
     table: rows of tools.prune's JSON: `what` (blocks, channels), `amount`, `by`, and `params` and
-      `top1_error` as `mean`, `std` and `n`. Points have the amounts beside them.
+      `top1_error` as `mean`, `std` and `n`. Points have the amounts below them.
   """
   kinds = [kind for kind in _TITLES if any(row['what'] == kind for row in table)]
   figure = look.canvas(1 + 4.7 * len(kinds), 4.4, title)
@@ -58,9 +59,14 @@ def _panel(axes: Any, whole: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     axes.plot([100, x[0]], [whole['top1_error'], y[0]], **{**style, 'marker': ''}, linewidth=1.4)
     handles[label] = axes.errorbar(x, y, None if n == 1 else std, **options)
     if by == 'gates' or len({row['by'] for row in rows}) == 1:
-      for at, error, row in zip(x, y, mine, strict=True):
-        text = f'{row["amount"]:g}'
-        axes.annotate(text, (at, error), (0, -13), textcoords='offset points', ha='center',
-                      fontsize=8, color=style['color'])  # fmt: skip
+      # Below all points, where nothing hides them; those that are close in two lines.
+      line, before, least = 0, math.inf, 0.04 * (max(x) - min(x))
+      for at, row in zip(x, mine, strict=True):
+        line, before = (1 - line if before - at < least else 0), at
+        axes.annotate(f'{row["amount"]:g}', (at, 0.02 + 0.045 * line),
+                      xycoords=axes.get_xaxis_transform(), ha='center', fontsize=8,
+                      color=style['color'])  # fmt: skip
+  low, high = axes.get_ylim()
+  axes.set_ylim(low - 0.12 * (high - low), high)
   axes.invert_xaxis()
   return handles

@@ -45,6 +45,7 @@ _MESSAGES = {
 }
 _PACKAGE = 'senet_jax.caffe'
 _COLORS = 3
+_MOST_AXES = 32  # Caffe's own limit
 
 
 def from_caffe(
@@ -132,7 +133,9 @@ def _array(blob, what: str) -> np.ndarray:
     shape = (blob.num, blob.channels, blob.height, blob.width)
     while len(shape) > 1 and shape[0] == 1:
       shape = shape[1:]
-  if min(shape, default=1) < 0 or math.prod(shape) != values.size:
+  if len(shape) > _MOST_AXES:
+    raise UserError(f'{what} has {len(shape)} axes; Caffe has at most {_MOST_AXES}.')
+  if min(shape, default=1) < 1 or math.prod(shape) != values.size:
     raise UserError(f'{what} has {values.size} values, which do not make {list(shape)}.')
   return values.reshape(shape)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ class Entry:
 
 @functools.cache
 def entries(variant_name: str, num_classes: int) -> tuple[Entry, ...]:
-  """Returns all variables of a network; computes nothing."""
+  """All variables of a network; nothing is computed."""
   variant = VARIANTS[variant_name]
   model = create_model(variant.model, num_classes, **variant.overrides)
   leaves = _shapes(model, model_info(variant.model).image_size)
@@ -78,7 +79,7 @@ def _shapes(model: nn.Module, side: int) -> dict[tuple[str, ...], jax.ShapeDtype
 def to_variables(
   variant: Variant, arrays: Mapping[str, np.ndarray], num_classes: int | None = None
 ) -> dict[str, Any]:
-  """Returns our variables from theirs.
+  """Our variables from theirs.
 
   Args:
     variant: whose arrays they are.
@@ -89,19 +90,35 @@ def to_variables(
     `params` and `batch_stats`; their arrays are their own.
 
   Raises:
-    UserError: arrays are missing, extra or misshaped; the message lists all of them.
+    UserError: arrays are missing, extra or misshaped, and the message lists all of them; or their
+      numbers are not finite.
   """
   if num_classes is None:
     num_classes = model_info(variant.model).num_classes
   expected = entries(variant.name, num_classes)
   _check(variant, {e.name: e.shape for e in expected}, arrays)
+  check_finite(arrays)
   return traverse_util.unflatten_dict(
     {e.path: np.array(e.layout.restore(arrays[e.name]), np.float32, order='C') for e in expected}
   )
 
 
+def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+  """Checks that all `arrays` are finite numbers.
+
+  Raises:
+    UserError: some are not; the message names the first of them.
+  """
+  wrong = [name for name, x in arrays.items() if not np.isfinite(x).all()]
+  if wrong:
+    raise errors.UserError(
+      f'{len(wrong)} of the {len(arrays)} weights hold NaN or infinity, the first is {wrong[0]}; '
+      'the training that saved them had diverged: take an earlier checkpoint.'
+    )
+
+
 def to_arrays(variant: Variant, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Returns their arrays from our variables, the inverse of `to_variables`.
+  """Their arrays from our variables, the inverse of `to_variables`.
 
   Raises:
     UserError: the variables are not those of this network.
@@ -120,7 +137,13 @@ def classes_in(variant: Variant, arrays: Mapping[str, np.ndarray]) -> int | None
   """Outputs of the last layer in `arrays`; None if it is not there."""
   kernel = _head_kernel(variant)
   shape = arrays[kernel.name].shape if kernel.name in arrays else ()
-  return shape[0] if len(shape) == len(kernel.shape) else None
+  return shape[_class_axis(kernel)] if len(shape) == len(kernel.shape) else None
+
+
+def _class_axis(kernel: Entry) -> int:
+  """The axis of their last layer that our last one is."""
+  classes = kernel.own_shape[-1]
+  return next(i for i, n in enumerate(kernel.shape) if n == classes)
 
 
 def _head_kernel(variant: Variant) -> Entry:
@@ -133,8 +156,9 @@ def choose(
   sources: Collection[str],
   model_name: str | None = None,
   variant: str | None = None,
+  says: str | None = None,
 ) -> Variant:
-  """Returns the variant that `arrays` are of.
+  """The variant that `arrays` are of.
 
   Args:
     arrays: by their names.
@@ -142,52 +166,125 @@ def choose(
     model_name: our name of the network; None: that of `variant`.
     variant: None: the one of the network that the arrays look most like; without a network too,
       the one of all.
+    says: the network that the file with the arrays says it is of; None: it says nothing.
 
   Raises:
-    UserError: no such network or variant, or the arrays are like none.
+    UserError: no such network or variant, the arrays are like none, or the file says something that
+      no variant is called.
   """
   if variant is not None:
     if model_name is None:
       errors.one_of('variant', variant, VARIANTS)
       model_name = VARIANTS[variant].model
     return variant_of(model_name, variant, sources)
-  if model_name is not None:
-    candidates = variants_of(model_name, sources)
-    return max(candidates, key=lambda candidate: _likeness(candidate, arrays))
-  found = _look_like(arrays, sources)
-  if found is None:
+  candidates = variants_of(model_name, sources) if model_name else _candidates(arrays, sources)
+  best = _most_alike(candidates, arrays)
+  if not model_name and (best is None or _likeness(best, arrays) <= _ALIKE):
     raise errors.UserError(
       f'the weights are of no network of {", ".join(sources)} that is known here; they begin with '
       f'{", ".join(list(arrays)[:3])}.'
     )
+  if not _names_a_network(says):
+    return best
+  called = _most_alike(
+    [v for v in candidates if _plain_name(v.name.partition(':')[2]) == _plain_name(says)], arrays
+  )
+  if called is None or _likeness(called, arrays) < _likeness(best, arrays):
+    raise errors.UserError(
+      f'the file says that it is {says!r}, and its weights have the names and shapes of '
+      f'{best.name}: perhaps another function. If it is the same, give variant={best.name} '
+      f'(--variant={best.name}).'
+    )
+  return called
+
+
+def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | None) -> str:
+  """In words, what is known about `arrays` that `choose` took for those of `variant`."""
+  if _names_a_network(says):
+    if _plain_name(variant.name.partition(':')[2]) == _plain_name(says):
+      return f'the file says that it is {says}'
+    return f'the file says that it is {says}; taken for {variant.name} as was asked for'
+  alike = [
+    v.name
+    for v in VARIANTS.values()
+    if (v.model, v.naming) == (variant.model, variant.naming)
+    and (v.images, v.overrides) != (variant.images, variant.overrides)
+    and _likeness(v, arrays) == _likeness(variant, arrays)
+  ]
+  others = f' fit {", ".join(alike)} too, which differ in options or images' if alike else ''
+  return (
+    'the file does not say what network it is of: only names and shapes were checked'
+    f'{"; they" + others if others else ""}'
+  )
+
+
+def _names_a_network(says: str | None) -> bool:
+  """Whether it is more than a class, such as the `resnet` that timm writes without options."""
+  return says is not None and any(map(str.isdigit, says))
+
+
+def _plain_name(name: str) -> str:
+  """A name without the hub's owner in front, the recipe behind, and what spellings differ in."""
+  return re.sub('[-_]', '', re.sub(r'^.*[/:]', '', name).partition('.')[0].lower())
+
+
+def _candidates(
+  arrays: Mapping[str, np.ndarray], sources: Collection[str] = SOURCES
+) -> list[Variant]:
+  """Variants whose names are among those of `arrays`, by a glance that builds no network."""
+  found = [
+    variant
+    for variant in VARIANTS.values()
+    if variant.source in sources
+    and any(variant.naming.name(stem, 'kernel') in arrays for stem in _STEMS)
+  ]
+  for glance in (_has_head, _has_depths):
+    found = [variant for variant in found if glance(variant, arrays)] or found
   return found
 
 
-def _look_like(
-  arrays: Mapping[str, np.ndarray], sources: Collection[str] = SOURCES
-) -> Variant | None:
-  """Returns the network that `arrays` are most probably of; None if they are like none."""
-  alike = {
-    variant.name: _likeness(variant, arrays)
-    for variant in VARIANTS.values()
-    if variant.source in sources
-    # Only a glance, but it spares building networks of which it is none.
-    and any(variant.naming.name(stem, 'kernel') in arrays for stem in _STEMS)
-  }
-  best = max(alike, key=alike.get, default=None)
-  return VARIANTS[best] if best and alike[best] > _ALIKE else None
+def _has_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
+  return variant.naming.name(HEAD, 'kernel') in arrays
+
+
+def _has_depths(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
+  """Whether each stage ends with the unit that it ends with in a network that counts units."""
+  depths = getattr(create_model(variant.model, **variant.overrides), 'depths', ())
+  kernels = ('conv1', 'depthwise_conv', 'branch1/conv')
+
+  def there(stage: int, block: int) -> bool:
+    unit = f'stage{stage}_block{block}'
+    return any(variant.naming.name(f'{unit}/{k}', 'kernel') in arrays for k in kernels)
+
+  first = next((s for s in (1, 2, 3) if there(s, 1)), 1)
+  return all(
+    there(stage, depth) and not there(stage, depth + 1)
+    for stage, depth in enumerate(depths, start=first)
+  )
+
+
+def _most_alike(variants: Collection[Variant], arrays: Mapping[str, np.ndarray]) -> Variant | None:
+  return max(variants, key=lambda variant: _likeness(variant, arrays), default=None)
+
+
+def _look_like(arrays: Mapping[str, np.ndarray]) -> Variant | None:
+  """The network that `arrays` are most probably of; None if they are like none."""
+  best = _most_alike(_candidates(arrays), arrays)
+  return best if best and _likeness(best, arrays) > _ALIKE else None
 
 
 def _likeness(variant: Variant, arrays: Mapping[str, np.ndarray]) -> float:
-  """Returns the share of entries on either side that are on both, for any number of classes."""
+  """The share of entries on either side that are on both, for any number of classes."""
   expected = entries(variant.name, model_info(variant.model).num_classes)
   same = sum(e.name in arrays and _alike(e, arrays[e.name].shape) for e in expected)
   return same / max(len(expected), len(arrays))
 
 
 def _alike(entry: Entry, shape: _Shape) -> bool:
-  first = int(entry.path[1] == HEAD)  # of the last layer the first axis is that of the classes
-  return len(shape) == len(entry.shape) and shape[first:] == entry.shape[first:]
+  if len(shape) != len(entry.shape):
+    return False
+  free = _class_axis(entry) if entry.path[1] == HEAD else None
+  return all(a == b for i, (a, b) in enumerate(zip(shape, entry.shape, strict=True)) if i != free)
 
 
 def _check(
@@ -210,11 +307,30 @@ def _check(
   likely, hint = _look_like(arrays), ''
   if likely and _likeness(likely, arrays) > _likeness(variant, arrays):
     hint = f' They look like those of {likely.name}, here the network {likely.model}.'
+  missing = expected.keys() - there.keys()
+  if missing and missing == _head_names(variant):
+    hint = (
+      ' All but the last layer is there: tools.convert takes such weights, for runs with '
+      '--config.init_from and --config.new_head=True.'
+    )
   raise errors.UserError(f'these are not the weights of {of}: {mismatches(expected, there)}.{hint}')
 
 
+def _head_names(variant: Variant) -> set[str]:
+  return {variant.naming.name(HEAD, kind) for kind in ('kernel', 'bias')}
+
+
+def with_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """`arrays`, with a last layer of zeros for the published classes if they have none."""
+  if _head_names(variant) & arrays.keys():
+    return dict(arrays)
+  published = entries(variant.name, model_info(variant.model).num_classes)
+  zeros = {e.name: np.zeros(e.shape, np.float32) for e in published if e.path[1] == HEAD}
+  return {**arrays, **zeros}
+
+
 def mismatches(expected: Mapping[str, _Shape], there: Mapping[str, _Shape]) -> str:
-  """Returns the entries that are missing, extra or misshaped in `there`, for a message."""
+  """All entries that are missing, extra or misshaped in `there`, for a message."""
   lists = {
     'missing': [name for name in expected if name not in there],
     'extra': [name for name in there if name not in expected],

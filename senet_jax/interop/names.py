@@ -1,24 +1,26 @@
-"""What the networks are called elsewhere: their weights' names, layouts and options, as tables.
+"""Names of the networks in other code bases: of weights, layouts and options, as tables.
 
 A `Naming` turns the path of one of our variables into the name of the other code base; as our paths
 are known, that is enough for both directions. Names are those of timm 1.0, torchvision 0.28,
-Cadene's pretrained-models and the Caffe files that the authors of the paper released.
+Cadene's pretrained-models, Idelbayev's (akamaster) CIFAR networks, Keras 2 and 3, TensorFlow's
+MobileNets, and the Caffe files that the authors of the paper released.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from senet_jax import errors
-from senet_jax.layers import HEAD, SEConfig
+from senet_jax.layers import HEAD, BatchNormConfig, SEConfig
 from senet_jax.models import model_info
 
-TORCH, CAFFE = ('timm', 'torchvision', 'cadene'), ('caffe',)
-SOURCES = (*TORCH, *CAFFE)
+TORCH, CAFFE = ('timm', 'torchvision', 'cadene', 'akamaster'), ('caffe',)
+KERAS, TFLITE = ('keras',), ('tflite',)
+SOURCES = (*TORCH, *CAFFE, *KERAS, *TFLITE)
 
 Array = jax.Array | np.ndarray
 
@@ -55,6 +57,16 @@ MAP_BY_CHANNEL = Layout(
 )
 
 
+# Of Keras, whose kernels have the order of ours; [kh, kw, C, 1] of depthwise convolutions.
+KERAS_DEPTHWISE = Layout(lambda x: x.transpose(0, 1, 3, 2), lambda x: x.transpose(0, 1, 3, 2))
+KERAS_OF_BGR = Layout(lambda x: x[:, :, ::-1], lambda x: x[:, :, ::-1])
+KERAS_DENSE_AS_CONV = Layout(lambda x: x[None, None], lambda x: x[0, 0])
+# [O, kh, kw, I], and [1, kh, kw, C] of depthwise convolutions.
+TFLITE_CONV = Layout(lambda x: x.transpose(3, 0, 1, 2), lambda x: x.transpose(1, 2, 3, 0))
+TFLITE_DEPTHWISE = Layout(lambda x: x.transpose(2, 0, 1, 3), lambda x: x.transpose(1, 2, 0, 3))
+TFLITE_DENSE_AS_CONV = Layout(lambda x: x.T[:, None, None], lambda x: x[:, 0, 0].T)
+
+
 @dataclasses.dataclass(frozen=True)
 class Naming:
   """The names and layouts that a code base has for the variables of a family.
@@ -66,13 +78,17 @@ class Naming:
     separator: between the parts of a name.
     leaves: what the names end in: of the `kernel` and `bias` of a convolution or dense layer, and
       the `scale`, `shift`, `mean` and `var` of a normalisation.
-    layouts: (pattern, layout) of the kernels of modules that differ from `CONV` and `DENSE`.
+    layouts: (pattern, layout) of the kernels of modules that differ from the two below.
+    conv: layout of convolutions.
+    dense: layout of fully connected layers.
   """
 
   renames: tuple[tuple[str, str], ...]
   separator: str
   leaves: dict[str, str]
   layouts: tuple[tuple[str, Layout], ...] = ((r'.*se/fc[12]', DENSE_AS_CONV),)
+  conv: Layout = CONV
+  dense: Layout = DENSE
 
   def name(self, module: str, kind: str) -> str:
     """Returns the name of a variable of the module at `module`, parts joined by `/`."""
@@ -87,7 +103,7 @@ class Naming:
     if kind != 'kernel':
       return SAME
     own = (layout for pattern, layout in self.layouts if re.fullmatch(pattern, module))
-    return next(own, CONV if rank == 4 else DENSE)
+    return next(own, self.conv if rank == 4 else self.dense)
 
 
 def _filled(template: str, match: re.Match) -> str:
@@ -243,11 +259,129 @@ _CADENE_BN_INCEPTION = _torch(
   layouts=(('stem_1/conv', CONV_OF_BGR),),
 )
 
+# With the names of the original paper's CIFAR networks in torch.
+_AKAMASTER = _torch(*_RESNET.renames, (HEAD, 'linear'))
+
+
+def _keras(*renames: tuple[str, str], **options) -> Naming:
+  leaves = {
+    'kernel': '/kernel',
+    'bias': '/bias',
+    'scale': '/gamma',
+    'shift': '/beta',
+    'mean': '/moving_mean',
+    'var': '/moving_variance',
+  }
+  return Naming(renames, '/', leaves, conv=SAME, dense=SAME, **{'layouts': (), **options})
+
+
+# Units of our MobileNet, (stage, block), in the order of theirs.
+_MOBILE_UNITS = [(s, b) for s, n in enumerate((1, 2, 2, 6, 2), start=1) for b in range(1, n + 1)]
+_KERAS_MOBILENET = _keras(
+  *((f'stage{s}_block{b}', f'{i}') for i, (s, b) in enumerate(_MOBILE_UNITS, start=1)),
+  *((r'(\d+)/depthwise_conv', 'conv_dw_{1}'), (r'(\d+)/depthwise_bn', 'conv_dw_{1}_bn')),
+  *((r'(\d+)/pointwise_conv', 'conv_pw_{1}'), (r'(\d+)/pointwise_bn', 'conv_pw_{1}_bn')),
+  *(('stem_conv', 'conv1'), ('stem_bn', 'conv1_bn'), (HEAD, 'conv_preds')),
+  layouts=(('.*depthwise_conv', KERAS_DEPTHWISE), (HEAD, KERAS_DENSE_AS_CONV)),
+)
+_KERAS_RESNET = _keras(
+  *((r'conv(\d)', '{1}_conv'), (r'bn(\d)', '{1}_bn'), ('proj_(conv|bn)', '0_{1}')),
+  (r'stage(\d)_block(\d+)/(.+)', 'conv{1}_block{2}_{3}'),
+  *(('stem_(conv|bn)', 'conv1_{1}'), (HEAD, 'predictions')),
+  layouts=(('stem_conv', KERAS_OF_BGR),),
+)
+_INCEPTION_A = ('branch1', 'branch2_1', 'branch2_2', 'branch3_1', 'branch3_2', 'branch3_3')
+
+
+def _numbered(modules: Iterable[str]) -> Iterator[tuple[str, str]]:
+  """Layers that Keras numbers in the order in which they are made; `modules` are ours in it."""
+  for i, module in enumerate(modules):
+    yield f'{module}/conv', f'conv2d_{i}'
+    yield f'{module}/bn', f'batch_normalization_{i}'
+
+
+def _v3_modules() -> Iterator[str]:
+  yield from (f'stem_{i}' for i in range(1, 6))
+  for block in (1, 2, 3):
+    yield from (f'stage3_block{block}/{unit}' for unit in (*_INCEPTION_A, 'branch4'))
+  yield from (f'stage4_block1/{unit}' for unit in ('branch1', *_units(2, 3)))
+  for block in (2, 3, 4, 5):
+    units = ('branch1', *_units(2, 3), *_units(3, 5), 'branch4')
+    yield from (f'stage4_block{block}/{unit}' for unit in units)
+  yield from (f'stage5_block1/{unit}' for unit in (*_units(1, 2), *_units(2, 4)))
+  pairs = (f'branch{i}_{end}' for i, ends in ((2, '1 2a 2b'), (3, '1 2 3a 3b'))
+           for end in ends.split())  # fmt: skip
+  units = ('branch1', *pairs, 'branch4')
+  yield from (f'stage5_block{block}/{unit}' for block in (2, 3) for unit in units)
+
+
+def _inception_resnet_modules() -> Iterator[str]:
+  yield from (f'stem_{i}' for i in range(1, 6))
+  mixed = {3: (*_INCEPTION_A, 'branch4'), 4: ('branch1', *_units(2, 3)),
+           5: (*_units(1, 2), *_units(2, 2), *_units(3, 3))}  # fmt: skip
+  blocks = {3: (10, _INCEPTION_A), 4: (20, ('branch1', *_units(2, 3))),
+            5: (10, ('branch1', *_units(2, 3)))}  # fmt: skip
+  for stage, (depth, units) in blocks.items():
+    yield from (f'stage{stage}_mixed/{unit}' for unit in mixed[stage])
+    yield from (f'stage{stage}_block{b}/{unit}' for b in range(1, depth + 1) for unit in units)
+
+
+def _units(branch: int, count: int) -> list[str]:
+  return [f'branch{branch}_{i}' for i in range(1, count + 1)]
+
+
+_KERAS_INCEPTION_V3 = _keras(*_numbered(_v3_modules()), (HEAD, 'predictions'))
+_KERAS_INCEPTION_RESNET = _keras(
+  *_numbered(_inception_resnet_modules()),
+  *(('final/conv', 'conv_7b'), ('final/bn', 'conv_7b_bn'), (HEAD, 'predictions')),
+  *((f'stage{s}_block(\\d+)/up', f'block{n}_{{1}}_conv') for s, n in ((3, 35), (4, 17), (5, 8))),
+)
+# The MobileNets that TensorFlow trained, whose normalisation is in the convolutions; `tflite.read`
+# gives it back.
+_TFLITE_MOBILENET = Naming(
+  (
+    *((f'stage{s}_block{b}', f'Conv2d_{i}') for i, (s, b) in enumerate(_MOBILE_UNITS, start=1)),
+    (r'(Conv2d_\d+)/(depthwise|pointwise)_(conv|bn)', '{1}_{2}'),
+    *(('stem_(conv|bn)', 'Conv2d_0'), (HEAD, 'Logits/Conv2d_1c_1x1')),
+  ),
+  '/',
+  {'kernel': '/weights', 'bias': '/biases', 'scale': '/gamma', 'shift': '/beta',
+   'mean': '/moving_mean', 'var': '/moving_variance'},
+  layouts=(('.*depthwise_conv', TFLITE_DEPTHWISE), (HEAD, TFLITE_DENSE_AS_CONV)),
+  conv=TFLITE_CONV,
+)  # fmt: skip
+
 _Statistics = tuple[float, float, float]
-_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-_CAFFE = ((123.0, 117.0, 104.0), (1.0, 1.0, 1.0))
-_INCEPTION = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
-_CADENE_CAFFE = ((128.0, 117.0, 104.0), (1.0, 1.0, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """What published weights want of images, in evaluations of their published errors.
+
+  Attributes:
+    mean: of RGB, subtracted, 0-255 scale.
+    std: of RGB, divided by, 0-255 scale.
+    size: side of the crop in the middle, in pixels.
+    resize: the shorter side before it, in pixels.
+    interpolation: of the resizing: `bilinear` or `bicubic`.
+  """
+
+  mean: _Statistics = (123.675, 116.28, 103.53)
+  std: _Statistics = (58.395, 57.12, 57.375)
+  size: int = 224
+  resize: int = 256
+  interpolation: str = 'bilinear'
+
+
+_IMAGENET = Images()
+# Of timm: 95 % of the shorter side, or 87.5 %.
+_CROP_95 = Images(resize=235, interpolation='bicubic')
+_CROP_87 = Images(interpolation='bicubic')
+_CAFFE = Images((123.0, 117.0, 104.0), (1.0, 1.0, 1.0))
+_KERAS_CAFFE = Images((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
+_CADENE_CAFFE = Images((128.0, 117.0, 104.0), (1.0, 1.0, 1.0))
+_HALVES = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+_CIFAR = Images(size=32, resize=32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,19 +392,21 @@ class Variant:
     name: of the code base and of the network there: `timm:legacy_seresnet50`.
     model: our name.
     naming: of its variables.
-    images: mean and standard deviation of RGB that it wants images normalised by, 0-255 scale.
+    images: what it wants of them.
     overrides: of `create_model`, under which ours computes the same function.
+    dataset: that it was trained on, as in `config.data.name`.
   """
 
   name: str
   model: str
   naming: Naming
-  images: tuple[_Statistics, _Statistics] = _IMAGENET
+  images: Images = _IMAGENET
   overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+  dataset: str = 'imagenet2012'
 
   @property
   def source(self) -> str:
-    """The code base: `timm`, `torchvision`, `cadene` or `caffe`."""
+    """The code base: one of `SOURCES`."""
     return self.name.partition(':')[0]
 
 
@@ -283,11 +419,13 @@ def _residual() -> Iterator[Variant]:
       legacy = {'branch_relu': True}
       rounded = {'se': SEConfig(hidden_divisor=8)}  # SE of 64 channels has 8 units for our 4
     plain, se = f'resnet{depth}', f'se_resnet{depth}'
-    yield Variant(f'timm:resnet{depth}', plain, _RESNET, overrides=torch)
+    yield Variant(f'timm:resnet{depth}', plain, _RESNET, _CROP_95, torch)
     yield Variant(f'torchvision:resnet{depth}', plain, _RESNET, overrides=torch)
     yield Variant(f'cadene:resnet{depth}', plain, _CADENE_RESNET, overrides=torch)
-    yield Variant(f'timm:legacy_seresnet{depth}', se, _LEGACY_SENET, overrides=legacy)
-    yield Variant(f'timm:seresnet{depth}', se, _RESNET, overrides={**torch, **rounded})
+    images = _CROP_87 if depth == 18 else _IMAGENET
+    yield Variant(f'timm:legacy_seresnet{depth}', se, _LEGACY_SENET, images, legacy)
+    images = _CROP_95 if depth == 50 else _CROP_87
+    yield Variant(f'timm:seresnet{depth}', se, _RESNET, images, {**torch, **rounded})
     if depth >= 50:
       yield Variant(f'cadene:se_resnet{depth}', se, _LEGACY_SENET)
       yield Variant(f'caffe:se_resnet{depth}', se, _CAFFE_SENET, _CAFFE)
@@ -295,21 +433,23 @@ def _residual() -> Iterator[Variant]:
   for depth in (50, 101):
     name = f'resnext{depth}_32x4d'
     plain, se = name, f'se_{name}'
-    yield Variant(f'timm:{name}', plain, _RESNET, overrides=torch)
+    images = _CROP_95 if depth == 50 else _IMAGENET
+    yield Variant(f'timm:{name}', plain, _RESNET, images, torch)
     if depth == 50:
       yield Variant(f'torchvision:{name}', plain, _RESNET, overrides=torch)
     yield Variant(f'timm:legacy_se{name}', se, _LEGACY_SENET)
-    yield Variant(f'timm:se{name}', se, _RESNET, overrides=torch)
+    yield Variant(f'timm:se{name}', se, _RESNET, _CROP_87, torch)
     yield Variant(f'cadene:se_{name}', se, _LEGACY_SENET)
     yield Variant(f'caffe:se_{name}', se, _CAFFE_SENET, _CAFFE)
   yield Variant(
     'timm:legacy_seresnext26_32x4d',
     'se_resnext50_32x4d',
     _LEGACY_SENET,
-    overrides={'depths': (2, 2, 2, 2)},
+    _CROP_87,
+    {'depths': (2, 2, 2, 2)},
   )
   yield Variant('timm:legacy_senet154', 'senet154', _LEGACY_SENET)
-  yield Variant('timm:senet154', 'senet154', _SENET, overrides=torch)
+  yield Variant('timm:senet154', 'senet154', _SENET, _CROP_87, torch)
   yield Variant('cadene:senet154', 'senet154', _LEGACY_SENET)
   yield Variant('caffe:senet154', 'senet154', _CAFFE_SENET, _CAFFE)
 
@@ -318,22 +458,54 @@ def _others() -> Iterator[Variant]:
   yield Variant('timm:vgg16_bn', 'vgg16_bn', _VGG_OF_TIMM, overrides={'head': 'sliding'})
   yield Variant('torchvision:vgg16_bn', 'vgg16_bn', _VGG)
   yield Variant(
-    'timm:mobilenetv1_100', 'mobilenet_v1', _MOBILENET, _INCEPTION, {'activation': 'relu6'}
+    'timm:mobilenetv1_100',
+    'mobilenet_v1',
+    _MOBILENET,
+    Images(*_HALVES, interpolation='bicubic'),
+    {'activation': 'relu6'},
   )
-  yield Variant('timm:inception_v3', 'inception_v3', _INCEPTION_V3, _INCEPTION, {'aux': False})
-  yield Variant('torchvision:inception_v3', 'inception_v3', _INCEPTION_V3, _INCEPTION)
-  yield Variant('cadene:inceptionv3', 'inception_v3', _CADENE_INCEPTION_V3, _INCEPTION)
-  yield Variant('timm:inception_resnet_v2', 'inception_resnet_v2', _INCEPTION_RESNET, _INCEPTION)
-  yield Variant(
-    'cadene:inceptionresnetv2', 'inception_resnet_v2', _CADENE_INCEPTION_RESNET, _INCEPTION
-  )
+  bicubic = Images(*_HALVES, 299, 341, 'bicubic')
+  yield Variant('timm:inception_v3', 'inception_v3', _INCEPTION_V3, bicubic, {'aux': False})
+  images = Images(*_HALVES, 299, 342)
+  yield Variant('torchvision:inception_v3', 'inception_v3', _INCEPTION_V3, images)
+  bilinear = Images(*_HALVES, 299, 341)
+  yield Variant('cadene:inceptionv3', 'inception_v3', _CADENE_INCEPTION_V3, bilinear)
+  name, images = 'inception_resnet_v2', dataclasses.replace(bicubic, resize=333)
+  yield Variant(f'timm:{name}', name, _INCEPTION_RESNET, images)
+  yield Variant('cadene:inceptionresnetv2', name, _CADENE_INCEPTION_RESNET, bilinear)
   yield Variant(
     'cadene:bninception', 'bn_inception', _CADENE_BN_INCEPTION, _CADENE_CAFFE, {'conv_bias': True}
   )
   yield Variant('caffe:se_bn_inception', 'se_bn_inception', _CAFFE_BN_INCEPTION, _CAFFE)
+  for depth in (20, 32, 44, 56, 110):
+    options = {'preact': False, 'shortcut': 'pad_both'}
+    model = f'resnet{depth}_cifar' if depth == 110 else 'resnet20_cifar'
+    if depth not in (20, 110):
+      options['depths'] = ((depth - 2) // 6,) * 3
+    yield Variant(f'akamaster:resnet{depth}', model, _AKAMASTER, _CIFAR, options, 'cifar10')
 
 
-VARIANTS = {variant.name: variant for variant in (*_residual(), *_others())}
+def _of_tensorflow() -> Iterator[Variant]:
+  mobile = {'activation': 'relu6', 'padding': 'SAME', 'bn': BatchNormConfig(epsilon=1e-3)}
+  for name, width in (('', 32), ('_0.75', 24), ('_0.5', 16), ('_0.25', 8)):
+    options = mobile if width == 32 else {**mobile, 'width': width}
+    yield Variant(
+      f'keras:mobilenet{name}', 'mobilenet_v1', _KERAS_MOBILENET, Images(*_HALVES), options
+    )
+    yield Variant(
+      f'tflite:mobilenet_v1{name}', 'mobilenet_v1', _TFLITE_MOBILENET, Images(*_HALVES), options
+    )
+  resnet = {'pool_align': 'torch', 'bn': BatchNormConfig(epsilon=1.001e-5)}
+  for depth in (50, 101, 152):
+    yield Variant(f'keras:resnet{depth}', f'resnet{depth}', _KERAS_RESNET, _KERAS_CAFFE, resnet)
+  images = Images(*_HALVES, 299, 341)
+  options = {'aux': False, 'count_padding': False}
+  yield Variant('keras:inception_v3', 'inception_v3', _KERAS_INCEPTION_V3, images, options)
+  name = 'inception_resnet_v2'
+  yield Variant(f'keras:{name}', name, _KERAS_INCEPTION_RESNET, images)
+
+
+VARIANTS = {variant.name: variant for variant in (*_residual(), *_others(), *_of_tensorflow())}
 
 
 def variants_of(model_name: str, sources: Collection[str] = SOURCES) -> list[Variant]:

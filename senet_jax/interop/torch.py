@@ -1,5 +1,6 @@
 """Weights of timm, torchvision and Cadene's pretrained-models, in and out; torch is not needed."""
 
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,13 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from senet_jax import errors
-from senet_jax.interop import mapping
+from senet_jax.interop import mapping, torch_files
 from senet_jax.interop.names import TORCH, variant_of
 
 # Where training scripts keep the weights in what they save, the averaged ones first.
-_WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', 'model')
-# Batches that a BatchNorm has seen: no weights.
-_COUNTERS = 'num_batches_tracked'
+_WRAPPERS = ('state_dict_ema', 'model_ema', 'ema_state_dict', 'state_dict', 'model_state_dict',
+             'model', 'net', 'network', 'weights')  # fmt: skip
+_MOST_WRAPPERS = 3  # around each other
+# What a network is called in a module around it: of data parallelism, of torch.compile, of the
+# modules that Lightning and others train.
+_PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.', 'network.', 'backbone.', 'encoder.')
+# Counters of batches and, of thop, of operations: no weights.
+_COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')
+# Where files say what network they are of; and in it, what options a script was called with.
+_ARCHITECTURES, _OPTIONS = ('arch', 'architecture', 'model_name'), ('args', 'hyper_parameters')
 
 
 def from_torch(
@@ -22,7 +30,7 @@ def from_torch(
   variant: str | None = None,
   num_classes: int | None = None,
 ) -> dict[str, Any]:
-  """Returns the variables of a network from a torch state dict.
+  """The variables of a network from a torch state dict.
 
   The network computes what the one in torch does if it is built with `model_overrides`, of images
   with red first even if those there have blue first (`cadene:bninception`):
@@ -45,12 +53,12 @@ def from_torch(
       all that is missing, extra and misshaped, and says what network it may be instead.
   """
   arrays = as_arrays(state_dict)
-  chosen = mapping.choose(arrays, TORCH, model_name, variant)
+  chosen = mapping.choose(arrays, TORCH, model_name, variant, architecture(state_dict))
   return mapping.to_variables(chosen, arrays, num_classes)
 
 
 def to_torch(model_name: str, variables: Mapping[str, Any], variant: str) -> dict[str, np.ndarray]:
-  """Returns the torch state dict of a network, the inverse of `from_torch`, bit for bit.
+  """The torch state dict of a network, the inverse of `from_torch`, bit for bit.
 
   The counters of batches are left out, as torch fills them in.
 
@@ -65,33 +73,60 @@ def to_torch(model_name: str, variables: Mapping[str, Any], variant: str) -> dic
   return mapping.to_arrays(variant_of(model_name, variant, TORCH), variables)
 
 
-def as_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Returns the weights in a state dict or around one as float32, without counters.
+def as_arrays(content: Any) -> dict[str, np.ndarray]:
+  """The weights in a state dict or around one as float32, without counters.
 
   Raises:
     UserError: there are none, or one is not an array of numbers.
   """
-  if not isinstance(state_dict, Mapping):
+  if isinstance(content, torch_files.Placeholder):
     raise errors.UserError(
-      f'the state dict is of type {type(state_dict).__name__}; give a dict of arrays by name, '
+      f'the file holds Python objects, a {content.what}, not weights by name; nothing of it is '
+      'run. Save module.state_dict() alone.'
+    )
+  if not isinstance(content, Mapping):
+    raise errors.UserError(
+      f'the state dict is of type {type(content).__name__}; give a dict of arrays by name, '
       'such as module.state_dict().'
     )
-  for wrapper in _WRAPPERS:
-    if isinstance(state_dict.get(wrapper), Mapping):
-      state_dict = state_dict[wrapper]
-      break
+  state_dict: Any = content
+  for _ in range(_MOST_WRAPPERS):
+    inner = (state_dict[w] for w in _WRAPPERS if isinstance(state_dict.get(w), Mapping))
+    state_dict = next(inner, state_dict)
   kept = {str(k): v for k, v in state_dict.items() if not str(k).endswith(_COUNTERS)}
-  # Torch's data parallelism puts the network into a module of this name.
-  if kept and all(name.startswith('module.') for name in kept):
-    kept = {name.removeprefix('module.'): value for name, value in kept.items()}
+  while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in kept) and kept), None):
+    kept = {name.removeprefix(prefix): value for name, value in kept.items()}
   if not kept:
     raise errors.UserError('the state dict is empty; give a dict of arrays by name.')
   return {name: _as_array(name, value) for name, value in kept.items()}
 
 
+def architecture(content: Any) -> str | None:
+  """The name of the network that a file says it is of; None if it says nothing."""
+  if not isinstance(content, Mapping):
+    return None
+  options = [content.get(name) for name in _OPTIONS]
+  options = [o.state if isinstance(o, torch_files.Placeholder) else o for o in options]
+  names = [content.get(name) for name in _ARCHITECTURES]
+  names += [o.get(n) for o in options if isinstance(o, Mapping) for n in ('model', 'arch')]
+  return next((name for name in names if isinstance(name, str) and name), None)
+
+
 def _as_array(name: str, value: Any) -> np.ndarray:
-  if hasattr(value, 'detach'):
+  if isinstance(value, torch_files.Placeholder):
+    raise errors.UserError(
+      f'{name!r} in the state dict is one of the Python objects that are not read, a {value.what}; '
+      'save arrays alone, as of module.state_dict().'
+    )
+  if isinstance(value, torch_files.Tensor):
+    try:
+      value = value.array()
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+      raise errors.UserError(f'{name!r} in the file is damaged: {error}') from error
+  elif hasattr(value, 'detach'):
     value = _from_tensor(name, value.detach())
+  elif isinstance(value, Mapping | str):
+    raise errors.UserError(f'{name!r} in the state dict is {type(value).__name__}, no array.')
   value = np.asarray(value)
   if not jnp.issubdtype(value.dtype, jnp.floating):
     raise errors.UserError(
@@ -101,7 +136,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _from_tensor(name: str, tensor: Any) -> np.ndarray:
-  """Returns the numbers in a torch tensor; fractions as float32, as NumPy has no bfloat16."""
+  """The numbers in a torch tensor; fractions as float32, since NumPy has no bfloat16."""
   try:
     if tensor.nelement() * tensor.element_size() > tensor.untyped_storage().nbytes():
       # In a file a few bytes can stand for terabytes.

@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from senet_jax.layers.derivatives import own_gradient
+
 _IMAGES = ('NHWC', 'HWIO', 'NHWC')
 
 # A grouped convolution becomes convolutions of at least so many channels, below which XLA:CPU runs
@@ -62,8 +64,8 @@ def conv_general_dilated(
     precision: of the products.
 
   Returns:
-    `[N, H', W', K]` of the same dtype. There are no forward-mode derivatives of the kinds that have
-    a form for CPUs.
+    `[N, H', W', K]` of the same dtype. Forward-mode derivatives of the kinds that have a form for
+    CPUs need `plain_derivatives`.
   """
   window, strides = rhs.shape[:2], tuple(window_strides)
   plain = feature_group_count == 1 and window != (1, 1)
@@ -84,7 +86,7 @@ def conv_general_dilated(
   return _convolution(lhs, rhs, strides, tuple(map(tuple, padding)), feature_group_count, precision)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+@functools.partial(own_gradient, nondiff_argnums=(2, 3, 4, 5))
 def _convolution(images, kernel, strides, padding, groups, precision):
   cpu, default = _forms(strides, padding, groups, precision)
   return lax.platform_dependent(images, kernel, cpu=cpu, default=default)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn, struct
 
 from senet_jax import errors
+from senet_jax.layers.derivatives import own_gradient
 from senet_jax.runtime import DATA_AXIS
 
 SCOPES = ('local', 'global', 'ghost')
@@ -125,7 +126,7 @@ def _affine(x, center, scale, shift) -> jax.Array:
   return x.astype(jnp.float32) * scale + (shift - center * scale)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@functools.partial(own_gradient, nondiff_argnums=(5, 6))
 def _materialize(x, center, scale, shift, residual, relu: bool, dtype) -> jax.Array:
   y = _affine(x, center, scale, shift)
   if residual is not None:
@@ -170,7 +171,7 @@ def _materialize_backward(relu, dtype, saved, dy):
 _materialize.defvjp(_materialize_forward, _materialize_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(own_gradient, nondiff_argnums=(2,))
 def _moments(x, center, axes) -> tuple[jax.Array, jax.Array]:
   """Means of `x - center` and of its square over `axes`, which stay with size 1; float32."""
   x = x.astype(jnp.float32) - center
@@ -182,7 +183,7 @@ def _moments_forward(x, center, axes):
 
 
 def _moments_backward(axes, saved, cotangents):
-  """As autodiff's, but from `x` as it is: in a loop, a float32 copy would be kept for each turn."""
+  """Differentiates as autodiff, but from `x` as it is: a loop would keep a float32 copy a turn."""
   x, center = saved
   dmean, dsquare = cotangents
   count = math.prod(x.shape[axis] for axis in axes)

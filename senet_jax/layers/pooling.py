@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax import errors
+from senet_jax.layers.derivatives import own_gradient
 
 ALIGNMENTS = ('caffe', 'torch', 'tensorflow')
 
@@ -43,7 +44,7 @@ def _plain_max_pool(x: jax.Array, padding) -> jax.Array:
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+@functools.partial(own_gradient, nondiff_argnums=(1,))
 def _max_pool(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
   return _plain_max_pool(x, padding)
 

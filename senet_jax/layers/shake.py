@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from senet_jax import errors
+from senet_jax.layers.derivatives import own_gradient
 
 BACKWARDS = ('shake', 'even')
 
@@ -41,7 +42,7 @@ def shake(
   return _mix(a, b, alpha, beta)
 
 
-@jax.custom_vjp
+@own_gradient
 def _mix(a: jax.Array, b: jax.Array, alpha: jax.Array, beta: jax.Array) -> jax.Array:
   """Returns α a + (1 - α) b, whose gradient is that of β a + (1 - β) b."""
   del beta

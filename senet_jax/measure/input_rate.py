@@ -1,4 +1,4 @@
-"""How fast a streaming feed gives images, beside what decoding and resizing them costs at least."""
+"""Measures the rate of a streaming feed, beside that of nothing but decoding and resizing."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from senet_jax import runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import feeds, preprocessing
 from senet_jax.data.sources import Source
 from senet_jax.errors import UserError
@@ -20,7 +20,7 @@ _RAW_IMAGES = 512
 
 
 def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
-  """Rates of the training feed, and of nothing but decoding and resizing, in turn.
+  """Measures the training feed, and nothing but decoding and resizing, in turn.
 
   The raw rate is that of TensorFlow on all cores: each JPEG or PNG decoded whole, from memory, and
   resized (bilinear, not antialiased) to the images' shape. The feed reads the files, shuffles,
@@ -36,8 +36,9 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
     `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`.
 
   Raises:
-    UserError: the data is not streamed.
+    UserError: the configuration has a mistake, or the data is not streamed.
   """
+  config_lib.check(config)
   if not feeds.streams(config):
     raise UserError(
       f'{config.data.name} is not streamed (config.data.feed={config.data.feed!r}, '
@@ -77,7 +78,7 @@ def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -
 
 
 def _rate(batch: Callable[[], None], batch_size: int, seconds: float) -> float:
-  """Images a second."""
+  """Returns the images a second that `batch` gives."""
   started = time.monotonic()
   for count in itertools.count(1):
     batch()

@@ -1,4 +1,4 @@
-"""How many images a second many chips train on, from a profile of one and public figures.
+"""Predicts how fast many chips train, from a profile of one and public figures.
 
 A model on paper, not a measurement. A step is the roofline time of the compiled program and then
 its all-reduce, which cannot begin before the last gradient is known. Chips of an island (a TPU pod,
@@ -41,7 +41,7 @@ CLUSTERS = {
 
 
 def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> dict[str, float]:
-  """The speed of `devices` chips.
+  """Returns the predicted speed of `devices` chips.
 
   Args:
     profile: of one chip, as `tools.profile` writes it: with a roofline and collectives.
@@ -80,7 +80,7 @@ def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> di
 
 
 def all_reduce_time(size: float, devices: int, link: float, cluster: Cluster) -> float:
-  """Seconds of an all-reduce of `size` bytes over `devices` chips.
+  """Returns the seconds that an all-reduce of `size` bytes over `devices` chips takes.
 
   Reduced and scattered over each island, summed over the islands by shares, gathered: a ring of n
   sends 2 (n - 1) / n of the bytes from each of its members. Latencies are left out.

@@ -6,6 +6,8 @@ Each of them is measured for a moment, again and again; ratios are those of one 
 import contextlib
 import dataclasses
 import gc
+import logging
+import os
 import re
 import statistics
 import time
@@ -16,6 +18,9 @@ from senet_jax.reporting.statistics import spread
 
 # Dispatches in front of the first measurement, each waited for.
 WARM_UP = 2
+# The load a core of which this process alone has at most 1, as while it compiles.
+_BUSY = 1.5
+_log = logging.getLogger(__name__)
 # XLA, PyTorch on a GPU, and Python itself.
 _OUT_OF_MEMORY = re.compile('RESOURCE_EXHAUSTED|out of memory', re.IGNORECASE)
 
@@ -83,6 +88,7 @@ def in_turn(
     each: time each dispatch by itself, with the wait for its end, which is its latency; otherwise
       all of them together, which is throughput.
   """
+  warn_if_busy()
   warm_ups, counts = {}, {}
   for key, workload in workloads.items():
     start = time.perf_counter()
@@ -108,6 +114,18 @@ def in_turn(
   return found
 
 
+def warn_if_busy() -> None:
+  """Says so where other processes want more of this machine's cores than there are."""
+  load, cores = os.getloadavg()[0], os.cpu_count() or 1
+  if load > _BUSY * cores:
+    _log.warning(
+      'this machine is busy (a load of %.1f on %d cores): times are of what others leave; measure '
+      'again when it is idle.',
+      load,
+      cores,
+    )
+
+
 def _seconds(workload: Workload, dispatches: int) -> float:
   start = time.perf_counter()
   for _ in range(dispatches):
@@ -118,7 +136,7 @@ def _seconds(workload: Workload, dispatches: int) -> float:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-  """No garbage collection within the block."""
+  """Turns garbage collection off within the block."""
   gc.collect()
   gc.disable()
   try:
@@ -128,7 +146,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def ratios(first: Timing, second: Timing) -> list[float]:
-  """Seconds of `first` over those of `second`, turn by turn, for dispatches of as many images."""
+  """Returns the seconds of `first` over those of `second`, turn by turn."""
   return [a / b for a, b in zip(first.per_turn, second.per_turn, strict=True)]
 
 
@@ -148,7 +166,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def largest_batch(
   measure: Callable[[int], Any], start: int, *, devices: int = 1, most: int, refine: bool = False
 ) -> int | None:
-  """The largest batch that fits: a power of two for each device, or with `refine` more than that.
+  """Returns the largest batch that fits: a power of two a device, or with `refine` a larger one.
 
   Args:
     measure: runs a batch of the given number of images; raises an error for which

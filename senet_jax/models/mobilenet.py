@@ -1,7 +1,7 @@
 """MobileNet v1, with squeeze-and-excitation in every unit.
 
-Sources: Howard et al. 2017, its public Caffe port and timm (symmetric padding), the SENet paper,
-table 3.
+Sources: Howard et al. 2017, its public Caffe port and timm (symmetric padding), TensorFlow's
+weights (`SAME` padding), the SENet paper, table 3.
 """
 
 import functools
@@ -32,6 +32,7 @@ class SeparableUnit(nn.Module):
     features: output channels.
     stride: of the depthwise convolution.
     activation: `relu` or `relu6`.
+    padding: of the depthwise convolution, as of `layers.conv`.
     se: squeeze-and-excitation, or None.
     bn: normalisation.
     dtype: of the computation.
@@ -40,6 +41,7 @@ class SeparableUnit(nn.Module):
   features: int
   stride: int = 1
   activation: str = 'relu'
+  padding: str = 'symmetric'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
@@ -49,7 +51,9 @@ class SeparableUnit(nn.Module):
     """Maps `[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
     activate = _ACTIVATIONS[self.activation]
     norm = functools.partial(BatchNorm, self.bn, self.dtype)
-    x = depthwise_conv(x.shape[-1], self.stride, dtype=self.dtype, name='depthwise_conv')(x)
+    x = depthwise_conv(
+      x.shape[-1], self.stride, padding=self.padding, dtype=self.dtype, name='depthwise_conv'
+    )(x)
     x = gated(self.se, 'conv3x3', activate(norm(name='depthwise_bn')(x, train)))
     x = conv(self.features, 1, dtype=self.dtype, name='pointwise_conv')(x)
     return gated(self.se, 'standard', activate(norm(name='pointwise_bn')(x, train)))
@@ -68,6 +72,8 @@ class MobileNet(nn.Module):
     depths: units of each stage.
     width: channels of the stem, 32 times the width multiplier; stage s has 2^s as many.
     activation: `relu`, or `relu6` (TensorFlow's and timm's).
+    padding: of the 3x3 convolutions, `symmetric`, or `SAME` (TensorFlow's), which pads a strided
+      one on an even size only behind.
     se: squeeze-and-excitation, or None.
     bn: normalisation.
     dtype: of the computation.
@@ -80,12 +86,14 @@ class MobileNet(nn.Module):
   depths: tuple[int, ...] = (1, 2, 2, 6, 2)
   width: int = 32
   activation: str = 'relu'
+  padding: str = 'symmetric'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.activation', self.activation, _ACTIVATIONS)
+    errors.one_of('model.padding', self.padding, ('symmetric', 'SAME'))
     check_se(self.se, ('standard', 'conv3x3'), len(self.depths))
     super().__post_init__()
 
@@ -100,7 +108,8 @@ class MobileNet(nn.Module):
     Returns:
       Logits `[N, num_classes]`, float32.
     """
-    x = conv(self.width, 3, 2, dtype=self.dtype, name='stem_conv')(images.astype(self.dtype))
+    stem = conv(self.width, 3, 2, padding=self.padding, dtype=self.dtype, name='stem_conv')
+    x = stem(images.astype(self.dtype))
     x = _ACTIVATIONS[self.activation](BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train))
     for stage, depth in enumerate(self.depths, start=1):
       for block in range(1, depth + 1):
@@ -112,6 +121,7 @@ class MobileNet(nn.Module):
       features=self.width * 2**stage,
       stride=2 if block == 1 and stage > 1 else 1,
       activation=self.activation,
+      padding=self.padding,
       se=se_of_stage(self.se, stage),
       bn=self.bn,
       dtype=self.dtype,

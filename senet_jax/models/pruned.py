@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from senet_jax import errors
+from senet_jax.layers.derivatives import own_gradient
 
 
 def as_text(name: str, kept: np.ndarray) -> str:
@@ -66,7 +67,7 @@ def _unreadable(text: str, total: str = '') -> errors.UserError:
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(own_gradient, nondiff_argnums=(1, 2))
 def spread(y: jax.Array, kept: tuple[int, ...], width: int) -> jax.Array:
   """Puts the channels of `y` `[…, K]` to the places `kept` of zeros `[…, width]`.
 

@@ -40,7 +40,7 @@ _STEMS = {
   'small': ([(3, 2, 1)], True),
   'cifar': ([(3, 1, 1)], False),
 }
-_SHORTCUTS = ('projection', 'pad', 'strided_3x3', 'like_last')
+_SHORTCUTS = ('projection', 'pad', 'pad_both', 'strided_3x3', 'like_last')
 
 # What Keras does where nothing else is said.
 _KERAS = {
@@ -57,7 +57,7 @@ _DEFERRED_NORM = functools.partial(BatchNorm, deferred=True)
 
 @dataclasses.dataclass(frozen=True)
 class BlockOptions:
-  """What all residual units of a network have in common.
+  """Options that all residual units of a network have in common.
 
   Attributes:
     groups: of the 3x3 convolution of a bottleneck.
@@ -86,8 +86,9 @@ class ResidualBlock(nn.Module):
     share_preact: pre-activation only: the shortcut too starts from the first BN and ReLU, and
       SE at position `pre` gates what comes behind them.
     shortcut: where shapes differ, `projection` (1x1 convolution), `strided_3x3` (3x3 where
-      strided, or else 1x1) or `pad` (subsample, zero channels; shortcut A); or everywhere
-      `like_last` (convolution with the kernel size of the last one of the branch).
+      strided, or else 1x1), `pad` (subsample, zero channels behind; shortcut A) or `pad_both` (as
+      many of them in front); or everywhere `like_last` (convolution with the kernel size of the
+      last one of the branch).
     kept: output channels that the branch has, rising; None: all. The others are the shortcut's.
     attention: what gates the branch, the shortcut or the sum, and where; None: nothing does.
     options: what it shares with the other units.
@@ -177,9 +178,11 @@ class ResidualBlock(nn.Module):
     alike = x.shape[-1] == self.features and self.stride == 1
     if alike and self.shortcut != 'like_last':
       return x
-    if self.shortcut == 'pad':
+    if self.shortcut in ('pad', 'pad_both'):
       x = x[:, :: self.stride, :: self.stride]
-      return jnp.pad(x, [(0, 0)] * 3 + [(0, self.features - x.shape[-1])])
+      more = self.features - x.shape[-1]
+      front = more // 2 if self.shortcut == 'pad_both' else 0
+      return jnp.pad(x, [(0, 0)] * 3 + [(front, more - front)])
     kernel = 3 if self.shortcut == 'strided_3x3' and self.stride > 1 else 1
     if self.shortcut == 'like_last':
       _, kernel, *_ = self._convolutions()[-1]
@@ -208,9 +211,10 @@ class ResNet(nn.Module):
     preact: pre-activation units (He et al. 2016).
     stride_in: convolution of a bottleneck with the stride, `1x1` or `3x3`.
     pool_align: alignment of the stem's pooling, `caffe`, `torch` or `tensorflow`.
-    shortcut: `projection` (shortcut B), `pad` (A), `strided_3x3` (B, but 3x3 where strided) or
-      `like_last` (in the first unit of every stage, a convolution with the kernel size of the last
-      one of the branch).
+    shortcut: `projection` (shortcut B), `pad` (A), `pad_both` (A with half of the zero channels in
+      front, as in many torch codes), `strided_3x3` (B, but 3x3 where strided) or `like_last` (in
+      the first unit of every stage, a convolution with the kernel size of the last one of the
+      branch).
     keras: convolutions as Keras makes them: with biases, with TensorFlow's padding, which for a
       stride on an even size has more pixels behind than in front, with Glorot initialisation.
     dropout: share of the features that training drops in front of the classifier; above 0 it needs

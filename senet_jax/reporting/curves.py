@@ -1,8 +1,12 @@
 """The curves of a run, or of several, as a picture."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ml_collections import ConfigDict
+
+from senet_jax.config import flatten
 from senet_jax.reporting import look
 
 if TYPE_CHECKING:
@@ -12,6 +16,9 @@ _COLOURS = (*look.COLOURS, 'black')
 _TRAIN, _EVAL = _COLOURS[:2]
 # More of them than this would hide their line.
 _DOTS = 30
+_STYLES = ('-', ':', '-.')
+# More of them than this do not fit a legend.
+_FIELDS = 2
 
 
 def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
@@ -36,22 +43,57 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
   look.save(figure, path)
 
 
-def comparison(runs: list[tuple[str, list[dict[str, Any]]]], title: str) -> 'Figure':
-  """Top-1 error of several runs over epochs, as in Figure 4 of the paper.
+def labels(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path]) -> list[str]:
+  """Returns a name for each run, by which it can be told from the others.
 
-  Networks without SE are dashed, those with it solid and of the same colour. Training is thin;
-  evaluations have dots where they are few, as a line of a single one is nothing.
+  That is its network, with the fields in which the configurations differ where several runs have
+  one; or its workdir where these do not tell it, or are more than two.
 
   Args:
-    runs: names of the networks, and their `metrics.jsonl`.
+    configs: of the runs.
+    workdirs: of the same.
+  """
+  networks = [config.model.name for config in configs]
+  if len(set(networks)) == len(networks):
+    return networks
+  flat = [dict(flatten(config)) for config in configs]
+  fields = [
+    field
+    for field in dict.fromkeys(field for config in flat for field in config)
+    if field != 'model.name' and len({repr(config.get(field)) for config in flat}) > 1
+  ]
+  if len(fields) <= _FIELDS:
+    named = [
+      ', '.join([network, *(f'{field}={config.get(field)}' for field in fields)])
+      for network, config in zip(networks, flat, strict=True)
+    ]
+    if len(set(named)) == len(named):
+      return named
+  return [str(workdir) for workdir in workdirs]
+
+
+def comparison(runs: Sequence[tuple[str, list[dict[str, Any]]]], title: str) -> 'Figure':
+  """Returns a picture of the top-1 error of several runs over epochs, as Figure 4 of the paper.
+
+  Networks with SE and their twins without it have one colour, those without are dashed. Other runs
+  have a colour each. Training is thin; evaluations have dots where they are few, as a line of a
+  single one is nothing.
+
+  Args:
+    runs: names, as of `labels`, and their `metrics.jsonl`.
     title: above the picture.
   """
   figure = look.canvas(7, 4.2)
   axes = figure.subplots()
-  networks = list(dict.fromkeys(name.removeprefix('se_') for name, _ in runs))
+  names = [name for name, _ in runs]
+  groups = list(dict.fromkeys(name.removeprefix('se_') for name in names))
   for name, records in runs:
-    colour = _COLOURS[networks.index(name.removeprefix('se_')) % len(_COLOURS)]
-    style = '-' if name.startswith('se_') else '--'
+    group = name.removeprefix('se_')
+    colour = _COLOURS[groups.index(group) % len(_COLOURS)]
+    # A style for each time that the colours are used up.
+    style = _STYLES[groups.index(group) // len(_COLOURS) % len(_STYLES)]
+    if group == name and f'se_{name}' in names:
+      style = '--'
     training, evaluation = (_points(records, kind, 'top1_error') for kind in ('train', 'eval'))
     axes.plot(*training, style, color=colour, linewidth=0.9, label=f'{name}, training')
     dots = {

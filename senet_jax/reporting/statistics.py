@@ -49,6 +49,21 @@ def in_words(found: Mapping[str, Any], digits: str, unit: str) -> str:
   """
   median = f'{found["median"]:{digits}}{unit}'
   if found['std'] is None:
-    return median
+    return f'{median} (one turn, so that its error is not known)'
   mean, std = f'{found["mean"]:{digits}}', f'{found["std"]:{digits.removeprefix("+")}}'
-  return f'{median} (mean {mean} ± {std}, {found["n"]} turns)'
+  low, high = (f'{bound:{digits}}' for bound in interval(found['values']))
+  return f'{median} (mean {mean} ± {std}, 95 % interval {low} to {high}, {found["n"]} turns)'
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+  """Returns the confidence interval of the mean of repeated measurements, by Student's t.
+
+  Args:
+    values: two at least.
+    level: the share of such intervals that hold the true mean.
+  """
+  from scipy import stats
+
+  half = stats.t.ppf((1 + level) / 2, len(values) - 1) * statistics.stdev(values)
+  middle, half = statistics.mean(values), float(half) / len(values) ** 0.5
+  return middle - half, middle + half

@@ -2,11 +2,18 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
-  """Prints rows under their column names.
+  """Prints the lines of `aligned`."""
+  for line in aligned(columns, rows, left=left):
+    print(line)
+
+
+def aligned(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> Iterator[str]:
+  """Yields rows under their column names, in columns as wide as they need.
 
   Args:
     columns: names, separated by spaces.
@@ -18,7 +25,7 @@ def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = Fal
   for first, *rest in lines:
     cells = [cell.ljust(w) if left else cell.rjust(w)
              for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
-    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
+    yield '  '.join((first.ljust(widths[0]), *cells)).rstrip()
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -27,10 +34,19 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
   """Returns a table as CSV."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
   writer.writerow(columns)
   writer.writerows(rows)
   return buffer.getvalue()
+
+
+def size(count: float) -> str:
+  """Returns a number of bytes in the unit that fits it: `1.23 GB`, `45.6 MB`, `7.89 kB`, `12 B`."""
+  for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
+    if abs(count) >= factor:
+      digits = 2 - min(int(math.log10(abs(count) / factor)), 2)
+      return f'{count / factor:.{digits}f} {unit}'
+  return f'{count:.0f} B'

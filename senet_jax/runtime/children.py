@@ -5,62 +5,55 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from senet_jax import cli
 from senet_jax.runtime.commit import ROOT
+from senet_jax.runtime.signals import StopSignals
 
 # How long a command that was asked to stop may take to save what it has, in seconds.
 GRACE_S = 120.0
 _LOOK_S = 0.1
 
 
-class Children:
+class Children(StopSignals):
   """Commands that run at the same time; a context manager.
 
-  SIGTERM to this process is passed on to them and noted in `stopping`. Whatever is still running at
-  the end of the block is stopped, and on Linux also when this process is killed.
-
-  Attributes:
-    stopping: whether SIGTERM has come.
+  SIGTERM and Ctrl-C to this process are passed on to them as SIGTERM and noted in `stopping`.
+  Whatever is still running at the end of the block is stopped, and on Linux also when this process
+  is killed.
   """
 
   def __init__(self):
-    self.stopping = False
+    """Starts nothing yet."""
+    super().__init__(then=self._pass_on)
     self._running: list[subprocess.Popen] = []
-    self._before = None
 
-  def __enter__(self) -> 'Children':
-    if threading.current_thread() is threading.main_thread():
-      self._before = signal.signal(signal.SIGTERM, self._pass_on)
-    return self
-
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *given) -> None:
     for child in self._running:
       self.stop(child)
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    super().__exit__(*given)
 
-  def _pass_on(self, *_) -> None:
-    self.stopping = True
+  @property
+  def stopping(self) -> bool:
+    """Returns whether SIGTERM or Ctrl-C has come."""
+    return self.noticed
+
+  def _pass_on(self) -> None:
     for child in self._running:
       child.terminate()
 
-  def start(
-    self, command: Sequence[str], log: pathlib.Path, environment: Mapping[str, str] | None = None
-  ) -> subprocess.Popen:
+  def start(self, command: Sequence[str], log: pathlib.Path) -> subprocess.Popen:
     """Starts `python -m senet_jax.COMMAND`, with all that it prints in the file `log`.
 
     Args:
       command: the module below `senet_jax`, such as `tools.benchmark`, and its arguments.
       log: to which its output is appended.
-      environment: variables that it has besides those of this process.
     """
     module, *arguments = command
     log.parent.mkdir(parents=True, exist_ok=True)
-    variables = {**os.environ, **(environment or {}), cli.PARENT: str(os.getpid())}
+    variables = {**os.environ, cli.PARENT: str(os.getpid())}
     with log.open('ab') as output:
       child = subprocess.Popen(
         [sys.executable, '-m', f'senet_jax.{module}', *arguments],
@@ -69,7 +62,7 @@ class Children:
         stderr=subprocess.STDOUT,
         env=variables,
         cwd=ROOT,  # where `configs/` is
-        start_new_session=True,  # Ctrl-C is for this process alone, which then stops them in order
+        start_new_session=True,  # Ctrl-C is for this process alone, which passes it on
       )
     self._running.append(child)
     if self.stopping:

@@ -14,7 +14,7 @@ VARIABLE = 'SENET_JAX_COMMIT'
 
 
 def git_commit() -> str | None:
-  """The commit of this code, `+` behind it if files differ from it.
+  """Returns the commit of this code, `+` behind it if files differ from it.
 
   The first of these that is there says it:
 

@@ -17,7 +17,7 @@ _SMALL = 1 << 16
 
 
 def all_devices() -> list[jax.Device]:
-  """The devices of all processes.
+  """Returns the devices of all processes.
 
   Raises:
     UserError: what JAX_PLATFORMS names is not here.
@@ -37,18 +37,18 @@ def all_devices() -> list[jax.Device]:
 
 
 def data_mesh(count: int | None = None, devices: list[jax.Device] | None = None) -> Mesh:
-  """The first `count` of `devices`, by default all that are here, on one `data` axis."""
+  """Returns one axis of the first `count` of `devices`, by default of all that are here."""
   devices = (all_devices() if devices is None else devices)[:count]
   return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of what every device holds whole."""
+  """Returns the sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def put_everywhere(tree, mesh: Mesh):
-  """Arrays that every process has, whole on every device."""
+  """Puts arrays that every process has on every device, whole."""
   sharding = replicated(mesh)
 
   def put(array) -> jax.Array:
@@ -106,13 +106,13 @@ def sum_over_devices(tree):
 
 
 def local_places(batch_size: int) -> jax.Array:
-  """Places `[n]` int32 in a batch of this device's `n` examples, inside `data_parallel`."""
+  """Returns the places `[n]` int32 of this device's examples in a batch, inside `data_parallel`."""
   n = batch_size // jax.lax.axis_size(DATA_AXIS)
   return jax.lax.axis_index(DATA_AXIS) * n + jnp.arange(n)
 
 
 def per_device(batch_size: int, devices: int) -> int:
-  """Images a device has of each batch.
+  """Returns the images that a device has of each batch.
 
   Raises:
     UserError: the devices do not divide the batch.
@@ -127,12 +127,12 @@ def per_device(batch_size: int, devices: int) -> int:
 
 
 def fill_devices(batch_size: int, devices: int) -> int:
-  """The batch rounded up to a multiple of the devices."""
+  """Returns the batch rounded up to a multiple of the devices."""
   return -(-batch_size // devices) * devices
 
 
 def checksum(tree) -> int:
-  """CRC-32 over all arrays of `tree`, against damaged files; brings them to the host."""
+  """Returns the CRC-32 of all arrays of `tree`, against damaged files; brings them to the host."""
   value = 0
   for leaf in jax.tree.leaves(tree):
     value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
@@ -140,6 +140,6 @@ def checksum(tree) -> int:
 
 
 def describe_devices() -> str:
-  """The devices in words: `8 x cpu`, `1 x NVIDIA H200`."""
+  """Returns the devices in words: `8 x cpu`, `1 x NVIDIA H200`."""
   devices = all_devices()
   return f'{len(devices)} x {devices[0].device_kind}'

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from senet_jax.errors import USER_ERROR, UserError
 from senet_jax.runtime import coordination
 from senet_jax.runtime.devices import per_device
+from senet_jax.runtime.signals import StopSignals
 
 # Without a word for so long, a process is taken for dead, and the others are ended.
 _HEARTBEAT_S = 30
@@ -162,7 +163,7 @@ def is_first() -> bool:
 
 
 def describe_process(batch_size: int) -> str:
-  """The line that each process begins with."""
+  """Returns the line that each process begins with."""
   hosts, here, count = jax.process_count(), jax.local_device_count(), jax.device_count()
   return (
     f'process {coordination.process_id()} of {hosts} on {platform.node()}: {here} of {count} '
@@ -224,7 +225,7 @@ def gather(name: str, value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """Within the block an error of one process ends the others, too, with its message.
+  """Lets an error of one process within the block end the others, too, with its message.
 
   They are not in a state to end by themselves: they wait for the one that is gone, in a collective
   that nothing interrupts.
@@ -278,36 +279,29 @@ def _end(message: str, status: int) -> None:
   os._exit(status)
 
 
-class Preemption:
-  """A context manager that knows whether SIGTERM has asked the run to save and stop.
+class Preemption(StopSignals):
+  """A context manager that knows whether SIGTERM or Ctrl-C has asked the run to save and stop.
 
   With several processes the signal may come to any of them; all stop at the same question.
   """
 
   def __init__(self):
-    self._signal = threading.Event()
-    self._questions = 0
-    self._before = None
-
-  def __enter__(self) -> 'Preemption':
-    # With several processes, JAX's runtime takes the signal.
-    if not coordination.connected() and threading.current_thread() is threading.main_thread():
-      self._before = signal.signal(signal.SIGTERM, lambda *_: self._signal.set())
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
-
-  @property
-  def noticed(self) -> bool:
-    """Whether `asked` has said yes."""
-    return self._signal.is_set()
+    """Takes no signal yet."""
+    self._connected = coordination.connected()
+    self._questions, self._agreed = 0, False
+    if self._connected:  # JAX's runtime takes SIGTERM, and brings word of it to all
+      super().__init__((signal.SIGINT,), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    else:
+      super().__init__()
 
   def asked(self) -> bool:
     """Returns whether to stop now; all processes of a run ask at the same points of it."""
-    if not self.noticed and coordination.connected():
+    if self._connected and not self._agreed:
       self._questions += 1
-      if multihost_utils.reached_preemption_sync_point(self._questions):
-        self._signal.set()
+      self._agreed = multihost_utils.reached_preemption_sync_point(self._questions)
     return self.noticed
+
+  @property
+  def noticed(self) -> bool:
+    """Returns whether to save and stop; of several processes, whether `asked` has said yes."""
+    return self._agreed if self._connected else super().noticed

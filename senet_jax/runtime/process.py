@@ -1,20 +1,51 @@
 """This process: its compilation cache, TensorFlow, cores and files."""
 
+import logging
 import os
 import pathlib
 
 import jax
 
+from senet_jax.storage import buckets
+
+_log = logging.getLogger(__name__)
+
 
 def use_compilation_cache() -> None:
-  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache."""
-  if not jax.config.jax_compilation_cache_dir:
-    base = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
-    jax.config.update('jax_compilation_cache_dir', str(base / 'senet_jax' / 'xla'))
+  """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or the user's cache.
+
+  Where neither can be written, programs are compiled anew each time, and a line says so.
+  """
+  given = jax.config.jax_compilation_cache_dir
+  if given and buckets.in_bucket(given):
+    return
+  try:
+    directory = pathlib.Path(given) if given else _user_cache() / 'senet_jax' / 'xla'
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+      raise PermissionError(f'{directory} is not writable')
+    jax.config.update('jax_compilation_cache_dir', str(directory))
+  except (OSError, RuntimeError) as error:
+    jax.config.update('jax_compilation_cache_dir', None)
+    _log.warning(
+      'programs are compiled anew each time (%s); set JAX_COMPILATION_CACHE_DIR to a directory '
+      'that can be written.',
+      str(error).rstrip('.'),
+    )
+
+
+def _user_cache() -> pathlib.Path:
+  """Returns the directory of the user's caches.
+
+  Raises:
+    RuntimeError: there is no HOME, and the user has no name, as in a container.
+  """
+  given = os.environ.get('XDG_CACHE_HOME')
+  return pathlib.Path(given) if given else pathlib.Path.home() / '.cache'
 
 
 def import_tensorflow():
-  """TensorFlow, quiet and kept off the accelerators.
+  """Imports TensorFlow, quiet and kept off the accelerators.
 
   Raises:
     ImportError: it is not installed.
@@ -28,7 +59,7 @@ def import_tensorflow():
 
 
 def usable_cores() -> int:
-  """CPU cores that this process may use."""
+  """Returns the number of CPU cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):  # which macOS has not
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -123,9 +123,12 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Replaces the file `path` by one with `text`; makes its directory if it is missing."""
+  """Replaces the file `path` by one with `text`; makes its directory if it is missing.
+
+  A name of a file that is not UTF-8 is written with escapes, which JSON reads as the same name.
+  """
   with whole(path) as partial:
-    partial.write_text(text, encoding='utf-8')
+    partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -21,7 +21,7 @@ import argparse
 import pathlib
 import typing
 
-from senet_jax import cli, errors
+from senet_jax import cli
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
@@ -36,12 +36,13 @@ def main(argv: list[str]) -> None:
   from senet_jax.complexity import report as report_lib
 
   if args.paper:
-    tables, records = report_lib.paper()
+    tables, records = report_lib.paper(_progress)
     value = {'rows': records}
     print(report_lib.markdown(tables), end='')
   else:
+    names = report_lib.networks(','.join(args.model).split(','), _se_options(args))
     options = (args.num_classes, args.image_size, args.stride_in, _se_options(args))
-    reports = [report_lib.report(name, *options) for name in _names(args)]
+    reports = [report_lib.report(name, *options) for name in names]
     tables = report_lib.tables(reports, args.summary)
     models = [report_lib.as_json(report, args.summary) for report in reports]
     value = {'models': models}
@@ -61,7 +62,9 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.complexity', __doc__)
   add, missing = parser.add_argument, argparse.SUPPRESS
-  add('--model', action='append', help="names or patterns such as 'se_*', with commas")
+  parser.add_bare(
+    '--model', required=False, action='append', help="names or patterns such as 'se_*', with commas"
+  )
   add(
     '--summary',
     nargs='?',
@@ -105,26 +108,20 @@ def _stages(text: str) -> str | tuple[int, ...]:
   return text if text == 'all' else tuple(map(int, stages))
 
 
-def _names(args: argparse.Namespace) -> list[str]:
-  """The networks that `--model` stands for."""
-  from senet_jax.models import list_models, model_info
-
-  names = []
-  for pattern in ','.join(args.model).split(','):
-    matches = list_models(pattern)
-    if not matches:
-      errors.one_of('--model', pattern, list_models())
-    names += matches
-  if _se_options(args) and not any(model_info(name).se for name in names):
-    raise errors.UserError(
-      f'--se.{next(iter(_se_options(args)))} is given and no network of --model has SE blocks; '
-      'use the names with se_ in front.'
-    )
-  return list(dict.fromkeys(names))
-
-
 def _se_options(args: argparse.Namespace) -> dict[str, typing.Any]:
   return {key[3:]: value for key, value in vars(args).items() if key.startswith('se.')}
+
+
+def _progress(rows: list) -> typing.Iterable:
+  """Goes through rows, and shows on a terminal how far it is."""
+  import rich.console
+  import rich.progress
+
+  console = rich.console.Console(stderr=True)
+  shown = console.is_terminal
+  yield from rich.progress.track(
+    rows, 'counting', console=console, transient=True, disable=not shown
+  )
 
 
 def _print(table: 'Table') -> None:

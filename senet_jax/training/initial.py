@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
-from senet_jax.workdir import network, saved
+from senet_jax.workdir import exchange, network, networks, saved
 
 # Variables that a message lists.
 _LISTED = 3
@@ -24,6 +25,50 @@ _FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model
          'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
 
 
+# What has a part in the function of a network but is the data's; and what only streams can change.
+_OF_DATA = ('model.num_classes', 'data.resize_keep_aspect')
+_OF_STREAMS = ('data.image_size', 'data.resize', 'data.interpolation')
+
+
+def inherit(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
+  """Returns `config` with the network and preprocessing of `config.init_from`.
+
+  Fields that it does not leave at their defaults stay as they are. A run that is resumed in
+  `workdir` needs its source no more: if that is gone, its own record says what was taken.
+
+  Raises:
+    UserError: `config.init_from` holds no run.
+  """
+  if not config.init_from:
+    return config
+  with _about_source():
+    source = dict(config_lib.flatten(_source_config(config, workdir)))
+  given = dict(config_lib.flatten(config))
+  own = set(_OF_DATA)
+  if config.data.feed != 'stream' or given['data.image_size'] is not None:
+    own |= set(_OF_STREAMS)
+  taken = {
+    name: source[name]
+    for name, field in config_lib.FIELDS.items()
+    if field.function and name not in own and given[name] == field.default != source[name]
+  }
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(taken)
+  if taken and runtime.is_first():
+    fields = ', '.join(f'{field}={value}' for field, value in taken.items())
+    cli.say(f'as in {config.init_from}: {fields}')
+  return config
+
+
+def _source_config(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:
+  if (workdir / 'checkpoints').exists():
+    try:
+      return networks.read_config(config.init_from)
+    except UserError:
+      return saved.read_config(workdir)
+  return networks.read_config(config.init_from)
+
+
 def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
   """Checks, before anything is written, what a new run in `workdir` is to start from.
 
@@ -32,15 +77,14 @@ def check_source(config: ConfigDict, workdir: buckets.Path) -> None:
   """
   if not config.init_from:
     return
-  source = _source_dir(config)
-  if _same(source, workdir):
+  if not exchange.is_name(config.init_from) and _same(_source_dir(config), workdir):
     raise UserError(
       f'config.init_from={config.init_from} is the --workdir itself; give another --workdir to '
       'start a new run from there, or leave config.init_from out to resume.'
     )
   if not (workdir / 'checkpoints').exists():  # a run that is resumed needs its source no more
     with _about_source():
-      saved.read_config(source)
+      networks.read_config(config.init_from)
 
 
 def initial_variables(
@@ -66,7 +110,7 @@ def initial_variables(
     return None
   workdir = _source_dir(config)
   with _about_source():
-    source = saved.load(workdir, config.init_checkpoint, mesh)
+    source = networks.load(workdir, config.init_checkpoint, mesh)
   here, head = _shapes_and_head(config, model, mesh)
   _check_fits(config, model, source, here, head)
   _check_same_function(config, source.config)
@@ -95,11 +139,13 @@ def _about_source() -> Iterator[None]:
 
 
 def _source_dir(config: ConfigDict) -> buckets.Path:
+  if exchange.is_name(config.init_from):
+    return pathlib.PurePath(config.init_from)
   return buckets.absolute(config.init_from)
 
 
 def _shapes_and_head(config: ConfigDict, model: nn.Module, mesh: Mesh) -> tuple[dict, set[str]]:
-  """Shapes of all variables by path, and the paths of the last layer's.
+  """Returns the shapes of all variables by path, and the paths of the last layer's.
 
   Whatever its name, these are the ones that grow with the number of classes.
   """

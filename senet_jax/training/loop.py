@@ -5,7 +5,7 @@ import contextlib
 import jax
 from ml_collections import ConfigDict
 
-from senet_jax import config as config_lib, runtime
+from senet_jax import cli, config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import buckets, files
@@ -20,26 +20,33 @@ from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.summary import versions
 
 
-def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> bool:
+def train(
+  config: ConfigDict,
+  workdir: str | Path,
+  task: Task | None = None,
+  stop: runtime.Preemption | None = None,
+) -> bool:
   """Trains the network of `config` in `workdir`, from its newest checkpoint if it has one.
 
   Args:
     config: a configuration, see `senet_jax.config`.
     workdir: takes checkpoints, metrics, curves and the summary; made if missing.
     task: what to train for, with the same configuration; None: a classification.
+    stop: says whether to save and stop, of a command that takes the signals itself, as for several
+      runs; None: SIGTERM and Ctrl-C do while this function runs.
 
   Returns:
-    True if the run is complete, False if SIGTERM made it save and stop.
+    True if the run is complete, False if a signal made it save and stop.
 
   Raises:
     UserError: the configuration, data or workdir is not usable, or the loss is not finite.
   """
-  task = task or Classification(config)
-  config_lib.check(config)
-  with runtime.Preemption() as stop:
-    # What is wrong with the command ends here, before anything is read or written.
-    setup.check_batch(config, len(runtime.all_devices()))
-    task.check()
+  if task is None:
+    config_lib.check(config)
+    config = initial.inherit(config, buckets.to_path(workdir))
+    task = Classification(config)
+  with contextlib.nullcontext(stop) if stop else runtime.Preemption() as stop:
+    check(task)
     workdir = _shared_workdir(workdir)
     initial.check_source(config, workdir)
     trace.check(config, workdir)
@@ -63,8 +70,21 @@ def train(config: ConfigDict, workdir: str | Path, task: Task | None = None) -> 
     if finished and first:
       finish.finish(task, feeds, run.state, run.progress_now(), workdir, reporter)
     elif not finished:
-      reporter.say(f'preempted: saved step {run.step}; the same command resumes from there.')
+      why = 'interrupted' if stop.interrupted else 'preempted'
+      where = f'step {run.step} in {workdir}'
+      reporter.say(f'{why}: saved {where}; the same command resumes from there.')
   return finished
+
+
+def check(task: Task) -> None:
+  """Checks what can be wrong with a configuration, before anything is read or written.
+
+  Raises:
+    UserError: the run of `task` cannot begin.
+  """
+  config_lib.check(task.config)
+  setup.check_batch(task.config, len(runtime.all_devices()))
+  task.check()
 
 
 def _until_done(run: Run) -> bool:
@@ -91,17 +111,23 @@ def _agree_with_others(config: ConfigDict, workdir: Path) -> None:
   facts = {**dict(config_lib.flatten(config)), '--workdir': str(workdir)}
   facts |= {'code': git_commit(), 'devices': jax.local_device_count(), **versions()}
   runtime.agree('run', facts)
-  print(runtime.describe_process(config.batch_size), flush=True)
+  cli.say(runtime.describe_process(config.batch_size))
 
 
 def _shared_workdir(workdir: str | Path) -> Path:
   """Returns the workdir as an absolute path.
 
   Raises:
-    UserError: it is where no checkpoint can be, or relative, which several hosts may take for
-      several directories.
+    UserError: it is where no checkpoint can be, is not UTF-8, or is relative, which several hosts
+      may take for several directories.
   """
   path = buckets.to_path(workdir)
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'--workdir={workdir} is not UTF-8, which Orbax needs of the names of its files; rename it.'
+    ) from error
   if buckets.in_bucket(path):
     if not str(path).startswith('gs://'):
       raise UserError(

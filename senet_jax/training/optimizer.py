@@ -53,7 +53,9 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
   Weight decay joins the gradient in front of them, as in Caffe and torch, or with LAMB the update.
   LARS and LAMB scale the update of each array by its norm and that of the weights, but for those
-  outside `trust_mask`.
+  outside `trust_mask`. LARS is that of optax: of the gradient `g` and the decay `b` of weights `w`
+  its momentum adds up `rate * trust * |w| / |g + b w| * (g + b w)`, where the publication divides
+  by `|g| + b |w|`, which is never less.
   """
   o = config.optimizer
   decayed, trusted = kernel_mask(o.decay_mask), kernel_mask(o.trust_mask) or True

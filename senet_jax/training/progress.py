@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
+"""Reports of a run: to the console, metrics.jsonl and TensorBoard."""
 
 import json
 import sys
@@ -9,10 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from senet_jax import runtime
+from senet_jax import cli, runtime
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
 from senet_jax.workdir.records import damaged_lines, read_records
+
+
+class _Console(Console):
+  """A console that a run outlives: without a reader it is quiet."""
+
+  def on_broken_pipe(self) -> None:
+    """Prints no more, instead of ending the run."""
+    self.quiet = True
+    cli.silence()
 
 
 class Reporter:
@@ -43,7 +52,7 @@ class Reporter:
     self.path = workdir / 'metrics.jsonl'
     self._workdir, self._describe = workdir, describe
     self._silent, self._wants_tensorboard = silent, tensorboard and not silent
-    self._console = Console(soft_wrap=True, highlight=False, quiet=silent)
+    self._console = _Console(soft_wrap=True, highlight=False, quiet=silent)
     self._lines = self._tensorboard = None
     self._progress = Progress(
       TextColumn('step'),
@@ -199,7 +208,7 @@ class Clock:
     return seconds
 
   def take_rate(self) -> float:
-    """Images a second since this was last asked."""
+    """Returns the images a second since this was last asked."""
     rate = self._images / max(self._seconds, 1e-9)
     self._images, self._seconds = 0, 0.0
     return rate

@@ -1,4 +1,4 @@
-"""How a run begins: afresh, or from the newest whole checkpoint of the same run."""
+"""The beginning of a run: afresh, or from the newest whole checkpoint of the same run."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from senet_jax.storage.buckets import Path
 from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds
 from senet_jax.workdir.checkpoints import Checkpoints
-from senet_jax.workdir.run_progress import RunProgress
+from senet_jax.workdir.run_progress import RULES, RunProgress
 from senet_jax.workdir.state import TrainState, abstract_state
 
 _STEPS_PER_DISPATCH = 50
@@ -34,6 +34,7 @@ def fresh_progress(config: ConfigDict, feeds: Feeds) -> RunProgress:
     # As JSON gives it back: lists for tuples.
     identity=json.loads(json.dumps({**config.to_dict(), 'dataset': feeds.identity()})),
     looped=steps_per_dispatch(config, feeds) > 1,
+    rules=RULES,
     git_commit=git_commit(),
     devices=feeds.mesh.size,
   )
@@ -88,6 +89,8 @@ def restored(
   if before.looped != (steps_per_dispatch(config, feeds) > 1):
     kind = 'several steps' if before.looped else 'one step'
     reporter.say(f'this run began with {kind} a dispatch and keeps that, to stay exact.')
+  if before.rules < RULES and config.optimizer.ema_decay:
+    reporter.say('this run began with averages of a constant decay and keeps that, to stay exact.')
   for split, names in feeds.unreadable().items():
     known = before.unreadable.get(split, {})
     names.update({int(index): name for index, name in known.items()})

@@ -82,7 +82,7 @@ class Run:
     self.step = int(self.state.step)
     self._trainer = Trainer(
       self.task, feeds, self.plan, self._optimizer, looped=self.progress.looped,
-      steps_at_once=resume.steps_per_dispatch(config, feeds),
+      rules=self.progress.rules, steps_at_once=resume.steps_per_dispatch(config, feeds),
     )  # fmt: skip
     self._started = time.monotonic() - self.progress.wall_time_s
     if runtime.is_first():

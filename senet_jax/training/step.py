@@ -13,8 +13,10 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
+from senet_jax.runtime import keys
 from senet_jax.training.task import Task
 from senet_jax.workdir.network import trained
+from senet_jax.workdir.run_progress import RULES
 from senet_jax.workdir.state import TrainState
 
 _NEVER = jnp.iinfo(jnp.int32).max
@@ -23,7 +25,7 @@ _RANDOM = ('dropout', 'shake')
 
 
 class StepMetrics(struct.PyTreeNode):
-  """What a run of steps reports.
+  """The report of several steps.
 
   Attributes:
     metrics: of the task, summed over the examples of the steps.
@@ -65,8 +67,9 @@ class StepOptions:
 
   Attributes:
     accumulate: micro-batches that the device's share of a batch is cut into.
-    ema_decay: of the averaged variables; 0: none.
+    ema_decay: of the averaged variables at last, see `ema_decay`; 0: none.
     seed: of dropout and of what else is random inside the network.
+    rules: see `workdir.run_progress.RULES`.
     frozen: beginnings of the names of modules that keep parameters and running statistics; the
       network's `BatchNormConfig.frozen` has them too.
     frozen_bn: all modules keep their running statistics.
@@ -77,21 +80,44 @@ class StepOptions:
   accumulate: int = 1
   ema_decay: float = 0.0
   seed: int = 0
+  rules: int = RULES
   frozen: tuple[str, ...] = ()
   frozen_bn: bool = False
   unroll: bool = False
 
   @classmethod
-  def create(cls, config: ConfigDict, mesh: Mesh, *, frozen_bn: bool = False) -> 'StepOptions':
+  def create(
+    cls, config: ConfigDict, mesh: Mesh, *, frozen_bn: bool = False, rules: int = RULES
+  ) -> 'StepOptions':
     """Returns the options of a run."""
     return cls(
       accumulate=config.optimizer.accumulate,
       ema_decay=config.optimizer.ema_decay,
       seed=config.seed,
+      rules=rules,
       frozen=tuple(config.optimizer.frozen),
       frozen_bn=frozen_bn,
       unroll=mesh.devices.flat[0].platform == 'cpu',
     )
+
+
+def network_key(options: StepOptions, step: jax.Array, device: jax.Array) -> jax.Array:
+  """Returns the key of what a network draws in the step after `step` on a device."""
+  of_seed = jax.random.key(options.seed)
+  base = of_seed if options.rules == 1 else keys.stream(options.seed, 'network')
+  return jax.random.fold_in(jax.random.fold_in(base, step), device)
+
+
+def ema_decay(options: StepOptions, step: jax.Array) -> jax.Array | float:
+  """Returns the decay of the averages in the step after `step`.
+
+  It rises to `options.ema_decay` as that of TensorFlow's `ExponentialMovingAverage`,
+  `(1 + step) / (10 + step)`, or a run of fewer steps than an average reaches back would be judged
+  by its first weights.
+  """
+  if options.rules == 1:
+    return options.ema_decay
+  return jnp.minimum(options.ema_decay, (1 + step) / (10 + step))
 
 
 def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options: StepOptions):
@@ -104,8 +130,7 @@ def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options
   are averaged, and BN normalises each micro-batch by itself.
   """
   params = trained(state.params, options.frozen)
-  key = jax.random.fold_in(jax.random.key(options.seed), state.step)
-  key = jax.random.fold_in(key, jax.lax.axis_index(runtime.DATA_AXIS))
+  key = network_key(options, state.step, jax.lax.axis_index(runtime.DATA_AXIS))
 
   def loss(params, batch_stats, micro_batch, key):
     rngs = dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True))
@@ -172,7 +197,7 @@ def train_step(
     ema = state.ema
     if ema is not None:
       new = {'params': params, 'batch_stats': batch_stats}
-      new = optax.incremental_update(new, ema, 1 - options.ema_decay)
+      new = optax.incremental_update(new, ema, 1 - ema_decay(options, state.step))
       # What is frozen is its own average, but computed it would not be, in the last bit.
       ema = {kind: {**ema[kind], **trained(new[kind], options.frozen)} for kind in ema}
 
@@ -201,6 +226,7 @@ def training_program(
   *,
   looped: bool,
   frozen_bn: bool = False,
+  rules: int = RULES,
 ) -> Callable:
   """Returns the `train_program` of a task.
 
@@ -212,13 +238,14 @@ def training_program(
     mesh: the devices.
     looped: see `train_program`.
     frozen_bn: see `StepOptions`.
+    rules: see `workdir.run_progress.RULES`.
   """
   step = functools.partial(
     train_step,
     task=task,
     model=model,
     optimizer=optimizer,
-    options=StepOptions.create(task.config, mesh, frozen_bn=frozen_bn),
+    options=StepOptions.create(task.config, mesh, frozen_bn=frozen_bn, rules=rules),
   )
   deterministic = task.config.deterministic
   zero = task.zero_metrics

@@ -29,6 +29,7 @@ class Trainer:
     *,
     steps_at_once: int,
     looped: bool,
+    rules: int,
   ):
     """Compiles nothing yet.
 
@@ -39,9 +40,11 @@ class Trainer:
       optimizer: of the parameters.
       steps_at_once: the most steps of one dispatch.
       looped: the kind of program, see `step.train_program`.
+      rules: see `workdir.run_progress.RULES`.
     """
     self._task, self._feeds, self._plan, self._optimizer = task, feeds, plan, optimizer
     self._at_once, self._looped = steps_at_once if looped else 1, looped
+    self._rules = rules
     self._programs: dict[bool, Callable] = {}
     self._pending: StepMetrics | None = None
     self._clock = Clock()
@@ -65,6 +68,7 @@ class Trainer:
         self._feeds.mesh,
         looped=self._looped,
         frozen_bn=frozen,
+        rules=self._rules,
       )
       self._programs[frozen] = program.lower(state, inputs, np.int32(1)).compile()
 

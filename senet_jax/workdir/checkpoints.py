@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -25,6 +26,18 @@ from senet_jax.workdir.state import TrainState
 _DIRECTORY = 'checkpoints'
 # Where old ones are moved before their files go, one after the other: a kill leaves no half of one.
 _DELETED = 'deleted'
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Within the block Orbax does not warn that it only reads, which is what is wanted."""
+  log = logging.getLogger('absl')
+  before = log.level
+  log.setLevel(max(before, logging.ERROR))
+  try:
+    yield
+  finally:
+    log.setLevel(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Checkpoints:
       # Without it the metrics would not be written, and the best be forgotten on a restart.
       best_fn=lambda results: -objective.cost(results),
       save_decision_policy=policies.FixedIntervalPolicy(1),
+      save_interval_steps=0 if read_only else 1,  # or Orbax warns that it sets it
       todelete_subdir=_DELETED if moves else None,
       enable_async_checkpointing=not read_only,
       create=not read_only,
@@ -100,14 +114,12 @@ class Checkpoints:
     if not self._options.read_only:
       damage.set_aside(self._directory, list(found))
     _empty_deleted(self._options, self._directory)
-    return ocp.CheckpointManager(
-      self._directory,
-      options=self._options,
-      item_handlers={
-        'state': ocp.StandardCheckpointHandler(),
-        'host': ocp.JsonCheckpointHandler(damage.HOST_FILE),
-      },
-    )
+    handlers = {
+      'state': ocp.StandardCheckpointHandler(),
+      'host': ocp.JsonCheckpointHandler(damage.HOST_FILE),
+    }
+    with _quiet() if self._options.read_only else contextlib.nullcontext():
+      return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
 
   def __enter__(self) -> 'Checkpoints':
     self._manager = self._open()

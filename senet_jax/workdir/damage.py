@@ -59,7 +59,8 @@ def read_host(path: Path) -> tuple[RunProgress, dict[str, Any]]:
     The progress of the run, and all that is in the item.
 
   Raises:
-    Damaged: it is missing, is not what was saved, or is no progress of a run.
+    Damaged: it is missing, or is not what was saved.
+    UserError: it is what another version has saved.
   """
   host = _read_json(path / 'host' / HOST_FILE)
   if not isinstance(host, dict) or not isinstance(host.get('checksum'), int):
@@ -74,7 +75,11 @@ def read_host(path: Path) -> tuple[RunProgress, dict[str, Any]]:
   try:
     return RunProgress.from_json(host), host
   except ValueError as error:
-    raise Damaged(f'its host item: {error}') from error
+    if seal is None:
+      raise Damaged(f'its host item: {error}') from error
+    raise UserError(
+      f'{path} is of another version of senet_jax ({error}); use that one.'
+    ) from error
 
 
 def check(path: Path, step: ocp.path.step.Metadata, objective: Objective) -> None:

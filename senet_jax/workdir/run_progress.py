@@ -1,14 +1,22 @@
-"""How far a run has come: what a checkpoint keeps besides arrays."""
+"""The progress of a run: what a checkpoint keeps besides arrays."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
+
+# The rules by which a run draws its keys and averages its weights. A run keeps those that it began
+# with, so that it goes on as it would have gone on then:
+#   1  the keys of dropout are those of steps and devices, and may be those of an augmentation, too;
+#      the decay of averaged weights is constant.
+#   2  the keys of dropout are of a stream of their own; the decay rises, see `step.ema_decay`.
+RULES = 2
 
 # What each field of the JSON may be; the names on disk are those of the attributes.
 _NONE = type(None)
 _TYPES = {
   'identity': dict,
   'looped': bool,
+  'rules': int,
   'git_commit': (str, _NONE),
   'examples_seen': int,
   'wall_time_s': (int, float),
@@ -28,7 +36,7 @@ _PATIENCE = {'best_metric': (int, float, _NONE), 'patience_count': int}
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-  """What early stopping counts.
+  """The counts of early stopping.
 
   Attributes:
     best_metric: the lowest value so far; None before the first evaluation.
@@ -41,7 +49,7 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-  """How far a run has come, apart from the arrays of its state.
+  """The progress of a run, apart from the arrays of its state.
 
   A checkpoint keeps it as JSON, under the name `host` and with the names of these attributes.
 
@@ -50,6 +58,7 @@ class RunProgress:
       only a run that agrees in them may go on from here.
     looped: whether the run takes several steps a dispatch. Such a program differs from one of
       single steps in the last bits, so a run keeps its kind.
+    rules: those of `RULES` that the run began with.
     git_commit: of the code that began the run; None if it is not known.
     examples_seen: in training.
     wall_time_s: seconds in all processes that the run has had, one after the other.
@@ -65,6 +74,7 @@ class RunProgress:
 
   identity: dict[str, Any]
   looped: bool = False
+  rules: int = 1
   git_commit: str | None = None
   examples_seen: int = 0
   wall_time_s: float = 0.0
@@ -87,6 +97,8 @@ class RunProgress:
     if not isinstance(found, Mapping) or 'identity' not in found:
       raise ValueError('it does not say of which run it is')
     fields = {name: found[name] for name in _TYPES if name in found}
+    if fields.get('rules', 1) not in range(1, RULES + 1):
+      raise ValueError(f'rules is {fields["rules"]!r}, which this version does not know')
     _check_types(fields, _TYPES)
     for name in ('final', 'best'):
       if fields.get(name) is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import jax
@@ -44,6 +45,23 @@ class Saved:
   variables: dict[str, Any]
   step: int
   class_names: tuple[str, ...] | None
+
+  def evaluation_config(self, data_dir: str | None, batch_size: int | None) -> ConfigDict:
+    """Returns a copy of the configuration for an evaluation.
+
+    Args:
+      data_dir: where the data is; None: as in the run.
+      batch_size: images at once over all devices; None: as in the run.
+
+    Raises:
+      UserError: the configuration has a mistake.
+    """
+    config = self.config.copy_and_resolve_references()
+    config.data.dir = data_dir or config.data.dir
+    if batch_size is not None:
+      config.eval.batch_size = batch_size
+    config_lib.check(config)
+    return config
 
 
 def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None) -> None:
@@ -138,13 +156,11 @@ def write(
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
   if path.is_dir():
-    changed = config_lib.changed(config)
-    fields = {k: v for k, v in changed.items() if config_lib.FIELDS[k].function}
-    flags = [f'--config.{k}="{v}"' if isinstance(v, tuple) else f'--config.{k}={v}'
-             for k, v in fields.items()]  # fmt: skip
+    there, new = shlex.quote(str(path)), shlex.quote(f'{path}_photos')
     return [
-      f'predict: python -m senet_jax.tools.predict --workdir={path} PHOTOS',
-      f'fine-tune: senet_jax.main with --config.init_from={path} {" ".join(flags)}',
+      f'predict: python -m senet_jax.tools.predict --workdir={there} PHOTOS',
+      'fine-tune: python -m senet_jax.main --config=configs/finetune_image_folder.py '
+      f'--workdir={new} --config.data.dir=PHOTOS --config.init_from={there} --config.new_head=True',
     ]
   images = evaluation_transform(config)
   return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']

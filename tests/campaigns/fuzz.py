@@ -69,6 +69,12 @@ from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
 from tests.helpers.paths import ROOT
 
+# What lies beside the weights of timm on the hub.
+_OF_TIMM = {
+  'architecture': 'resnet18', 'num_classes': 2, 'label_names': ['ant', 'bee'],
+  'pretrained_cfg': {'input_size': [3, 224, 224], 'crop_pct': 0.95, 'interpolation': 'bicubic',
+                     'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5]},
+}  # fmt: skip
 # Of the smallest network that has all there is: SE, several stages, and a head.
 _MODEL = (
   '--config.model.name=se_resnet20_cifar',
@@ -267,7 +273,8 @@ class Material:
     npz, pth, old = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(npz, **arrays)
     tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
-    torch.save({'state_dict': tensors}, pth)
+    options = argparse.Namespace(model='resnet18', lr=0.1)
+    torch.save({'args': options, 'metric': np.float64(1), 'state_dict': tensors}, pth)
     torch.save(tensors, old, _use_new_zipfile_serialization=False)
     import safetensors.numpy
 
@@ -278,6 +285,8 @@ class Material:
       'a.pth': pth.getvalue(),
       'old.pth': old.getvalue(),
       'a.caffemodel': _caffemodel(arrays),
+      'a.h5': _keras(arrays),
+      'beside.safetensors': safetensors.numpy.save(arrays),
     }
 
   @functools.cached_property
@@ -341,6 +350,17 @@ def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
   return buffer.getvalue()
 
 
+def _keras(arrays: dict[str, np.ndarray]) -> bytes:
+  import h5py
+
+  buffer = io.BytesIO()
+  with h5py.File(buffer, 'w') as file:
+    file.attrs['model_config'] = json.dumps({'config': {'layers': [{'class_name': 'Conv2D'}]}})
+    for i, array in enumerate(list(arrays.values())[:8]):
+      file[f'model_weights/conv2d_{i}/conv2d_{i}/kernel:0'] = array
+  return buffer.getvalue()
+
+
 def _caffemodel(arrays: dict[str, np.ndarray]) -> bytes:
   from senet_jax.interop import caffe
 
@@ -391,10 +411,8 @@ def _begin(config: ConfigDict, *, build: bool) -> None:
   preprocessing.TrainingTransform.create(config)
   examples = 50_000
   planned = Plan.create(config, examples)
-  if config.data.name in datasets.DATASETS:
-    feeds = Feeds(types.SimpleNamespace(size=1), None, None)
-    for line in sanity.warnings(config, planned, feeds):
-      assert line and '\n' not in line
+  for line in sanity.warnings(config, planned, Feeds(types.SimpleNamespace(size=1), None, None)):
+    assert line and '\n' not in line
   schedule = optimizer.make_schedule(config, planned.total, planned.steps_per_epoch)
   jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
   optimizer.make_optimizer(config, schedule)
@@ -598,11 +616,15 @@ def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) 
       'npz': _other_npz,
       'pth': _other_pickle,
       'caffemodel': _other_caffemodel,
+      'h5': mutated,
     }[kind](rng, data)
   if rng.random() < 0.03:
     name = str(rng.choice(['a.bin', 'a.pt', 'a.npz', 'a.pth', 'a.caffemodel', 'a.txt']))
   path = folder / name
   path.write_bytes(data)
+  if name.startswith('beside'):
+    path.write_bytes(material.weights[name])
+    (folder / 'config.json').write_bytes(_json(mutated_json(rng, _OF_TIMM)))
   arguments = [f'--from={path}', f'--to={folder / "out.safetensors"}']
   if not name.startswith('ours'):
     arguments.append('--model=resnet18')
@@ -694,7 +716,9 @@ def _other_caffemodel(rng: np.random.Generator, data: bytes) -> bytes:
 
   network = caffe._message_class('NetParameter').FromString(data)
   blob = network.layer[rng.integers(len(network.layer))].blobs[0]
-  blob.shape.dim[:] = [_NUMBERS[i] for i in rng.integers(14, size=rng.integers(6))]
+  blob.shape.dim[:] = [
+    _NUMBERS[i] for i in rng.integers(14, size=rng.choice([0, 1, 2, 3, 4, 5, 65]))
+  ]
   if rng.random() < 0.5:
     del blob.data[int(rng.integers(3)) :]
   if rng.random() < 0.2:

@@ -175,10 +175,24 @@ MUTANTS = (
   ),
   Mutant(
     'augmentation that ignores the epoch',
-    'data/preprocessing.py',
-    'jax.random.fold_in(base, e), i)',
-    'jax.random.fold_in(base, 0 * e), i)',
+    'runtime/keys.py',
+    'jax.random.key(seed), epoch), index)',
+    'jax.random.key(seed), 0 * epoch), index)',
     ('data/test_feed.py',),
+  ),
+  Mutant(
+    'dropout with the keys of the augmentation',
+    'training/step.py',
+    'of_seed if options.rules == 1 else',
+    'of_seed if options.rules else',
+    ('training/test_keys.py',),
+  ),
+  Mutant(
+    'averages of a constant decay',
+    'training/step.py',
+    'jnp.minimum(options.ema_decay, (1 + step) / (10 + step))',
+    'options.ema_decay',
+    ('training/test_keys.py',),
   ),
   Mutant(
     'padding of the last batch counted',

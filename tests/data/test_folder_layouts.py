@@ -9,7 +9,6 @@ from PIL import Image
 
 from senet_jax.data import image_folder, photos
 from senet_jax.errors import UserError
-from senet_jax.tools import predict
 
 
 def fill(root, *paths):
@@ -61,11 +60,11 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
   assert len(folder.splits['train'].paths) == len(kinds) + 1
   assert folder.left_out == {
     '.heic': 2, '.txt': 1, 'without suffix': 1, 'hidden': 2, '@eaDir/': 1, '__MACOSX/': 1,
-    'in no class folder': 1, 'test/': 1, 'no plain file': 1,
+    'in no class folder': 1, 'test/': 1, 'pipe or device': 1,
   }  # fmt: skip
   assert folder.describe().startswith(f'{tmp_path}: 2 classes, train: cat 11, dog 1; left out: ')
   assert '2 .heic' in folder.describe()
-  found = predict.find_images([str(tmp_path / 'train/cat')])
+  found = image_folder.find_images([str(tmp_path / 'train/cat')])
   assert len(found) == len(kinds)
   assert '11 images in' in (said := capsys.readouterr().err) and '2 .heic' in said
 

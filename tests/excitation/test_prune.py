@@ -17,7 +17,7 @@ import senet_jax
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import datasets, feeds
 from senet_jax.errors import UserError
-from senet_jax.excitation import activations, pruning
+from senet_jax.excitation import activations, pruning, pruning_trial
 from senet_jax.layers import SEConfig, excitations, materialize
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock
@@ -520,12 +520,11 @@ def test_blocks_by_name(workdir, tmp_path):
 
 
 def test_amounts_without_being_asked():
-  args = tool._parse(['--workdir=x', '--seeds=3'])
-  choices = list(tool._choices(args, 50))
+  choices = list(pruning_trial.choices(50, seeds=3))
   assert {c.amount for c in choices if c.what == 'channels'} == {0.1, 0.2, 0.3, 0.4, 0.5}
   blocks = sorted({c.amount for c in choices if c.what == 'blocks'})
   assert len(blocks) == 9 and blocks[0] >= 1 and blocks[-1] == 50
-  assert {c.amount for c in tool._choices(args, 2) if c.what == 'blocks'} == {1, 2}
+  assert {c.amount for c in pruning_trial.choices(2) if c.what == 'blocks'} == {1, 2}
   assert [c.seed for c in choices if c.amount == 0.3] == [None, None, 0, 1, 2]
 
 

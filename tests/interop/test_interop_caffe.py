@@ -9,6 +9,7 @@ import pytest
 from senet_jax.errors import UserError
 from senet_jax.interop import caffe, from_caffe, mapping, model_overrides
 from senet_jax.models import create_model, model_info
+from senet_jax.workdir import exchange
 from tests.helpers.torch_zoo import BN_INCEPTION
 
 # --- writing -------------------------------------------------------------------------------------
@@ -311,6 +312,10 @@ def test_truncated_between_layers(se_resnet50, tmp_path):
      r'a blob 0 has 0 values, which do not make \[5\]'),
     (network(field(100, field(1, b'a') + field(7, b''.join(integer(i, 7) for i in range(1, 5))))),
      r'a blob 0 has 0 values, which do not make \[7, 7, 7, 7\]'),
+    (network(field(100, field(1, b'a') + field(7, field(7, field(1, b'\1' * 65))))),
+     'a blob 0 has 65 axes; Caffe has at most 32'),
+    (network(field(100, field(1, b'a') + field(7, field(7, field(1, b'\0\7'))))),
+     r'a blob 0 has 0 values, which do not make \[0, 7\]'),
     (network(layer('other', 'Convolution', [[1.0]])),
      'are of no network of caffe that is known here; they begin with other blob 0'),
   ],
@@ -347,3 +352,12 @@ def test_without_protobuf(se_resnet50, monkeypatch):
     UserError, match=r"protobuf is not installed.*pip install 'senet_jax\[interop"
   ):
     from_caffe(se_resnet50[0])
+
+
+def test_a_workdir_of_it(tmp_path):
+  path = tmp_path / 'SE-BN-Inception.caffemodel'
+  path.write_bytes(network(*(layer(*row) for row in filled(bn_inception()))))
+  weights = exchange.read(path)
+  assert weights.config.model.name == 'se_bn_inception'
+  assert weights.config.data.mean == (123.0, 117.0, 104.0)
+  assert weights.config.data.std == (1.0,) * 3

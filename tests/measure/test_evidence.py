@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +16,8 @@ from senet_jax.errors import UserError
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.measure.plan import Command, Context, Measurement
 from senet_jax.runtime import children as children_lib
-from senet_jax.tools import benchmark, evidence as tool, latency, study
+from senet_jax.tools import benchmark, evidence as tool, latency
+from senet_jax.training import studies
 from tests.helpers.paths import ROOT
 
 MACHINE = {
@@ -94,11 +93,11 @@ def accepts(arguments: tuple[str, ...]) -> None:
       options = dict(a.removeprefix('--').split('=', 1) for a in argv if a.count('=') == 1)
       rows = options.get('rows')
       overrides = tuple(a for a in argv if a.startswith(reading.FIELD))
-      part = study._part(
+      part = studies.part(
         reading.load_study(options['study']), rows and cli.words(rows),
         cli.words(options['seeds']), overrides,
       )  # fmt: skip
-      study._check(part, options['study'])
+      studies.check(part, options['study'])
     case 'tools.profile':
       overrides = [a for a in argv if a.startswith(reading.FIELD)]
       reading.load(next(a for a in argv if a.startswith('--config=')).split('=')[1], overrides)
@@ -377,42 +376,6 @@ def test_children_are_stopped_at_the_end_of_the_block(tmp_path):
     child = children.start(run, tmp_path / 'log')
     assert children.wait(child, 0.1) is None
   assert child.returncode is not None
-
-
-def test_a_rehearsal_goes_through_the_whole_list(tmp_path):
-  """Killed once on the way: what was there stays as it is, and the rest is made."""
-  line = [sys.executable, '-m', 'senet_jax.tools.evidence', f'--output={tmp_path}/out',
-          '--rehearse', '--commit=abcdef0']  # fmt: skip
-  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '2'}
-  first = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-  output, deadline = tmp_path / 'out', time.monotonic() + 300
-  done = lambda: [p for p in output.glob('*.json') if p.name != evidence.INDEX]  # noqa: E731
-  while len(done()) < 3 and time.monotonic() < deadline:
-    time.sleep(0.1)
-  first.send_signal(signal.SIGKILL)
-  first.wait()
-  before = {path: path.read_bytes() for path in done()}
-  assert 3 <= len(before) < len(plan.MEASUREMENTS)
-  second = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
-  assert second.returncode == 0, second.stdout + second.stderr
-  assert {path: path.read_bytes() for path in before} == before
-  table = second.stdout[second.stdout.index('\nmeasurement ') :]
-  for measurement in plan.MEASUREMENTS:
-    assert re.search(rf'^{measurement.name} +(done|skipped) ', table, re.MULTILINE), table
-    path = output / f'{measurement.name}.json'
-    if not path.exists():
-      assert re.search(rf'^{measurement.name} +skipped .*installed$', table, re.MULTILINE), table
-      continue
-    found = json.loads(path.read_text())
-    assert found['git_commit'].rstrip('+') == 'abcdef0' and found['device'] == '2 x cpu'
-    assert found['versions']['jax'] and found['command'].startswith('python -m senet_jax.')
-    assert found['measurement']['status'] == 'done' and found['date'] and found['what']
-  found = json.loads((output / 'determinism.json').read_text())
-  assert found['bitwise_equal'] and len(set(found['params_sha256'])) == 1
-  fed = json.loads((output / 'photos.json').read_text())['rows']
-  assert {row['kind'] for row in fed} == {'fed', 'in place'}
-  (step,) = json.loads((output / 'where_time_goes.json').read_text())['profiles']
-  assert step['trace']['kinds']
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def test_command(tmp_path, capsys):
   ]
   profile.main([*arguments, '--compare=model.se.ratio=2', f'--output={tmp_path / "p.json"}'])
   printed = capsys.readouterr().out
-  assert 'GB read and written' in printed and 'ratio' in printed
+  assert '  read and written  ' in printed and 'ratio' in printed
   row = json.loads((tmp_path / 'p.json').read_text())
   first, second = row['profiles']
   assert first['flops'] < second['flops']

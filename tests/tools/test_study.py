@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from senet_jax import cli
 from senet_jax.config import reading
 from senet_jax.config.study import Row, Study
 from senet_jax.errors import UserError
-from senet_jax.reporting import published
+from senet_jax.reporting import published, study_table
 from senet_jax.tools import study as tool
+from senet_jax.training import studies
 from tests.helpers.paths import ROOT
 
 STUDIES = sorted((ROOT / 'configs' / 'studies').glob('*.py'))
+SIGTERM = object()
 FIELDS = (
   '--config.data.name=digits',
   '--config.model.width=8',
@@ -40,7 +44,7 @@ def get_study():
 
 @pytest.fixture
 def study_file(tmp_path):
-  config, path = ROOT / 'tests' / 'default_config.py', tmp_path / 'study.py'
+  config, path = ROOT / 'tests' / 'helpers' / 'default_config.py', tmp_path / 'study.py'
   path.write_text(FILE.format(fields=FIELDS, config=config))
   return f'--study={path}'
 
@@ -50,12 +54,15 @@ def errors(monkeypatch):
   """Errors by (network, seed) that a stand-in for training comes to; it notes what it ran."""
   found, ran = {}, []
 
-  def train(config, workdir):
+  def train(config, workdir, stop):
     key = config.model.name.partition('_')[0], config.seed
     ran.append(key)
     result = found[key]
     if isinstance(result, Exception):
       raise result
+    if result is SIGTERM:  # at the end of the run, too late for it
+      os.kill(os.getpid(), signal.SIGTERM)
+      result = 5.0
     if result is None:  # preempted
       return False
     workdir.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,10 @@ def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, caps
   assert written['rows'][1]['errors'] == {'0': 4.5, '1': 4.0}
   with (tmp_path / 'out' / 't.csv').open() as file:
     table = list(csv.reader(file))
-  assert table[0] == list(tool._COLUMNS) and [row[0] for row in table[1:]] == ['`plain`', '`se`']
+  assert table[0] == list(study_table.COLUMNS) and [row[0] for row in table[1:]] == [
+    '`plain`',
+    '`se`',
+  ]
   assert (tmp_path / 'out' / 't.md').read_text() in shown
 
 
@@ -107,7 +117,8 @@ def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsy
   argv = [study_file, f'--workdir={tmp_path}/runs']
   assert tool.main(argv) == 1 and ran == RUNS
   shown = capsys.readouterr()
-  assert '| `plain` | not run; failed: no such data |' in shown.out
+  assert '| `plain` | failed |' in shown.out
+  assert '- `plain`, seed 0 failed: no such data\n' in shown.out
   assert 'RuntimeError: broken' in shown.err and 'UserError' not in shown.err
   assert tool.main([*argv, '--table']) == 1 and ran == RUNS
   found |= {('resnet20', 0): 5.0, ('resnet20', 1): 6.0}
@@ -152,10 +163,48 @@ def test_runs_at_a_time_are_those_one_after_the_other(study_file, tmp_path, caps
     ]
     assert digests[0] == digests[1]
   capsys.readouterr()
-  wrong = ['--together=2', '--rows=se', '--config.data.dir=x', '--config.data.name=cifar10']
+  wrong = ['--together=2', '--rows=se', '--config.optimizer.learning_rate=1e30']
   assert tool.main([*part, f'--workdir={tmp_path}/three', *wrong]) == 1
   shown = capsys.readouterr().out
-  assert 'se, seed 0 failed: cifar10 is not prepared in x' in shown
+  assert 'se, seed 0 failed: loss, gradient or update is not finite' in shown
+
+
+def test_a_signal_at_the_end_of_a_run_stops_the_study(study_file, errors, tmp_path):
+  found, ran = errors
+  found |= dict(zip(RUNS, (SIGTERM, 6.0, 5.0, 4.0), strict=True))
+  argv = [study_file, f'--workdir={tmp_path}/runs']
+  before = signal.getsignal(signal.SIGTERM)
+  assert tool.main(argv) == cli.PREEMPTED
+  assert ran == RUNS[:1] and signal.getsignal(signal.SIGTERM) is before
+  assert tool.main(argv) == 0 and ran == RUNS
+
+
+@pytest.mark.parametrize(
+  ('wrong', 'message'),
+  [
+    ('--config.data.name=cifar10', 'plain, seed 0 cannot begin, and nothing was run: cifar10 is'),
+    ('--config.model.num_classes=4', 'outside 0 to 3'),
+    ('--config.bn.freeze_last_epochs=99', 'freeze_last_epochs=99.0 is the whole run'),
+  ],
+)
+def test_data_and_classes_are_checked_before_the_first_run(
+  study_file, errors, tmp_path, wrong, message
+):
+  argv = [study_file, f'--workdir={tmp_path}/runs', f'--config.data.dir={tmp_path}', wrong]
+  with pytest.raises(UserError, match=message):
+    tool.main(argv)
+  assert not errors[1] and not (tmp_path / 'runs').exists()
+  if 'cifar10' in wrong:
+    errors[0].update(dict.fromkeys(RUNS, 1.0))
+    assert tool.main([*argv, '--config.data.fake=True']) == 0
+
+
+def test_a_damaged_summary_is_made_anew(study_file, errors, tmp_path):
+  errors[0].update(dict.fromkeys(RUNS, 1.0))
+  argv = [study_file, f'--workdir={tmp_path}/runs']
+  assert tool.main(argv) == 0
+  (tmp_path / 'runs' / 'se' / 'seed0' / 'summary.json').write_text('{"final": {')
+  assert tool.main(argv) == 0 and errors[1] == [*RUNS, ('se', 0)]
 
 
 def test_real_runs(study_file, tmp_path, capsys):
@@ -177,7 +226,7 @@ def test_comparison_with_the_baseline():
     for name, values in (('base', base.tolist()), ('se', se.tolist()))
   ]
   del rows[0]['errors'][4]  # one seed is missing
-  tool.compare(rows, {'base': None, 'se': 'base'})
+  study_table.compare(rows, {'base': None, 'se': 'base'})
   expected = stats.ttest_rel(se[:4], base[:4])
   assert rows[1]['p'] == pytest.approx(expected.pvalue)
   assert rows[1]['to_baseline'] == pytest.approx(np.mean(se[:4] - base[:4]))
@@ -190,7 +239,7 @@ def test_comparison_with_the_baseline():
 def test_every_study(path, size, monkeypatch):
   monkeypatch.chdir(ROOT)
   study = reading.load_study(f'{path}:{size}')
-  tool._check(study, path.stem)
+  studies.check(study, path.stem)
   commands = set()
   for row in study.rows:
     config = reading.load(row.config, list(row.overrides))
@@ -213,7 +262,7 @@ def test_every_study(path, size, monkeypatch):
 )
 def test_mistakes_in_a_study(study, message):
   with pytest.raises(UserError, match=message):
-    tool._check(study, 'x.py')
+    studies.check(study, 'x.py')
 
 
 def test_mistakes_in_the_command(study_file, tmp_path):
@@ -222,4 +271,4 @@ def test_mistakes_in_the_command(study_file, tmp_path):
   with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
     reading.load_study(f'{STUDIES[0]}:tiny')
   with pytest.raises(UserError, match='get_study'):
-    reading.load_study(str(ROOT / 'tests' / 'default_config.py'))
+    reading.load_study(str(ROOT / 'tests' / 'helpers' / 'default_config.py'))

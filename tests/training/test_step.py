@@ -144,7 +144,7 @@ def test_ema_and_plateau_scale():
   plateau = optax.contrib.reduce_on_plateau(0.5).init({'x': jnp.zeros(())})
   plain = state_of(model, optimizer)
   state = plain.replace(ema=plain.variables, plateau=plateau._replace(scale=jnp.float32(0.5)))
-  program = program_of(model, optimizer, 1, StepOptions(ema_decay=0.9))
+  program = program_of(model, optimizer, 1, StepOptions(ema_decay=0.9, rules=1))
   batch = batch_of(8)
   after, _ = program(state, batch)
   full, _ = program_of(model, optimizer, 1)(plain, batch)

@@ -1,6 +1,6 @@
 """Kills a short training run at random moments, again and again, and looks at what is left.
 
-  python -m tests.campaigns.campaign --kills=50 --workdir=/tmp/faults --output=sigkill.json
+  python -m tests.campaigns.kills --kills=50 --workdir=/tmp/faults --output=sigkill.json
 
 Each life of the run gets SIGKILL after a random time: while it starts, compiles, trains, or saves.
 After each, every checkpoint that is to be seen must be whole. Whenever a run gets to its end, its
@@ -40,7 +40,7 @@ RUN = (
 
 def main(argv: list[str]) -> int:
   """Runs the campaign; returns 1 if anything was lost or half there."""
-  parser = cli.Parser('tests.campaigns.campaign', __doc__)
+  parser = cli.Parser('tests.campaigns.kills', __doc__)
   parser.add_argument('--kills', type=int, default=50)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
   print(json.dumps(found, indent=2))
   if args.output:
     head = summary.record_head('SIGKILL at random moments of a short run on digits', 'x', argv)
-    head['command'] = 'python -m tests.campaigns.campaign ' + ' '.join(argv)
+    head['command'] = 'python -m tests.campaigns.kills ' + ' '.join(argv)
     files.write_json(args.output, {**head, **found, 'params_sha256': expected})
   return 1 if found['differing_ends'] or found['damaged_checkpoints'] else 0
 

@@ -1,0 +1,39 @@
+"""Trained networks that are in the package, by their names."""
+
+import hashlib
+import importlib.resources
+import json
+import os
+import pathlib
+
+from senet_jax.errors import UserError
+
+_INDEX = 'index.json'
+
+
+def folder() -> pathlib.Path:
+  """Returns where the networks are, as `NAME.safetensors`; their index has checksums and cards."""
+  return pathlib.Path(str(importlib.resources.files('senet_jax'))) / 'pretrained'
+
+
+def list_pretrained() -> list[str]:
+  """Returns the names of the trained networks in the package, for `senet_jax.load`."""
+  return sorted(json.loads((folder() / _INDEX).read_text('utf-8')))
+
+
+def is_name(name: str | os.PathLike) -> bool:
+  """Whether `name` is that of a network in the package; a directory of that name is a workdir."""
+  return str(name) in list_pretrained() and not pathlib.Path(name).is_dir()
+
+
+def path_of(name: str | os.PathLike) -> pathlib.Path:
+  """Returns the file of a network in the package.
+
+  Raises:
+    UserError: it is not as it was published.
+  """
+  path = folder() / f'{name}.safetensors'
+  expected = json.loads((folder() / _INDEX).read_text('utf-8'))[str(name)]['sha256']
+  if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+    raise UserError(f'{path} is damaged: its checksum is another one; install senet_jax again.')
+  return path
