@@ -99,6 +99,18 @@ def prepare(
     if file_format != FILE_FORMATS[0]:
       raise errors.UserError(f'file_format={file_format} is of the files that arrays_only omits.')
     return _prepare_arrays(name, data_dir, source, overwrite)
+  return _prepare_files(recipe, name, data_dir, options, overwrite, file_format)
+
+
+def _prepare_files(
+  recipe: _Recipe,
+  name: str,
+  data_dir: pathlib.Path,
+  options: dict[str, Any],
+  overwrite: bool,
+  file_format: str,
+) -> pathlib.Path:
+  """Writes the files of tfds and, if the recipe says so, arrays; only what is missing."""
   tfds = _import_tfds()
   if recipe is _PACKED:
     packed.check_name(name, taken=(*DATASETS, *_RESERVED))

@@ -18,6 +18,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -160,8 +161,6 @@ def _say_once(line: str) -> None:
 
 def _open_tfds(data: ConfigDict, split: str) -> Source:
   tf = runtime.import_tensorflow()
-  import tensorflow_datasets as tfds
-
   runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
   data_dir = buckets.to_path(data.dir or arrays.default_data_dir())
   with buckets.access(data_dir):
@@ -171,23 +170,8 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   image_key, label_key = _image_and_label(info)
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
-  sizes = _sizes(files)
-  for file, size, length in zip(files, sizes, lengths, strict=True):
-    if not 0 <= length <= max(size, 0):
-      raise _damaged(file, f'{size} bytes cannot hold {length} records')
+  read = _reader(data.name, builder, base)
   chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
-  if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-    if buckets.in_bucket(data_dir):
-      raise UserError(
-        f'{data.name} in {data_dir} is in ArrayRecord files, which their library reads from a disk '
-        'alone; use TFRecord files there, or mount the bucket.'
-      )
-    read = _array_records(info.splits[base].file_instructions)
-  else:
-    index = _tfrecord_index(
-      files, lengths, sizes, buckets.to_path(builder.data_dir) / f'{base}.index.npz'
-    )
-    read = (_distant_records if buckets.in_bucket(data_dir) else _tfrecords)(files, *index)
   first = np.cumsum([0, *lengths])
 
   def name(index: int) -> str:
@@ -225,6 +209,33 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     name=name,
     labels=labels,
   )
+
+
+def _reader(name: str, builder: Any, base: str) -> Callable[[np.ndarray], list[bytes]]:
+  """Returns what reads records of a split by index, after a look at its files.
+
+  Raises:
+    UserError: one is missing or damaged, or they are not of a kind that can be read there.
+  """
+  import tensorflow_datasets as tfds
+
+  split = builder.info.splits[base]
+  files, lengths = [str(path) for path in split.filepaths], split.shard_lengths
+  sizes = _sizes(files)
+  for file, size, length in zip(files, sizes, lengths, strict=True):
+    if not 0 <= length <= size:
+      raise _damaged(file, f'{size} bytes cannot hold {length} records')
+  folder = buckets.to_path(builder.data_dir)
+  distant = buckets.in_bucket(folder)
+  if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    if distant:
+      raise UserError(
+        f'{name} in {folder} is in ArrayRecord files, which their library reads from a disk '
+        'alone; use TFRecord files there, or mount the bucket.'
+      )
+    return _array_records(split.file_instructions)
+  index = _tfrecord_index(files, lengths, sizes, folder / f'{base}.index.npz')
+  return (_distant_records if distant else _tfrecords)(files, *index)
 
 
 def _builder(name: str, data_dir: Path):

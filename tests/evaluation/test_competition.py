@@ -453,9 +453,8 @@ def test_file_names_of_tfds(folder, tmp_path, file_format):
   rest = exclusion.without(source, indices)
   assert rest.num_examples == 13
   left = [names[i] for i in range(16) if i not in (3, 4, 5)]
-  for index, record in enumerate(rest.read(np.arange(13))):
-    encoded, label = rest.parse(record, index)
-    assert encoded.numpy() == paths[left[index]].read_bytes()
+  for index, (encoded, label) in enumerate(zip(*rest.read(np.arange(13)), strict=True)):
+    assert encoded == paths[left[index]].read_bytes()
     assert 'abc'[int(label)] == paths[left[index]].parent.name
 
 
