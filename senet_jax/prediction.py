@@ -1,6 +1,7 @@
 """Predictions of a trained network, for photos in files and images in memory."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -177,12 +178,12 @@ class Predictor:
     plain = self.preprocessing
     height, width, channels = plain.shape
     try:
-      rgb = _rgb(image)
+      with _opened_rgb(image) as rgb:
+        crop = photos.central_crop(
+          rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+        )
     except UnreadableImage as error:
       return error
-    crop = photos.central_crop(
-      rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
-    )
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
@@ -291,18 +292,23 @@ def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
   return list(images)
 
 
-def _rgb(image: Photo) -> Image.Image:
+@contextlib.contextmanager
+def _opened_rgb(image: Photo) -> Iterator[Image.Image]:
   if isinstance(image, str | os.PathLike):
     try:
-      return photos.open_rgb(pathlib.Path(image).read_bytes())
+      data = pathlib.Path(image).read_bytes()
     except OSError as error:
       raise UnreadableImage(error.strerror) from error
+    with photos.opened_rgb(data) as rgb:
+      yield rgb
+    return
   if isinstance(image, Image.Image):
-    return photos.to_rgb(image)
+    yield photos.to_rgb(image)
+    return
   array = np.asarray(image)
   grey = array.ndim == 2 or array.shape[2:] == (1,)
   if array.dtype != np.uint8 or not array.size or not (grey or array.shape[2:] == (3,)):
     raise UserError(
       f'an image is {array.dtype} {list(array.shape)}; give uint8 [H, W, 3], 0 to 255, or a path.'
     )
-  return photos.to_rgb(Image.fromarray(array.reshape(array.shape[:2]) if grey else array))
+  yield photos.to_rgb(Image.fromarray(array.reshape(array.shape[:2]) if grey else array))

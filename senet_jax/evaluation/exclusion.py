@@ -98,7 +98,7 @@ def file_names(source: Source, folder: bool) -> list[str] | None:
   names = []
   for first in indices[::_BLOCK]:
     try:
-      records = source.read(np.asarray(indices[first : first + _BLOCK]))
+      records = source.records(np.asarray(indices[first : first + _BLOCK]))
       parsed = tf.io.parse_example(records, features)
     except (tf.errors.OpError, OSError, RuntimeError) as error:
       raise UserError(
@@ -113,15 +113,11 @@ def file_names(source: Source, folder: bool) -> list[str] | None:
 def without(source: Source, left_out: np.ndarray) -> Source:
   """Returns the source without the images at some indices; those behind them move up."""
   kept = np.delete(np.arange(source.num_examples), left_out)
-
-  def parse(record, index):
-    return source.parse(record, runtime.import_tensorflow().constant(kept)[index])
-
   return dataclasses.replace(
     source,
     num_examples=len(kept),
     read=lambda indices: source.read(kept[indices]),
-    parse=parse,
+    records=lambda indices: source.records(kept[indices]),
     name=lambda index: source.name(int(kept[index])),
   )
 

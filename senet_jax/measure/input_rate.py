@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
-from senet_jax.data import decoding, feeds, preprocessing
+from senet_jax.data import feeds, preprocessing
 from senet_jax.data.sources import Source
 from senet_jax.errors import UserError
 from senet_jax.reporting.statistics import mean_std
@@ -64,19 +64,14 @@ def _feed_batches(feed: feeds.TrainingFeed) -> Iterator[None]:
 
 def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -> Iterator[None]:
   tf = runtime.import_tensorflow()
-  indices = range(min(_RAW_IMAGES, source.num_examples))
-  records = source.read(np.array(indices))
-
-  def encoded(record, index):
-    return source.parse(record, index)[0]
+  encoded, _ = source.read(np.arange(min(_RAW_IMAGES, source.num_examples)))
 
   def decode(data):
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return decoding.to_uint8(tf.image.resize(image, shape[:2]))
+    return tf.cast(tf.image.resize(image, shape[:2]) + 0.5, tf.uint8)
 
-  known = tf.data.Dataset.from_tensor_slices((records, tf.range(len(records), dtype=tf.int64)))
-  images = known.map(tf.autograph.experimental.do_not_convert(encoded)).cache().repeat()
+  images = tf.data.Dataset.from_tensor_slices(encoded).repeat()
   images = images.map(tf.autograph.experimental.do_not_convert(decode), tf.data.AUTOTUNE)
   for _ in images.batch(batch_size).prefetch(2).as_numpy_iterator():
     yield None

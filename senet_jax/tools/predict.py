@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
   )
   parser.add_argument('--checkpoint', default='best', help='best (default), latest, or a step')
   parser.add_argument('--top_k', type=int, default=5, help='classes to name; default: 5')
+  parser.add_argument(
+    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
+  )
   parser.add_argument('--batch_size', type=int, default=32, help='photos at once; default: 32')
   parser.add_argument(
     '--output', type=pathlib.Path, help='also write the predictions to this .json or .csv file'
@@ -55,7 +58,10 @@ def main(argv: list[str]) -> int:
 
   paths = find_images(args.photos)
   from senet_jax import prediction, runtime
+  from senet_jax.data import photos
 
+  if args.max_pixels is not None:
+    photos.allow_pixels(args.max_pixels)
   runtime.use_compilation_cache()
   batch_size = min(args.batch_size, len(paths))
   predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)

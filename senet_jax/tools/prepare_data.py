@@ -27,8 +27,9 @@ They are compared with their MD5s and read as they are.
 
 A folder of photos becomes the data set of the name that is given. ROOT holds train/<class>/*.jpg
 and val/<class>/*.jpg, or only train/<class>/*.jpg or <class>/*.jpg, of which --val_fraction holds
-some out; .jpeg, .png and .webp will do, too. The photos keep their bytes; only those that a plain
-decoder would show wrong, such as turned ones, become PNGs.
+some out; .png, .webp, .gif, .bmp, .tif and .avif will do, too, and a line says what is left out.
+The photos keep their bytes; only those that a plain decoder would show wrong, such as turned ones,
+become PNGs.
 
 What is prepared already stays as it is.
 """
@@ -43,8 +44,10 @@ from senet_jax import cli
 def main(argv: list[str]) -> None:
   """Prepares the dataset and prints its place, its splits and what is in them."""
   args = _parse(argv)
-  from senet_jax.data import arrays, prepare
+  from senet_jax.data import arrays, photos, prepare
 
+  if args.max_pixels is not None:
+    photos.allow_pixels(args.max_pixels)
   version_dir = prepare.prepare(
     args.dataset,
     args.data_dir,
@@ -103,6 +106,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--arrays_only',
     action='store_true',
     help='of CIFAR, write the arrays alone, without TensorFlow',
+  )
+  parser.add_argument(
+    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
   )
   parser.add_argument('--overwrite', action='store_true', help='prepare it anew')
   return parser.parse_args(argv)

@@ -119,3 +119,7 @@ def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads((workdir / 'summary.json').read_text())
   except FileNotFoundError as error:
     raise UserError(f'{workdir} holds no finished run: there is no summary.json in it.') from error
+  except (ValueError, RecursionError) as error:
+    raise UserError(
+      f'{workdir}/summary.json is damaged ({error}); the command that made the run writes it anew.'
+    ) from error

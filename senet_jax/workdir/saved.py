@@ -24,6 +24,8 @@ from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
 _CLASSES = 'classes.json'
+# More than any data set has, and few enough to make names of.
+_MOST_CLASSES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,8 @@ def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
   except FileNotFoundError:
     return None, None
   match kept:
+    case {'num_classes': int(num_classes)} if not 0 < num_classes <= _MOST_CLASSES:
+      pass
     case {'num_classes': int(num_classes), 'names': [*names]} if all(
       isinstance(name, str) for name in names
     ):

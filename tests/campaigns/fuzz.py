@@ -251,9 +251,12 @@ class Material:
       saves = [
         ('JPEG', {}), ('JPEG', {'progressive': True, 'exif': exif}), ('PNG', {}), ('BMP', {}),
         ('PNG', {'exif': exif}), ('GIF', {'save_all': True, 'append_images': [image.rotate(90)]}),
-        ('WEBP', {}), ('WEBP', {'lossless': True, 'save_all': True, 'append_images': [image]}),
+        ('TIFF', {}), ('AVIF', {}), ('WEBP', {}),
+        ('WEBP', {'lossless': True, 'save_all': True, 'append_images': [image]}),
       ]  # fmt: skip
-      modes = {'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16')}
+      modes = {
+        'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16'), 'TIFF': ('F', 'I', 'LA'),
+      }  # fmt: skip
       for kind, options in saves:
         found.append(_encoded(image, kind, options))
       for kind, names in modes.items():
