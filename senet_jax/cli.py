@@ -1,4 +1,4 @@
-"""What all commands share: parsing, exit statuses, and user errors as one line."""
+"""Parsing, exit statuses, and user errors as one line, for all commands."""
 
 import argparse
 import ctypes
@@ -12,8 +12,9 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from senet_jax.errors import USER_ERROR, Stalled, UserError
 from senet_jax.storage import buckets
@@ -30,6 +31,9 @@ _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|can't start new thread|annot all
 
 # EX_TEMPFAIL of sysexits.h: saved and stopped early; launchers requeue the job.
 PREEMPTED = 75
+
+# What asyncio says to those that call its loop too late.
+_LATE = 'Event loop is closed'
 
 _USER_OS_ERRORS = {
   errno.ENOSPC: 'free some space or choose another directory',
@@ -63,8 +67,9 @@ _PACKAGES = {
   'sklearn': 'scikit-learn',
   'wrapt': 'wrapt',
 }
-# Those that only the files of tfds and photos need: the extra `tensorflow`, and what it works with.
+# Those that only the files of tfds need: the extra `tensorflow`, and what it works with.
 _TENSORFLOW = {
+  'google_crc32c': 'google-crc32c',
   'importlib_resources': 'importlib_resources',
   'tensorflow': 'TensorFlow',
   'tensorflow_datasets': 'tensorflow-datasets',
@@ -297,9 +302,9 @@ def _missing(error: ImportError) -> str | None:
   module = (error.name or '').partition('.')[0]
   if module in _TENSORFLOW:
     return (
-      f'the files of tfds and folders of photos need {_TENSORFLOW[module]}, which is not '
-      "installed: pip install 'senet_jax[tensorflow]'. digits, data sets that are prepared as "
-      'arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
+      f'the files of tfds need {_TENSORFLOW[module]}, which is not installed: '
+      "pip install 'senet_jax[tensorflow]'. Folders of photos, digits, data sets that are prepared "
+      'as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
     )
   if module not in _PACKAGES:
     return None
@@ -327,16 +332,31 @@ def _is_installed(module: str) -> bool:
 def _quiet_background() -> None:
   """Keeps what libraries and their threads print out of the way of our own lines.
 
-  Whoever waits for a thread gets its error, and that one is reported; Orbax prints it a dozen times
-  before that, with hundreds of lines when a disk is full.
+  Whoever waits for Orbax gets the error of its thread, and that one is reported; Orbax prints it a
+  dozen times before that, with hundreds of lines when a disk is full. Other errors of threads stay.
   """
   for library in ('absl', 'asyncio', 'gcsfs', 'matplotlib'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
-  threading.excepthook = sys.unraisablehook = lambda _: None
+  threading.excepthook = _without_known(threading.excepthook)
+  sys.unraisablehook = _without_known(sys.unraisablehook)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('senet_jax: %(message)s'))
   logging.getLogger('senet_jax').addHandler(handler)
   logging.getLogger('senet_jax').propagate = False
+
+
+def _without_known(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+  """Returns `hook` of `threading` or `sys`, which leaves out errors that are reported elsewhere."""
+
+  def hook_others(args: Any) -> None:
+    # TensorStore tells the event loop of a read that failed about the others that failed, too.
+    late = isinstance(args.exc_value, RuntimeError) and str(args.exc_value) == _LATE
+    frames = traceback.walk_tb(args.exc_traceback)
+    modules = (frame.f_globals.get('__name__') or '' for frame, _ in frames)
+    if not late and not any(module.startswith('orbax.') for module in modules):
+      hook(args)
+
+  return hook_others
 
 
 def _complain(message: str, status: int = USER_ERROR) -> int:

@@ -1,6 +1,7 @@
 """Predictions of a trained network, for photos in files and images in memory."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -72,7 +73,7 @@ class Predictor:
   mesh: Mesh = dataclasses.field(repr=False)
 
   def probabilities(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
-    """The probability of each class for each image.
+    """Returns the probability of each class for each image.
 
     Args:
       images: paths, Pillow images and arrays, mixed, of any sizes; uint8 `[N, H, W, 3]`; or a path
@@ -89,7 +90,7 @@ class Predictor:
   def features(
     self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
   ) -> np.ndarray:
-    """What the network makes of each image, as a vector.
+    """Returns the features of each image, a vector that the network makes of it.
 
     Args:
       images: as of `probabilities`.
@@ -115,7 +116,7 @@ class Predictor:
   def _rows(
     self, images: Sequence[Photo] | np.ndarray, program: Callable, width: int
   ) -> np.ndarray:
-    """What `program` makes of all images, `[N, width]`."""
+    """Returns the results of `program` for all images, `[N, width]`."""
     images = _several(images)
     rows = np.zeros((len(images), width), np.float32)
     for i, row in enumerate(self._stream(images, program)):
@@ -128,7 +129,7 @@ class Predictor:
   def top_k(
     self, images: Sequence[Photo] | np.ndarray | Photo, k: int = 5
   ) -> list[list[Prediction]]:
-    """The `k` most probable classes for each image, or all if there are fewer; the first is best.
+    """Returns the `k` most probable classes for each image, the best first; all if there are fewer.
 
     Args:
       images: as of `probabilities`.
@@ -140,7 +141,7 @@ class Predictor:
     return [self.best(row, k) for row in self.probabilities(images)]
 
   def best(self, probabilities: np.ndarray, k: int) -> list[Prediction]:
-    """The `k` most probable classes of one image, given `[K]`."""
+    """Returns the `k` most probable classes of one image, given `[K]`."""
     if k < 1:
       raise UserError(f'k={k} must be at least 1.')
     labels = np.argsort(-probabilities, kind='stable')[:k]
@@ -173,22 +174,22 @@ class Predictor:
       yield from self._run(batch, program)
 
   def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
-    """An image as the device takes it, uint8 `[H, W, C]`."""
+    """Returns an image as the device takes it, uint8 `[H, W, C]`."""
     plain = self.preprocessing
     height, width, channels = plain.shape
     try:
-      rgb = _rgb(image)
+      with _opened_rgb(image) as rgb:
+        crop = photos.central_crop(
+          rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+        )
     except UnreadableImage as error:
       return error
-    crop = photos.central_crop(
-      rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
-    )
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
 
   def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
-    """What `_stream` yields for the images that `_read` reads, at most `batch_size`."""
+    """Yields the results of `_stream` for the images that `_read` reads, at most `batch_size`."""
     if not batch:
       return
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
@@ -217,7 +218,7 @@ class Predictor:
 
   @functools.cached_property
   def _programs(self) -> dict[str, Callable]:
-    """Those of `features`, by the module that they stop at."""
+    """The compiled programs of `features`, by the module that they stop at."""
     return {}
 
   def _compiled(self, function: Callable) -> Callable:
@@ -242,15 +243,12 @@ def load(
     raise UserError(f'batch_size={batch_size} must be at least 1.')
   mesh = runtime.data_mesh()
   run = networks.load(workdir, str(checkpoint), mesh)
-  # A configuration may give the network more outputs than its data has classes, or fewer.
-  names = (run.class_names or ())[: run.model.num_classes]
-  unnamed = range(len(names), run.model.num_classes)
   return Predictor(
     config=run.config,
     model=run.model,
     variables=run.variables,
     step=run.step,
-    class_names=(*names, *(f'class {i}' for i in unnamed)),
+    class_names=tuple(class_names.complete(run.class_names, run.model.num_classes)),
     preprocessing=evaluation_transform(run.config),
     batch_size=runtime.fill_devices(batch_size, mesh.size),
     mesh=mesh,
@@ -258,7 +256,7 @@ def load(
 
 
 def _last_of(stage: str, modules: Iterable[str]) -> str:
-  """The name of the last of the `modules` of a stage."""
+  """Returns the name of the last of the `modules` of a stage."""
   modules = [name for name in modules if name.startswith('stage')]
   one_of('stage', stage, sorted({name.partition('_')[0] for name in modules}))
   number = {name: int((re.findall(r'_block(\d+)', name) or [0])[0]) for name in modules}
@@ -268,7 +266,7 @@ def _last_of(stage: str, modules: Iterable[str]) -> str:
 def _features(
   where: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
 ) -> jax.Array:
-  """What goes into the last layer, or comes out of another module, `[N, C]` float32."""
+  """Returns the inputs of the last layer, or another module's outputs, `[N, C]` float32."""
   found = []
 
   def keep(method, args, options, context):
@@ -294,18 +292,23 @@ def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
   return list(images)
 
 
-def _rgb(image: Photo) -> Image.Image:
+@contextlib.contextmanager
+def _opened_rgb(image: Photo) -> Iterator[Image.Image]:
   if isinstance(image, str | os.PathLike):
     try:
-      return photos.open_rgb(pathlib.Path(image).read_bytes())
+      data = pathlib.Path(image).read_bytes()
     except OSError as error:
       raise UnreadableImage(error.strerror) from error
+    with photos.opened_rgb(data) as rgb:
+      yield rgb
+    return
   if isinstance(image, Image.Image):
-    return photos.to_rgb(image)
+    yield photos.to_rgb(image)
+    return
   array = np.asarray(image)
   grey = array.ndim == 2 or array.shape[2:] == (1,)
   if array.dtype != np.uint8 or not array.size or not (grey or array.shape[2:] == (3,)):
     raise UserError(
       f'an image is {array.dtype} {list(array.shape)}; give uint8 [H, W, 3], 0 to 255, or a path.'
     )
-  return photos.to_rgb(Image.fromarray(array.reshape(array.shape[:2]) if grey else array))
+  yield photos.to_rgb(Image.fromarray(array.reshape(array.shape[:2]) if grey else array))

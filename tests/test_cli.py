@@ -271,3 +271,27 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     files.write_json(path, {'a': object()})
   assert path.read_text() == '{\n  "a": 1\n}\n'
   assert [p.name for p in path.parent.iterdir()] == ['x.json']
+
+
+def test_only_known_errors_of_threads_are_kept_quiet():
+  code = (
+    'import sys, threading, types\n'
+    'from senet_jax import cli\n'
+    'def thread(text, module):\n'
+    '  scope = {"__name__": module}\n'
+    '  exec(f"def fail(): raise RuntimeError({text!r})", scope)\n'
+    '  run = threading.Thread(target=scope["fail"])\n'
+    '  run.start()\n'
+    '  run.join()\n'
+    'class Dying:\n'
+    '  def __del__(self): raise ValueError("of an object")\n'
+    'def command(argv):\n'
+    '  thread("of Orbax", "orbax.checkpoint.saving")\n'
+    '  thread("Event loop is closed", "asyncio.base_events")\n'
+    '  thread("of the feed", "senet_jax.data.feeds")\n'
+    '  Dying()\n'
+    'cli.run(command)\n'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert 'RuntimeError: of the feed' in done.stderr and 'ValueError: of an object' in done.stderr
+  assert 'Orbax' not in done.stderr and 'closed' not in done.stderr

@@ -16,7 +16,7 @@ from PIL import Image
 
 import senet_jax
 from senet_jax import cli, config as config_lib
-from senet_jax.data import class_names, datasets, photos
+from senet_jax.data import class_names, datasets, image_folder, photos
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate as evaluate_tool, predict
@@ -318,7 +318,7 @@ def test_finds_images(tmp_path):
   (tmp_path / 'empty').mkdir()
 
   def found(*arguments):
-    paths = predict.find_images([str(tmp_path / a) for a in arguments])
+    paths = image_folder.find_images([str(tmp_path / a) for a in arguments])
     return [p.removeprefix(f'{tmp_path}/') for p in paths]
 
   assert found('b') == ['b/1.png', 'b/2.JPG', 'b/c/3.webp']

@@ -9,6 +9,10 @@ import pytest
 
 from tests.helpers import paths
 
+# Lines of a command, which parses, calls and prints; of a function without its docstring; and
+# methods of a class, with those of Python's protocols and properties.
+MOST_LINES_OF_A_TOOL, MOST_LINES, MOST_METHODS = 150, 60, 12
+
 PACKAGE = paths.ROOT / 'senet_jax'
 # From the ground up; a room imports only rooms above it in this list.
 ROOMS = (
@@ -20,9 +24,9 @@ ROOMS = (
   'runtime',
   'layers',
   'models',
+  'reporting',
   'complexity',
   'interop',
-  'reporting',
   'diagrams',
   'data',
   'evaluation',
@@ -65,6 +69,52 @@ def test_the_order_of_the_rooms(module):
     assert ROOMS.index(other) <= ROOMS.index(room), f'{module} imports {imported}, from above'
     if room == 'tools':
       assert other != 'tools', f'{module} imports {imported}, another command'
+
+
+def test_tools_parse_call_and_print():
+  lines = {
+    name.split('.')[-1]: len(path.read_text().splitlines())
+    for name, path in MODULES.items()
+    if name.startswith('senet_jax.tools.')
+  }
+  assert not {name for name, count in lines.items() if count > MOST_LINES_OF_A_TOOL}
+
+
+def too_long(tree: ast.Module) -> list[str]:
+  """Returns the names of the functions with too many lines and the classes of too many methods."""
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+  found = []
+  for node in ast.walk(tree):
+    if isinstance(node, functions):
+      docstring = ast.get_docstring(node, clean=False)
+      lines = node.end_lineno - node.lineno + 1 - (len(docstring.split('\n')) if docstring else 0)
+      too_many = lines > MOST_LINES
+    elif isinstance(node, ast.ClassDef):
+      too_many = sum(isinstance(item, functions) for item in node.body) > MOST_METHODS
+    else:
+      too_many = False
+    if too_many:
+      found.append(node.name)
+  return found
+
+
+def test_functions_and_classes_are_short():
+  found = {
+    f'{module.removeprefix("senet_jax.")}.{name}'
+    for module, path in MODULES.items()
+    for name in too_long(ast.parse(path.read_text()))
+  }
+  assert not found
+
+
+def test_what_is_too_long_is_found():
+  doc = '"""Says so.\n' + '\n' * 100 + '  """'
+  statements = '\n'.join(['  x = 1'] * MOST_LINES)
+  assert too_long(ast.parse(f'def f():\n  {doc}\n  x = 1')) == []
+  assert too_long(ast.parse(f'async def f():\n  {doc}\n{statements}')) == ['f']
+  methods = '\n'.join(f'  @property\n  def m{i}(self): ...' for i in range(MOST_METHODS))
+  assert too_long(ast.parse(f'class A:\n{methods}')) == []
+  assert too_long(ast.parse(f'class A:\n{methods}\n  def __len__(self): ...')) == ['A']
 
 
 def test_readme_has_the_order():

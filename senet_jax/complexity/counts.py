@@ -68,7 +68,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Complexity(Cost):
-  """What a network costs.
+  """The cost of a network, of its stages and of its layers.
 
   Attributes:
     batch_stats: running means and variances.
@@ -111,7 +111,7 @@ class _Trace:
     return {path: m for path, m in self.modules.items() if isinstance(m, ChannelGate)}
 
   def in_se(self, path: Sequence[str]) -> bool:
-    """Whether the module or variable at `path` belongs to an attention block."""
+    """Returns True if the module or variable at `path` belongs to an attention block."""
     return any(tuple(path[:i]) in self.gates for i in range(len(path) + 1))
 
 
@@ -150,7 +150,7 @@ def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
 
 
 def count_macs(function: Callable, *arguments) -> int:
-  """Multiply-adds of the convolutions and matrix products of `function(*arguments)`.
+  """Counts the multiply-adds of convolutions and matrix products in `function(*arguments)`.
 
   Loops count as often as they run, of the branches of a conditional the most expensive; of forms
   for several platforms the default one.
@@ -166,7 +166,7 @@ def count_macs(function: Callable, *arguments) -> int:
 
 
 def jaxpr_macs(jaxpr: jex.Jaxpr) -> int:
-  """Multiply-adds as of `count_macs`, of what is traced already."""
+  """Counts the multiply-adds of a traced function, as `count_macs` does."""
   return _macs(jaxpr).total()
 
 
@@ -192,7 +192,7 @@ def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
 
 
 def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
-  """MACs of `jaxpr`, which the module at `path` runs, by the path of the innermost module."""
+  """Counts the MACs of `jaxpr`, run by the module at `path`, by path of the innermost module."""
   counts = collections.Counter()
   for eqn in jaxpr.eqns:
     inner = path
@@ -218,7 +218,7 @@ def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
 
 
 def _equation_macs(eqn: jex.JaxprEqn) -> int:
-  """Elements of the output times the products that each of them sums."""
+  """Returns the elements of the output times the products that each of them sums."""
   if eqn.primitive.name == 'conv_general_dilated':
     kernel = eqn.invars[1].aval
     return eqn.outvars[0].aval.size * (

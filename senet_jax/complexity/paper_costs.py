@@ -1,4 +1,4 @@
-"""What the paper prints of parameters and multiply-adds, beside what we count.
+"""Compares the parameters and multiply-adds that the paper prints with those counted here.
 
 Tables 2 and 3 are in `model_info(name).published`; those of section 6 and 7 (tables 10, 13, 15 and
 16), which are of options and not of networks, are here.
@@ -59,7 +59,7 @@ class Row:
 
   @property
   def in_millions(self) -> bool:
-    """Whether the table has multiply-adds in millions, without decimals."""
+    """True if the table has multiply-adds in millions, without decimals."""
     return self.table == 3
 
   @property
@@ -86,17 +86,17 @@ class Comparison:
 
   @property
   def params_deviation_percent(self) -> float | None:
-    """Of the parameters counted from those printed."""
+    """The deviation of the parameters counted from those printed."""
     return _deviation(self.cost.params, self.row.params)
 
   @property
   def macs_deviation_percent(self) -> float | None:
-    """Of the multiply-adds counted from those printed."""
+    """The deviation of the multiply-adds counted from those printed."""
     return _deviation(self.cost.macs, self.row.macs)
 
   @property
   def equation_5_reason(self) -> str:
-    """Why the weights of the SE blocks are not those of equation 5; empty where they are."""
+    """The reason why the SE blocks do not have the weights of equation 5; empty where they do."""
     ratio = self.row.se.ratio if self.row.se else 1
     cut = {
       layer.output[-1]: None
@@ -110,7 +110,7 @@ class Comparison:
 
 
 def rows() -> list[Row]:
-  """The rows of tables 2, 3, 10, 13, 15 and 16 whose networks are registered."""
+  """Returns the rows of tables 2, 3, 10, 13, 15 and 16 whose networks are registered."""
   networks = [
     _network_row(table, name)
     for table, plain in _NETWORKS.items()
@@ -148,7 +148,7 @@ def _network_row(table: int, name: str) -> Row:
 
 
 def _ablation_rows() -> list[Row]:
-  """Those of ResNet-50, whose SE blocks have no biases (section 6)."""
+  """Returns the rows of the ablations of ResNet-50, whose SE blocks have no biases (section 6)."""
   mixed = 'parameters with BN statistics and SE biases (but r = 2 without: it would be 45.8 M)'
   table = [
     (10, 'r = 2', {'ratio': 2}, 45.7, None, ''),

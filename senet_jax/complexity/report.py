@@ -1,17 +1,17 @@
-"""What networks cost as tables and records, beside the paper's figures."""
+"""Tables and records of what networks cost, beside the paper's figures."""
 
-import csv
 import dataclasses
-import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from senet_jax import errors
 from senet_jax.complexity import paper_costs
 from senet_jax.complexity.counts import Complexity, Cost, complexity
 from senet_jax.complexity.paper_costs import Comparison
 from senet_jax.layers import SEConfig
-from senet_jax.models import create_model, model_info
+from senet_jax.models import create_model, list_models, model_info
+from senet_jax.reporting.tables import csv_text as csv_table, markdown as markdown_table
 
 _COLUMNS = (
   'model, image_size, params, batch_stats, macs_g, paper_g, deviation_%, se_params_%, se_macs_%, '
@@ -69,6 +69,30 @@ def tables(reports: list[Report], summary: bool) -> list[Table]:
       rows.append(('total', report.model, '', f'{cost.params:,}', f'{cost.macs:,}'))
       tables.append(Table(f'Layers of {report.model}', _LAYER_COLUMNS, rows))
   return tables
+
+
+def networks(patterns: Sequence[str], se: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the networks that patterns such as `se_*` stand for, each once.
+
+  Args:
+    patterns: names or patterns, as the argument `--model` has them.
+    se: options of `SEConfig`.
+
+  Raises:
+    UserError: there is no such network, or there are options and no network has SE blocks.
+  """
+  names = []
+  for pattern in patterns:
+    matches = list_models(pattern)
+    if not matches:
+      errors.one_of('--model', pattern, list_models())
+    names += matches
+  if se and not any(model_info(name).se for name in names):
+    raise errors.UserError(
+      f'--se.{next(iter(se))} is given and no network of --model has SE blocks; use the names with '
+      'se_ in front.'
+    )
+  return list(dict.fromkeys(names))
 
 
 def report(
@@ -225,19 +249,14 @@ def _paper_json(c: Comparison) -> dict[str, Any]:
 
 def markdown(tables: Sequence[Table]) -> str:
   """Returns tables as Markdown, numbers to the right."""
-  lines = []
+  parts = []
   for table in tables:
     names = table.columns.split(', ')
-    align = ['---' if name in TEXTS else '---:' for name in names]
-    rows = [f'| {" | ".join(cells)} |' for cells in (names, align, *table.rows)]
-    lines += [f'## {table.title}', '', *rows, '']
-  return '\n'.join([*lines, ''])
+    numbers = [name for name in names if name not in TEXTS]
+    parts.append(f'## {table.title}\n\n{markdown_table(names, table.rows, right=numbers)}\n\n')
+  return ''.join(parts)
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
   """Returns flat records as CSV."""
-  text = io.StringIO()
-  writer = csv.DictWriter(text, records[0], lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(records)
-  return text.getvalue()
+  return csv_table(records[0], (record.values() for record in records))

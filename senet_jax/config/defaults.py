@@ -76,8 +76,8 @@ _MODEL = {
   'model.backward': Field(
     None, 'of shake nets, coefficients of gradients: shake, even', str),
   'model.se_at': _option(None, 'of shake nets, SE on each: branch, or on their mix', str),
-  # Of networks named se_…: `position`, `stages`, `without` and `fused` of any attention, the others
-  # of SE.
+  # These are of networks named se_…: `position`, `stages`, `without` and `fused` of any attention,
+  # the others of SE.
   'model.se.ratio': _option(16, 'channels over hidden units', within=(1, _MOST_CHANNELS)),
   'model.se.use_bias': _option(True, 'in the two fully connected layers'),
   'model.se.squeeze': _option(

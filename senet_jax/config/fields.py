@@ -1,4 +1,4 @@
-"""What is known about one field of a configuration."""
+"""The declaration of one field of a configuration, and the check of its values."""
 
 import dataclasses
 import math

@@ -24,7 +24,7 @@ from senet_jax.errors import UserError, one_of, shown
 
 # How arguments begin that change a field.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
-# What Python makes of a text that is no value; the last two of thousands of brackets.
+# Errors of Python for a text that is no value; the last two are for thousands of brackets.
 _NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 

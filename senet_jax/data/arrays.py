@@ -212,3 +212,19 @@ def _damaged(path: Path, why: str) -> errors.UserError:
 def sha256(array: np.ndarray) -> str:
   """The SHA-256 of the bytes of an array, as `arrays.json` has it."""
   return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and standard deviation of every channel, of values 0..1, two `[C]`.
+
+  Args:
+    images: uint8 `[N, H, W, C]`.
+  """
+  total, squares = 0, 0
+  for start in range(0, len(images), 4096):  # a bounded amount of memory; the sums are exact
+    pixels = images[start : start + 4096].reshape(-1, images.shape[-1]).astype(np.int64)
+    total += pixels.sum(axis=0)
+    squares += np.square(pixels).sum(axis=0)
+  count = images[..., 0].size
+  mean = total / count
+  return mean / 255, np.sqrt(squares / count - np.square(mean)) / 255

@@ -1,16 +1,13 @@
 """The crops of an image that an evaluation looks at, and the inputs that they become."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from senet_jax.data import decoding
 from senet_jax.data.preprocessing import Transform
-
-if TYPE_CHECKING:
-  import tensorflow as tf
 
 # Down and across in halves of what the image is larger than the crop.
 _MIDDLE = ((1, 1),)
@@ -52,8 +49,8 @@ class Crops:
     bicubic = '' if self.interpolation == 'bilinear' else f', {self.interpolation}'
     return f'{self.size} x {self.size} of images of {scales}{square}{bicubic}'
 
-  def of_photo(self, encoded: 'tf.Tensor') -> 'tf.Tensor':
-    """The crops of a JPEG or PNG (scalar string) without mirror images, uint8 `photo_shape`."""
+  def of_photo(self, encoded: bytes) -> np.ndarray:
+    """Returns the crops of an encoded photo without mirror images, uint8 `photo_shape`."""
     return decoding.evaluation_crops(
       encoded,
       size=self.size,

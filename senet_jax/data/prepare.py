@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from senet_jax import errors, runtime
-from senet_jax.data import arrays, carry
+from senet_jax.data import arrays, carry, tfds_features
 from senet_jax.data.builders import cifar, digits, imagenet, packed, places365, tiny_imagenet
+from senet_jax.storage import files
 
 DATASETS = ('digits', *cifar.LAYOUTS, tiny_imagenet.NAME, imagenet.NAME, places365.NAME)
 DOWNLOAD = 'download'
 FILE_FORMATS = ('tfrecord', 'array_record')
+# Where a data set is prepared until it is whole, and the end of the name of one that it replaces.
+_STAGING, _REPLACED = '.preparing', '.replaced'
 # `config.data.name` of a folder that is read as it is.
 _RESERVED = ('image_folder',)
 
@@ -30,7 +33,7 @@ class _Recipe:
   """The preparation of a dataset from local files.
 
   Attributes:
-    builder: name, data_dir, an empty directory, options -> the tfds builder that does it. It checks
+    builder: name, where to prepare, an empty directory, options -> the tfds builder; it checks
       what can be checked before the work.
     options: the arguments of `prepare` that are for it.
     version: of the dataset; None is that of tfds's own builder.
@@ -96,21 +99,40 @@ def prepare(
     if file_format != FILE_FORMATS[0]:
       raise errors.UserError(f'file_format={file_format} is of the files that arrays_only omits.')
     return _prepare_arrays(name, data_dir, source, overwrite)
+  return _prepare_files(recipe, name, data_dir, options, overwrite, file_format)
+
+
+def _prepare_files(
+  recipe: _Recipe,
+  name: str,
+  data_dir: pathlib.Path,
+  options: dict[str, Any],
+  overwrite: bool,
+  file_format: str,
+) -> pathlib.Path:
+  """Writes the files of tfds and, if the recipe says so, arrays; only what is missing."""
   tfds = _import_tfds()
   if recipe is _PACKED:
     packed.check_name(name, taken=(*DATASETS, *_RESERVED))
   version_dir = data_dir / name / str(recipe.version or tfds.builder_cls(name).VERSION)
-  if overwrite or not (version_dir / 'dataset_info.json').is_file():
-    with _set_aside(version_dir):
-      _build(recipe, name, data_dir, file_format, {o: options[o] for o in recipe.options})
-  else:
-    _check_format(version_dir, file_format)
-    if not recipe.arrays or _has_arrays(version_dir):
-      print(f'{version_dir} is already prepared; overwrite it to prepare it anew.')
-      return version_dir
-  if recipe.arrays:
-    _write_arrays(tfds.builder_from_directory(version_dir))
+  with _alone(version_dir.parent):
+    if overwrite or not (version_dir / 'dataset_info.json').is_file():
+      given = {option: options[option] for option in recipe.options}
+      _build(recipe, name, version_dir, file_format, given)
+    else:
+      _check_format(version_dir, file_format)
+      if not recipe.arrays or _has_arrays(version_dir):
+        print(f'{version_dir} is already prepared; overwrite it to prepare it anew.')
+        return version_dir
+    if recipe.arrays:
+      _write_arrays(tfds.builder_from_directory(version_dir))
   return version_dir
+
+
+def official_count(name: str, split: str) -> int | None:
+  """Returns how many examples a split has that may be prepared in part; None for any other."""
+  counted = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
+  return counted[name].COUNTS.get(split) if name in counted else None
 
 
 def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
@@ -119,7 +141,9 @@ def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
   Returns:
     `splits` (name -> number of examples), `file_format` and `num_classes`.
   """
-  info = _import_tfds().builder_from_directory(version_dir).info
+  tfds = _import_tfds()
+  tfds_features.check(version_dir)
+  info = tfds.builder_from_directory(version_dir).info
   return {
     'splits': {split: info.splits[split].num_examples for split in info.splits},
     'file_format': info.file_format.value,
@@ -161,7 +185,8 @@ def _prepare_arrays(
       'others.'
     )
   version_dir = data_dir / name / dataset.version
-  arrays.write_arrays(version_dir, **vars(dataset))
+  with _alone(version_dir.parent):
+    arrays.write_arrays(version_dir, **vars(dataset))
   return version_dir
 
 
@@ -193,7 +218,7 @@ def _digits(name, data_dir, scratch):
 
 def _cifar(name, data_dir, scratch, source):
   if source is None:
-    raise errors.UserError(_how_to_get(name, data_dir))
+    raise errors.UserError(_how_to_get(name, data_dir.parents[1]))
   return cifar.local_builder(name, source, data_dir, scratch)
 
 
@@ -236,20 +261,41 @@ _PACKED = _Recipe(_packed, ('image_folder', 'val_fraction'), packed.VERSION, arr
 
 
 def _build(
-  recipe: _Recipe, name: str, data_dir: pathlib.Path, file_format: str, options: dict[str, Any]
+  recipe: _Recipe,
+  name: str,
+  version_dir: pathlib.Path,
+  file_format: str,
+  options: dict[str, Any],
 ) -> None:
-  """Writes the files of tfds."""
-  if name in cifar.LAYOUTS and options['source'] == DOWNLOAD:
-    _download(name, data_dir, file_format)
-    return
+  """Writes the files of tfds, aside until they are whole; what was there stays if that fails."""
+  staging = version_dir.parent / _STAGING
+  data_dir = version_dir.parents[1]
+  try:
+    if name in cifar.LAYOUTS and options['source'] == DOWNLOAD:
+      _download(name, data_dir, staging, file_format)
+    else:
+      _build_locally(recipe, name, data_dir, staging, file_format, options)
+    _put_in_place(staging / name / version_dir.name, version_dir)
+  finally:
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _build_locally(
+  recipe: _Recipe,
+  name: str,
+  data_dir: pathlib.Path,
+  staging: pathlib.Path,
+  file_format: str,
+  options: dict[str, Any],
+) -> None:
   if not sys.stderr.isatty():
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
   # What tfds prints speaks of a download; here there is none, so its download directory is empty.
   with tempfile.TemporaryDirectory() as scratch:
-    builder = recipe.builder(name, data_dir, pathlib.Path(scratch), **options)
-    print(f'preparing {builder.data_dir} ...', flush=True)
+    builder = recipe.builder(name, staging, pathlib.Path(scratch), **options)
+    print(f'preparing {data_dir / name / str(builder.version)} ...', flush=True)
     try:
       with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=scratch, file_format=file_format)
@@ -261,11 +307,13 @@ def _build(
       ) from error
 
 
-def _download(name: str, data_dir: pathlib.Path, file_format: str) -> None:
+def _download(name: str, data_dir: pathlib.Path, staging: pathlib.Path, file_format: str) -> None:
   import tensorflow_datasets as tfds
 
   with _downloading(_how_to_get(name, data_dir)):
-    tfds.builder_cls(name)(data_dir=data_dir).download_and_prepare(file_format=file_format)
+    tfds.builder_cls(name)(data_dir=staging).download_and_prepare(
+      download_dir=data_dir / 'downloads', file_format=file_format
+    )
 
 
 @contextlib.contextmanager
@@ -292,20 +340,49 @@ def _how_to_get(name: str, data_dir: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _set_aside(path: pathlib.Path) -> Iterator[None]:
-  """Moves `path` away meanwhile; brings it back if the body fails, removes it otherwise."""
-  aside = path.with_name(f'{path.name}.replaced')
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other preparations of a data set away, and clears up what killed ones have left.
+
+  Raises:
+    UserError: there is another one.
+  """
+  if folder.exists() and not os.access(folder, os.W_OK):
+    yield  # nothing is written there
+    return
+  new = [place for place in (folder, folder.parent) if not place.exists()]
+  with files.locked(folder, '--data_dir'):
+    shutil.rmtree(folder / _STAGING, ignore_errors=True)
+    for aside in folder.glob(f'*{_REPLACED}'):
+      _put_back(aside, aside.with_name(aside.name.removesuffix(_REPLACED)))
+    try:
+      yield
+    finally:
+      (folder / '.lock').unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # they are not empty
+        for place in new:
+          place.rmdir()
+
+
+def _put_in_place(new: pathlib.Path, path: pathlib.Path) -> None:
+  """Moves a directory to where another may be, of which a kill leaves one or the other."""
+  aside = path.with_name(path.name + _REPLACED)
   if path.exists():
-    shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
   try:
-    yield
-  except BaseException:
-    shutil.rmtree(path, ignore_errors=True)
-    if aside.exists():
-      aside.rename(path)
-    raise
-  shutil.rmtree(aside, ignore_errors=True)
+    new.rename(path)
+  finally:
+    _put_back(aside, path)
+
+
+def _put_back(aside: pathlib.Path, path: pathlib.Path) -> None:
+  """Moves what was set aside back to `path`, unless what replaces it is whole."""
+  if not aside.exists():
+    return
+  if any((path / whole).exists() for whole in ('dataset_info.json', arrays.FOLDER)):
+    shutil.rmtree(aside, ignore_errors=True)
+    return
+  shutil.rmtree(path, ignore_errors=True)
+  aside.rename(path)
 
 
 def _has_arrays(version_dir: pathlib.Path) -> bool:

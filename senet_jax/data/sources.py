@@ -6,33 +6,32 @@ made, by following the lengths in front of the records, and kept beside the file
 
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import os
 import pathlib
-import stat
+import re
 import struct
 import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import arrays, datasets, image_folder, photos
+from senet_jax.data import arrays, datasets, image_folder, tfds_features
 from senet_jax.errors import UserError
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
 
-if TYPE_CHECKING:
-  import tensorflow as tf
-
 IMAGE_FOLDER = 'image_folder'
+_NAME = re.compile(r'\w+(/[\w.+-]+)?(:[0-9.*]+)?')
 # A record of a TFRecord file: length, its CRC, the data, its CRC.
 _BEFORE, _AFTER = 12, 4
 # Bytes that are asked of a bucket at once.
@@ -54,10 +53,9 @@ class Source:
     num_examples: of the split.
     class_names: of label 0, 1, ...
     checksum: of what tells this data from other data, short of the images themselves.
-    read: `indices` `[m]` int64 to `m` records as bytes; called in threads; it raises an `OSError`
-      or a `RuntimeError` where one cannot be read.
-    parse: a record (scalar string) and its index (scalar int64) to the encoded image (scalar
-      string) and its label (scalar int64); runs in a TensorFlow graph.
+    read: `indices` `[m]` int64 to `m` encoded images and their labels, `[m]` int64; called in
+      threads; it raises an `OSError` or a `RuntimeError` where one cannot be read.
+    records: `indices` `[m]` int64 to the bytes that are kept of `m` examples; otherwise as `read`.
     name: tells a user which example an index is.
     labels: of all examples, `[N]` int64; of a data set of tfds they are read once and kept. It
       raises a `UserError` where one cannot be read.
@@ -67,8 +65,8 @@ class Source:
   num_examples: int
   class_names: tuple[str, ...]
   checksum: int
-  read: Callable[[np.ndarray], list[bytes]]
-  parse: Callable[['tf.Tensor', 'tf.Tensor'], tuple['tf.Tensor', 'tf.Tensor']]
+  read: Callable[[np.ndarray], tuple[list[bytes], np.ndarray]]
+  records: Callable[[np.ndarray], list[bytes]]
   name: Callable[[int], str]
   labels: Callable[[], np.ndarray]
 
@@ -79,7 +77,7 @@ class Source:
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-  """The split `split` of the data that `config.data` describes.
+  """Opens the split `split` of the data that `config.data` describes.
 
   Args:
     config: of the run.
@@ -118,54 +116,44 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
       'val/<class>/*.jpg, or <class>/*.jpg with config.data.val_fraction=0.1.'
     )
   folder = image_folder.scan(data.dir, data.val_fraction)
+  _say_once(folder.describe())
   hint = 'Add val/, or set config.data.val_fraction=0.2.' if 'val' not in folder.splits else ''
   base, part = datasets.parse_split(split, folder.splits, IMAGE_FOLDER, hint)
   examples = folder.splits[base]
-  chosen = np.arange(len(examples.labels))[part(len(examples.labels))]
-  root = pathlib.Path(folder.root)
-  paths = [root / examples.paths[i] for i in chosen]
-  labels = examples.labels[chosen].astype(np.int64)
-
-  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
-    return record, runtime.import_tensorflow().constant(labels)[index]
-
-  plain = np.zeros(len(paths), bool)  # those that were looked at and need no change
-
-  def read_one(index: int) -> bytes:
-    encoded = paths[index].read_bytes()
-    if plain[index]:
-      return encoded
+  chosen = part(len(examples.labels))
+  paths, root = examples.paths[chosen], os.fspath(folder.root)
+  labels, sizes = examples.labels[chosen].astype(np.int64), examples.sizes[chosen]
+  if (sizes < 0).any():
+    path = os.path.join(root, paths[int((sizes < 0).argmax())])
     try:
-      converted = photos.plain_bytes(encoded)
-    except photos.UnreadableImage as error:
-      raise OSError(f'{paths[index]}: {error}') from error
-    plain[index] = converted is encoded
-    return converted
+      why = f'it came back just now: {os.stat(path).st_size} bytes'
+    except OSError as error:  # mostly a link to nothing
+      why = error.strerror
+    raise UserError(f'{path} cannot be read: {why}; remove it, or bring back what it links to.')
 
-  sizes = np.array([_size(path) for path in paths])
-  identity = '\n'.join(f'{examples.paths[i]} {size}' for i, size in zip(chosen, sizes, strict=True))
+  def name(index: int) -> str:
+    return os.path.join(root, paths[index])
+
+  def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    return [pathlib.Path(name(i)).read_bytes() for i in indices], labels[indices]
+
+  identity = '\n'.join(f'{path} {size}' for path, size in zip(paths, sizes, strict=True))
   return Source(
     where=f'{data.dir}, split {split}',
     num_examples=len(paths),
     class_names=folder.classes,
-    checksum=zlib.crc32(os.fsencode(identity)),  # a name need not be text
-    read=lambda indices: [read_one(i) for i in indices],
-    parse=parse,
-    name=lambda index: str(paths[index]),
+    checksum=zlib.crc32(os.fsencode(identity)),
+    read=read,
+    records=lambda indices: read(indices)[0],
+    name=name,
     labels=lambda: labels,
   )
 
 
-def _size(path: pathlib.Path) -> int:
-  try:
-    found = path.stat()
-    if stat.S_ISREG(found.st_mode):
-      return found.st_size
-    raise UserError(f'{path} is a pipe or a device, which never ends; remove it.')
-  except OSError as error:  # mostly a link to nothing
-    raise UserError(
-      f'{path} cannot be read: {error.strerror}; remove it, or bring back what it links to.'
-    ) from error
+@functools.cache
+def _say_once(line: str) -> None:
+  if runtime.is_first():
+    print(os.fsencode(line).decode(errors='replace'), flush=True)
 
 
 # --- data sets of tfds -----------------------------------------------------------------------
@@ -173,8 +161,6 @@ def _size(path: pathlib.Path) -> int:
 
 def _open_tfds(data: ConfigDict, split: str) -> Source:
   tf = runtime.import_tensorflow()
-  import tensorflow_datasets as tfds
-
   runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
   data_dir = buckets.to_path(data.dir or arrays.default_data_dir())
   with buckets.access(data_dir):
@@ -182,19 +168,10 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)
   image_key, label_key = _image_and_label(info)
-  chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
   files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
-  if info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
-    if buckets.in_bucket(data_dir):
-      raise UserError(
-        f'{data.name} in {data_dir} is in ArrayRecord files, which their library reads from a disk '
-        'alone; use TFRecord files there, or mount the bucket.'
-      )
-    read = _array_records(info.splits[base].file_instructions)
-  else:
-    index = _tfrecord_index(files, lengths, buckets.to_path(builder.data_dir) / f'{base}.index.npz')
-    read = (_distant_records if buckets.in_bucket(data_dir) else _tfrecords)(files, *index)
+  read = _reader(data.name, builder, base)
+  chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
   first = np.cumsum([0, *lengths])
 
   def name(index: int) -> str:
@@ -202,19 +179,23 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     shard = int(np.searchsorted(first, at, side='right')) - 1
     return f'record {at - first[shard]} of {files[shard]}'
 
-  def parse(record: 'tf.Tensor', index: 'tf.Tensor') -> tuple['tf.Tensor', 'tf.Tensor']:
-    del index
-    features = {
-      image_key: tf.io.FixedLenFeature((), tf.string),
-      label_key: tf.io.FixedLenFeature((), tf.int64),
-    }
-    example = tf.io.parse_single_example(record, features)
-    return example[image_key], example[label_key]
+  features = {
+    image_key: tf.io.FixedLenFeature((), tf.string),
+    label_key: tf.io.FixedLenFeature((), tf.int64),
+  }
+
+  def read_examples(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    try:
+      examples = tf.io.parse_example(read(chosen[indices]), features)
+    # The last one of a message that quotes bytes.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+      raise OSError(f'no examples of {data.name}') from error
+    return examples[image_key].numpy().tolist(), examples[label_key].numpy()
 
   def labels() -> np.ndarray:
     cache = buckets.to_path(builder.data_dir) / f'{base}.{checksum:08x}.labels.npz'
     where = f'{data.name}, split {split}'
-    return _read_labels(where, lambda i: read(chosen[i]), parse, len(chosen), cache)
+    return _read_labels(where, read_examples, len(chosen), cache)
 
   identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
   checksum = zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode())
@@ -223,16 +204,50 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     num_examples=len(chosen),
     class_names=tuple(info.features[label_key].names),
     checksum=checksum,
-    read=lambda indices: read(chosen[indices]),
-    parse=parse,
+    read=read_examples,
+    records=lambda indices: read(chosen[indices]),
     name=name,
     labels=labels,
   )
 
 
+def _reader(name: str, builder: Any, base: str) -> Callable[[np.ndarray], list[bytes]]:
+  """Returns what reads records of a split by index, after a look at its files.
+
+  Raises:
+    UserError: one is missing or damaged, or they are not of a kind that can be read there.
+  """
+  import tensorflow_datasets as tfds
+
+  split = builder.info.splits[base]
+  files, lengths = [str(path) for path in split.filepaths], split.shard_lengths
+  sizes = _sizes(files)
+  for file, size, length in zip(files, sizes, lengths, strict=True):
+    if not 0 <= length <= size:
+      raise _damaged(file, f'{size} bytes cannot hold {length} records')
+  folder = buckets.to_path(builder.data_dir)
+  distant = buckets.in_bucket(folder)
+  if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    if distant:
+      raise UserError(
+        f'{name} in {folder} is in ArrayRecord files, which their library reads from a disk '
+        'alone; use TFRecord files there, or mount the bucket.'
+      )
+    return _array_records(split.file_instructions)
+  index = _tfrecord_index(files, lengths, sizes, folder / f'{base}.index.npz')
+  return (_distant_records if distant else _tfrecords)(files, *index)
+
+
 def _builder(name: str, data_dir: Path):
   import tensorflow_datasets as tfds
 
+  if not _NAME.fullmatch(name):
+    raise UserError(
+      f'config.data.name={name!r} is no name of a data set; it may be followed by /CONFIG and '
+      ':VERSION. Data sets of other collections, such as huggingface:..., are downloaded and run '
+      'code: prepare them with tfds first, and give the name that they have in config.data.dir.'
+    )
+  tfds_features.check(data_dir / name.partition(':')[0].partition('/')[0])
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
   except tfds.core.DatasetNotFoundError:
@@ -302,9 +317,28 @@ def _tfrecords(
       return descriptors[number]
 
   def read(indices: np.ndarray) -> list[bytes]:
-    return [os.pread(open_once(file_of[i]), int(length[i]), int(offset[i])) for i in indices]
+    found = [
+      os.pread(open_once(file_of[i]), int(length[i]) + _AFTER, int(offset[i])) for i in indices
+    ]
+    return [_checked(data, files[file_of[i]]) for i, data in zip(indices, found, strict=True)]
 
   return read
+
+
+def _checked(data: bytes, file: str) -> bytes:
+  """Returns a record, which its CRC is behind.
+
+  Raises:
+    OSError: it is another one.
+  """
+  import google_crc32c
+
+  record, expected = data[:-_AFTER], struct.unpack('<I', data[-_AFTER:])[0]
+  crc = google_crc32c.value(record)
+  # As TFRecord masks it.
+  if (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF != expected:
+    raise OSError(f'a record of {file} is damaged: its checksum differs')
+  return record
 
 
 def _distant_records(
@@ -316,29 +350,39 @@ def _distant_records(
   def read(indices: np.ndarray) -> list[bytes]:
     paths = [files[file_of[i]] for i in indices]
     starts = offset[indices].tolist()
-    ends = (offset + length)[indices].tolist()
-    return system.cat_ranges(paths, starts, ends, on_error='raise')
+    ends = ((offset + length)[indices] + _AFTER).tolist()
+    found = system.cat_ranges(paths, starts, ends, on_error='raise')
+    return list(map(_checked, found, paths))
 
   return read
 
 
+def _sizes(files: list[str]) -> np.ndarray:
+  """Returns the bytes of each file, `[n]` int64.
+
+  Raises:
+    UserError: one is missing or cannot be looked at.
+  """
+  try:
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+      stats = pool.map(lambda file: epath.Path(file).stat(), files)
+      return np.array([stat.length for stat in stats], np.int64)
+  except FileNotFoundError as error:
+    raise _damaged(error.filename or str(error), 'it is missing') from error
+  except OSError as error:
+    raise _damaged(error.filename or files[0], error.strerror or str(error)) from error
+
+
 def _tfrecord_index(
-  files: list[str], lengths: list[int], cache: Path
+  files: list[str], lengths: list[int], sizes: np.ndarray, cache: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """File, offset and length in bytes of every record, each `[N]` int64.
+  """Returns file, offset and length in bytes of every record, each `[N]` int64.
 
   It is kept in `cache`, if that can be written, and made anew when a file has another size.
 
   Raises:
     UserError: a file is missing, or has not as many whole records as it should.
   """
-  try:
-    with futures.ThreadPoolExecutor(_THREADS) as pool:
-      sizes = np.array([stat.length for stat in pool.map(lambda f: epath.Path(f).stat(), files)])
-  except FileNotFoundError as error:
-    raise _damaged(error.filename or str(error), 'it is missing') from error
-  except OSError as error:
-    raise _damaged(error.filename or files[0], error.strerror or str(error)) from error
   try:
     with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
       kept = dict(file)
@@ -368,7 +412,7 @@ def _is_index(kept: dict[str, np.ndarray], sizes: np.ndarray, count: int) -> boo
 
 
 def _follow_records(path: str, size: int, expected: int) -> tuple[np.ndarray, np.ndarray]:
-  """Offsets and lengths of the records of a TFRecord file."""
+  """Returns offsets and lengths of the records of a TFRecord file."""
   offsets, lengths = [], []
   with _opened(path) as read:
     at = 0
@@ -403,9 +447,7 @@ def _opened(path: str) -> Iterator[Callable[[int], bytes]]:
   yield read
 
 
-def _read_labels(
-  where: str, read: Callable, parse: Callable, count: int, cache: Path
-) -> np.ndarray:
+def _read_labels(where: str, read: Callable, count: int, cache: Path) -> np.ndarray:
   """Reads all records for their labels, `[count]` int64, which are kept in `cache`."""
   try:
     with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
@@ -415,21 +457,11 @@ def _read_labels(
   except Exception:  # as of an index
     pass
   _log.info('reading the labels of all %d examples of %s, once', count, where)
-  tf = runtime.import_tensorflow()
-
-  def parse_all(records: 'tf.Tensor', indices: 'tf.Tensor') -> 'tf.Tensor':
-    signature = tf.int64
-    return tf.map_fn(lambda x: parse(*x)[1], (records, indices), fn_output_signature=signature)
-
-  # Traced once, before several threads come to it.
-  signature = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
-  traced = tf.function(parse_all, signature, autograph=False).get_concrete_function()
 
   def block(first: int) -> np.ndarray:
-    indices = np.arange(first, min(first + _LABELS, count))
     try:
-      return traced(tf.constant(read(indices)), tf.constant(indices)).numpy()
-    except (tf.errors.OpError, OSError, RuntimeError) as error:
+      return read(np.arange(first, min(first + _LABELS, count)))[1]
+    except (OSError, RuntimeError) as error:
       raise UserError(
         f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '
         "set again, or set config.data.sampling='uniform'."

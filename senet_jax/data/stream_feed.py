@@ -15,7 +15,6 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -23,20 +22,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import datasets, decoding, preprocessing, sources
+from senet_jax.data import datasets, decoding, draws, preprocessing, sources
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops
+from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.sources import Source
 from senet_jax.errors import Stalled, UserError
 
-if TYPE_CHECKING:
-  import tensorflow as tf
-
-# Examples that a thread reads and decodes in one call of TensorFlow: enough to make the call cheap.
+# Examples that a thread reads and decodes at a time.
 _BLOCK = 32
 # Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
 _AHEAD = 2
+
+# Of an image that cannot be read or decoded.
+_FAILURES = (OSError, RuntimeError, UnreadableImage)
 
 _log = logging.getLogger('senet_jax')
 
@@ -76,22 +76,15 @@ class Order:
     if self.by_class:
       return position, *self.by_class.examples(position)
     epoch, offset = np.divmod(position, self.num_examples)
-    tf = runtime.import_tensorflow()
-    # Not tf.random.experimental.index_shuffle, which spoils a batch of seeds (seen in 2.21).
-    shuffled = tf.raw_ops.RandomIndexShuffle(
-      index=offset,
-      seed=np.stack([np.full_like(epoch, self.seed), epoch, np.zeros_like(epoch)], 1),
-      max_index=np.int64(self.num_examples - 1),
-      rounds=8,
-    )
-    return position, epoch, shuffled.numpy()
+    keys = np.stack([np.full_like(epoch, self.seed), epoch, np.zeros_like(epoch)], 1)
+    return position, epoch, draws.shuffled(offset, keys, self.num_examples)
 
 
 class Stream:
   """Batches of decoded images of one host.
 
-  Threads read and decode blocks of images; TensorFlow does so outside the interpreter lock. There
-  is no tf.data here: its iterators, freed with the lock held, wait for reads that need it.
+  Threads read and decode blocks of images; Pillow does so outside the interpreter lock. There is no
+  tf.data here: its iterators, freed with the lock held, wait for reads that need it.
 
   An image that cannot be read or decoded is named and counted. In training, the next readable one
   by index takes its place; in an evaluation its place is marked.
@@ -110,21 +103,18 @@ class Stream:
     self,
     source: Source,
     order: Order,
-    decode: Callable[['tf.Tensor', 'tf.Tensor'], 'tf.Tensor'],
+    decode: Callable[[bytes, np.ndarray], np.ndarray],
     shape: tuple[int, ...],
     num_classes: int,
     max_damaged: int,
     read_timeout: float,
   ):
-    """Builds the graph that decodes; `decode` maps a scalar string and a seed `[2]` int32."""
+    """Starts nothing yet; `decode` maps an encoded image and a key `[2]` int64 to an image."""
     self.source, self.order, self.shape = source, order, shape
     self.num_classes, self.max_damaged = num_classes, max_damaged
     self.read_timeout = read_timeout
     self.damaged: dict[int, str] = {}
-    self._decode = _in_blocks(functools.partial(_decode_one, source, decode, order.seed or 0))
-    tf = runtime.import_tensorflow()
-    # The last one of a message that quotes bytes.
-    self._failures = (tf.errors.OpError, OSError, RuntimeError, UnicodeDecodeError)
+    self._decode = decode
 
   def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """The batches from step `first` on, up to step `last` (exclusive).
@@ -174,7 +164,7 @@ class Stream:
     try:
       batch['images'][block], batch['labels'][block] = self._read(epoch, index)
       return []
-    except self._failures:  # of one image or more: each by itself
+    except _FAILURES:  # of one image or more: each by itself
       places = range(*block.indices(len(batch['index'])))
       return [bad for place in places for bad in self._fill_one(batch, place)]
 
@@ -186,7 +176,7 @@ class Stream:
     for index in ((first + i) % self.source.num_examples for i in range(tries)):
       try:
         images, labels = self._read(epoch, np.array([index]))
-      except self._failures:
+      except _FAILURES:
         bad.append(index)
         if len(bad) > self.max_damaged:
           break  # the run ends with this
@@ -198,8 +188,11 @@ class Stream:
     return bad
 
   def _read(self, epoch: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = self._decode(self.source.read(index), epoch, index)
-    return images.numpy(), labels.numpy()
+    encoded, labels = self.source.read(index)
+    # Each draw is keyed by (seed, epoch, index).
+    keys = draws.fold_in(np.stack([np.full_like(epoch, self.order.seed or 0), epoch], 1), index)
+    images = [self._decode(one, key) for one, key in zip(encoded, keys, strict=True)]
+    return np.stack(images), labels
 
   def _finish(
     self, batch: dict[str, np.ndarray], work: list[futures.Future]
@@ -240,37 +233,6 @@ class Stream:
     _log.warning(
       'unreadable image %d of at most %d in %s: %s', count, most, self.source.where, name
     )
-
-
-def _in_blocks(decode_one: Callable) -> Callable:
-  """Compiles `(records, epoch, index)`, each `[m]`, to what `decode_one` makes of each example.
-
-  Traced here, once: threads that come to a function that is not yet traced are all counted as
-  tracings, and TensorFlow warns of them.
-  """
-  tf = runtime.import_tensorflow()
-  kinds = (tf.string, tf.int64, tf.int64)
-
-  def decode(*examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    signature = (tf.uint8, tf.int32)
-    return tf.map_fn(
-      lambda one: decode_one(*one), examples, fn_output_signature=signature, parallel_iterations=1
-    )
-
-  # Without autograph: the graph is written out as it is to be.
-  signature = [tf.TensorSpec([None], kind) for kind in kinds]
-  traced = tf.function(decode, signature, autograph=False).get_concrete_function()
-  return lambda *examples: traced(*map(tf.convert_to_tensor, examples, kinds))
-
-
-def _decode_one(
-  source: Source, decode: Callable, seed: int, record: 'tf.Tensor', epoch, index
-) -> tuple['tf.Tensor', 'tf.Tensor']:
-  """The image and the label of an example; each draw is keyed by (seed, epoch, index)."""
-  tf = runtime.import_tensorflow()
-  encoded, label = source.parse(record, index)
-  key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), index)
-  return decode(encoded, tf.cast(key, tf.int32)), tf.cast(label, tf.int32)
 
 
 class _ToDevices:
@@ -409,8 +371,8 @@ class StreamEvalFeed(_Streamed):
     wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
     batch_size = runtime.fill_devices(wanted, mesh.size)
 
-    def decode(encoded: 'tf.Tensor', seed: 'tf.Tensor') -> 'tf.Tensor':
-      del seed
+    def decode(encoded: bytes, key: np.ndarray) -> np.ndarray:
+      del key
       if crops:
         return crops.of_photo(encoded)
       return decoding.evaluation_image(

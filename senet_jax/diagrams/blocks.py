@@ -34,7 +34,7 @@ _COLOURS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """What a figure shows.
+  """The contents of a figure.
 
   Attributes:
     network: of the registry, without SE.
@@ -49,7 +49,7 @@ class Drawing:
   widths: tuple[int, ...]
 
   def graphs(self) -> dict[str, Graph]:
-    """The graph of each panel, by its title."""
+    """Returns the graph of each panel, by its title."""
     size = model_info(self.network).image_size
     graphs = {}
     for title, position in self.panels.items():
@@ -107,7 +107,7 @@ def _save(figure: 'Figure', path: pathlib.Path, description: str) -> None:
 
 
 def descriptions(graphs: Mapping[str, Graph]) -> str:
-  """The graphs as text, by title."""
+  """Returns the graphs as text, by title."""
   return '\n\n'.join(f'{title}\n{dataflow.description(g)}' for title, g in graphs.items())
 
 
@@ -150,7 +150,7 @@ def draw(drawing: Drawing, graphs: Mapping[str, Graph]) -> 'Figure':
 
 
 def layout(graph: Graph) -> list[tuple[float, int]]:
-  """Column and row of each node: column 0 is the main path, a row is below those of all inputs.
+  """Returns column and row of each node: column 0 is the main path, a row is below all its inputs.
 
   Shortcuts are to the left, gates outside of what they gate, and the branches of a concatenation
   side by side.
@@ -171,7 +171,7 @@ def layout(graph: Graph) -> list[tuple[float, int]]:
 
 
 def _main_first(node: Node, graph: Graph) -> list[int]:
-  """The inputs of a node: maps before gates, and what took more convolutions first."""
+  """Returns the inputs of a node: maps before gates, and what took more convolutions first."""
 
   def convolutions(place: int) -> int:
     source = graph[place]
@@ -182,12 +182,12 @@ def _main_first(node: Node, graph: Graph) -> list[int]:
 
 
 def _is_gate(node: Node) -> bool:
-  """Whether the output is one number for each channel of an image."""
+  """Returns True if the output is one number for each channel of an image."""
   return all(size == 1 for size in node.shape[1:-1])
 
 
 def _one_box(first: Node, second: Node) -> Node | None:
-  """A convolution with the BN and ReLU behind it."""
+  """Returns a convolution and the BN or ReLU behind it as one node; None for another pair."""
   if first.kind.startswith('conv') and second.kind in ('BN', 'ReLU'):
     return dataclasses.replace(
       first, kind=first.label + f', {second.kind}', detail='', shape=second.shape
@@ -271,7 +271,7 @@ class _Panel:
     return _TIMES.join([*sides, self._symbols.get(channels, str(channels))])
 
   def _line(self, source: int, target: int) -> list[tuple[float, float]]:
-    """The corners of the line from one node to another one."""
+    """Returns the corners of the line from one node to another one."""
     (x, y), (end_x, end_y) = ((self._x[i], self._y[i]) for i in (source, target))
     half = self._half[target] if self._graph[target].kind != 'add' else _RADIUS
     top = end_y + (_BOX_HEIGHT / 2 if self._graph[target].kind != 'add' else _RADIUS)
@@ -290,7 +290,7 @@ class _Panel:
     return [(x, bottom), (x, turn), (end_x, turn), (end_x, top)]
 
   def _blocked(self, x: float, source: int, target: int) -> bool:
-    """Whether a box is between two nodes in the column at `x`."""
+    """Returns True if a box is between two nodes in the column at `x`."""
     between = range(self._cells[source][1] + 1, self._cells[target][1])
     return any(
       row in between and abs(x - centre) < half

@@ -1,4 +1,4 @@
-"""What a block computes, as a graph of its layers.
+"""The graph of the layers that a block computes.
 
 The graph is read from the operations that JAX traces, not from the code of a module or the names in
 it: a pooling is where values are summed over a map, an SE block's scaling is where a map is
@@ -92,7 +92,7 @@ class _Reached(Exception):
 def block_of(
   network: nn.Module, name: str, image_size: int
 ) -> tuple[nn.Module, jax.ShapeDtypeStruct]:
-  """A block of a network, as the network makes it.
+  """Returns a block of a network, as the network makes it.
 
   Args:
     network: a model of the registry.
@@ -123,7 +123,7 @@ def block_of(
 
 
 def graph_of(block: nn.Module, x: jax.ShapeDtypeStruct) -> Graph:
-  """What `block(x, train=False)` computes.
+  """Returns the graph of what `block(x, train=False)` computes.
 
   SE that is fused with the BN in front of it takes its squeeze from numbers inside that BN; to see
   the layers of such a block, give it an `SEConfig` with `fused=False`.
@@ -167,7 +167,7 @@ def _constant(value: Any) -> _Constant:
 
 
 def _apply(eqn: Any, operands: list[int | _Constant], nodes: Graph) -> list[int | _Constant]:
-  """The results of one equation."""
+  """Returns the results of one equation."""
   name = eqn.primitive.name
   data = [v for v in operands if isinstance(v, int)]
   if not data:
@@ -188,17 +188,17 @@ def _apply(eqn: Any, operands: list[int | _Constant], nodes: Graph) -> list[int 
 
 
 def _shapes(eqn: Any, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """Shapes of operand `i` and of the result."""
+  """Returns the shapes of operand `i` and of the result."""
   return eqn.invars[i].aval.shape, eqn.outvars[0].aval.shape
 
 
 def _squeezed(*shapes: Iterable[int]) -> bool:
-  """Whether the shapes differ in axes of size 1 only."""
+  """Returns True if the shapes differ in axes of size 1 only."""
   return len({tuple(size for size in shape if size > 1) for shape in shapes}) == 1
 
 
 def _node(eqn: Any, operands: list[int | _Constant], data: list[int]) -> Node:
-  """The node of one equation that reads `data`."""
+  """Returns the node of one equation that reads `data`."""
   name, params = eqn.primitive.name, eqn.params
   constants = [v for v in operands if isinstance(v, _Constant)]
   variables = frozenset().union(*(c.variables for c in constants))
@@ -240,7 +240,7 @@ def _convolution(eqn: Any) -> str:
 
 
 def _needed(nodes: Graph, last: int) -> Graph:
-  """The input and what the node at `last` depends on, it being the last one then."""
+  """Returns the input and all that the node at `last` depends on, with that node at the end."""
   keep, todo = {0}, [last]
   while todo:
     place = todo.pop()
@@ -251,7 +251,7 @@ def _needed(nodes: Graph, last: int) -> Graph:
 
 
 def _picked(nodes: Sequence[Node], places: list[int], stands_for: dict[int, int]) -> Graph:
-  """The nodes at `places`; each input is replaced by the node that `stands_for` has for it."""
+  """Returns the nodes at `places`, with their inputs replaced as `stands_for` says."""
   new = {place: i for i, place in enumerate(places)}
   return [
     dataclasses.replace(nodes[place], inputs=tuple(new[stands_for[i]] for i in nodes[place].inputs))
@@ -260,7 +260,7 @@ def _picked(nodes: Sequence[Node], places: list[int], stands_for: dict[int, int]
 
 
 def contracted(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph:
-  """The graph with chains of nodes made one.
+  """Returns the graph with chains of nodes merged.
 
   Args:
     graph: what to contract.
@@ -281,7 +281,7 @@ def contracted(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph
 
 
 def _one_layer(first: Node, second: Node) -> Node | None:
-  """The layer that two operations are: a mean, or two that use variables of one module."""
+  """Returns the layer that two operations make: a mean, or two with variables of one module."""
   if (first.kind, second.kind) == ('sum', 'div') and first.detail == second.detail:
     return Node('global avg pooling', first.shape)
   if (first.kind, second.kind) == ('window sum', 'div') and not second.module:
@@ -292,7 +292,7 @@ def _one_layer(first: Node, second: Node) -> Node | None:
 
 
 def formula(graph: Graph) -> str:
-  """What the block computes from `x`, as functions of functions, such as `add(bn1(conv1(x)), x)`.
+  """Returns what the block computes from `x` as a formula, such as `add(bn1(conv1(x)), x)`.
 
   A function is called by its module, or by its kind where it has no variables; the terms of a sum
   are sorted.
@@ -306,7 +306,7 @@ def formula(graph: Graph) -> str:
 
 
 def description(graph: Graph) -> str:
-  """A line for each node: its number, what it is, its shape, its module, and what it reads."""
+  """Returns a line for each node: its number, kind, shape and module, and what it reads."""
   return '\n'.join(
     f'{i} {node.label} {"x".join(map(str, node.shape[1:]))} '
     + f'[{node.module}] < {" ".join(map(str, node.inputs))}'

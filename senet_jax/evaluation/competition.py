@@ -24,7 +24,7 @@ def choose_crops(
   scales: Sequence[int] = (),
   ten: bool = False,
 ) -> CropTransform:
-  """What the networks of some runs are evaluated on.
+  """Returns the crops that the networks of some runs are evaluated on.
 
   Args:
     configs: of the runs.
@@ -76,7 +76,7 @@ def open_feed(
   transform: CropTransform,
   left_out: Sequence[str] = (),
 ) -> tuple[EvaluationFeed, int]:
-  """The feed over the crops of a split, with as many crops a step as images otherwise.
+  """Opens the feed of the crops of a split, with as many crops a step as images otherwise.
 
   Args:
     config: of the run that names the data; `model.num_classes` is set.

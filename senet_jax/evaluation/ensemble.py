@@ -1,4 +1,4 @@
-"""Several networks, or one, that answer for several crops of an image."""
+"""Ensembles: several networks, or one, that answer for several crops of an image."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from flax import linen as nn
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-  """The average of the probabilities of networks and crops; stands where one network does.
+  """The average of the probabilities of networks and crops, in the place of one network.
 
   Attributes:
     models: the networks, all with the same classes.
@@ -20,7 +20,7 @@ class Ensemble:
   def apply(
     self, variables: tuple[dict, ...], images: tuple[jax.Array, ...], train: bool = False
   ) -> jax.Array:
-    """The logits of the average.
+    """Returns the logits of the average.
 
     Args:
       variables: `params` and `batch_stats` of each network.

@@ -1,5 +1,6 @@
 """Evaluation of a network on a split: every example once, on any number of devices."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -19,7 +20,7 @@ from senet_jax.evaluation.outcomes import Outcomes
 def eval_step(
   variables: dict, batch: dict[str, jax.Array], *, model: nn.Module | Ensemble
 ) -> tuple[Metrics, jax.Array]:
-  """Metrics and logits `[N, K]` of one device's share of a batch.
+  """Returns metrics and logits `[N, K]` of one device's share of a batch.
 
   Args:
     variables: `params` and `batch_stats`; of each network for an ensemble.
@@ -67,7 +68,7 @@ def evaluate(
   feed: EvaluationFeed,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-  """Loss and errors in percent over the whole split.
+  """Returns loss and errors in percent over the whole split.
 
   Args:
     program: from `eval_program`.
@@ -99,10 +100,10 @@ def evaluate(
 def evaluate_each(
   model: nn.Module | Ensemble, variables: dict | tuple[dict, ...], feed: EvaluationFeed, mesh: Mesh
 ) -> tuple[dict[str, float], Outcomes]:
-  """As `evaluate`, with what came of each image; for one process.
+  """Returns what `evaluate` does, and the outcome of each image; for one process.
 
   Raises:
-    UserError: no image could be read.
+    UserError: no image could be read, or the loss is no finite number.
   """
   compiled = eval_program(model, feed, mesh, each=True)
   batches = []
@@ -113,9 +114,11 @@ def evaluate_each(
     return totals
 
   results = evaluate(program, variables, feed)
+  if not math.isfinite(results['loss']):
+    raise UserError(f'the loss is {results["loss"]}: no numbers come out; use another checkpoint.')
   return results, Outcomes.joined(jax.device_get(batches))
 
 
 def zero_metrics() -> Metrics:
-  """Metrics of no examples."""
+  """Returns the metrics of no examples."""
   return jax.tree.map(lambda x: jnp.zeros((), jnp.float32), Metrics.empty())

@@ -21,7 +21,7 @@ _FILE_NAMES = ('file_name', 'filename')
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
-  """The lines of a list of images, without empty ones.
+  """Reads the lines of a list of images, without empty ones.
 
   Raises:
     UserError: there is none.
@@ -33,12 +33,12 @@ def read_list(path: str | os.PathLike) -> list[str]:
 
 
 def only_indices(lines: Sequence[str]) -> bool:
-  """Whether no file name is among the lines, so that nobody need know the images' names."""
+  """Returns whether no line is a file name, so that nobody need know the images' names."""
   return all(map(_is_index, lines))
 
 
 def find(lines: Sequence[str], count: int, names: Sequence[str] | None, where: str) -> np.ndarray:
-  """The indices of the images that a list names, sorted, each once.
+  """Returns the indices of the images that a list names, sorted, each once.
 
   A line is an index from 0 on, or a file name with so many of the folders above it that it is the
   only one.
@@ -81,7 +81,7 @@ def find(lines: Sequence[str], count: int, names: Sequence[str] | None, where: s
 
 
 def file_names(source: Source, folder: bool) -> list[str] | None:
-  """The path of each image, by index; None where the records of tfds hold none.
+  """Returns the path of each image, by index; None where the records of tfds hold none.
 
   Args:
     source: of a folder of photos, or of tfds, whose records are all read for this.
@@ -98,7 +98,7 @@ def file_names(source: Source, folder: bool) -> list[str] | None:
   names = []
   for first in indices[::_BLOCK]:
     try:
-      records = source.read(np.asarray(indices[first : first + _BLOCK]))
+      records = source.records(np.asarray(indices[first : first + _BLOCK]))
       parsed = tf.io.parse_example(records, features)
     except (tf.errors.OpError, OSError, RuntimeError) as error:
       raise UserError(
@@ -111,17 +111,13 @@ def file_names(source: Source, folder: bool) -> list[str] | None:
 
 
 def without(source: Source, left_out: np.ndarray) -> Source:
-  """The source without the images at some indices; those behind them move up."""
+  """Returns the source without the images at some indices; those behind them move up."""
   kept = np.delete(np.arange(source.num_examples), left_out)
-
-  def parse(record, index):
-    return source.parse(record, runtime.import_tensorflow().constant(kept)[index])
-
   return dataclasses.replace(
     source,
     num_examples=len(kept),
     read=lambda indices: source.read(kept[indices]),
-    parse=parse,
+    records=lambda indices: source.records(kept[indices]),
     name=lambda index: source.name(int(kept[index])),
   )
 

@@ -21,7 +21,7 @@ class Metrics(clu_metrics.Collection):
 
   @classmethod
   def of_batch(cls, loss: jax.Array, logits: jax.Array, batch: dict[str, jax.Array]) -> 'Metrics':
-    """The averages over one batch, as float32 sums and counts.
+    """Returns the averages over one batch, as float32 sums and counts.
 
     One dtype lets a train step sum them over the devices in the collective of the gradients.
 
@@ -38,7 +38,7 @@ class Metrics(clu_metrics.Collection):
     )
 
   def report(self) -> dict[str, float]:
-    """The averages as Python numbers, errors in percent."""
+    """Returns the averages as Python numbers, errors in percent."""
     averages = {name: getattr(self, name) for name in ('loss', *TOP_K)}
     # Divided here, in float64: the sums of errors are whole numbers, exact in float32.
     values = {name: float(x.total) / float(x.count) for name, x in averages.items()}
@@ -46,7 +46,7 @@ class Metrics(clu_metrics.Collection):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-  """Cross-entropy of each example, `[N]`, from `logits` `[N, K]` float32 and `labels` `[N]`.
+  """Returns the cross-entropy `[N]` of `logits` `[N, K]` float32 with `labels` `[N]`.
 
   `smoothing` is the share of the target that is spread evenly over all classes.
   """
@@ -57,7 +57,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def top_k_errors(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-  """Whether the label is missing from the k best classes, each `[N]` float32.
+  """Returns 1 for each image whose label is not among the k best classes, `[N]` float32 by name.
 
   Ties go to the lower class, as in `argmax`; with fewer than k classes no example is wrong.
   """

@@ -1,1 +1,1 @@
-"""What the gates of SE blocks do: their statistics, their figures, and pruning by them."""
+"""The gates of SE blocks: their statistics, their figures, and pruning by them."""

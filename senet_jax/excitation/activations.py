@@ -52,7 +52,7 @@ class Moments:
 
 
 def ranks(labels: np.ndarray) -> np.ndarray:
-  """How many of the labels `[N]` before each are the same, `[N]`."""
+  """Counts how many of the labels `[N]` before each are the same, `[N]`."""
   order = np.argsort(labels, kind='stable')
   found = np.empty(len(labels), np.int64)
   found[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
@@ -79,7 +79,7 @@ class Block:
 
   @property
   def std(self) -> np.ndarray:
-    """Within each class, over its images (N - 1), `[K, C]`; NaN for fewer than two."""
+    """The deviation within each class over its images (N - 1), `[K, C]`; NaN for fewer than two."""
     degrees = np.where(self.count > 1, self.count - 1, np.nan)
     return np.sqrt(self.squares / degrees[:, None])
 
@@ -90,17 +90,17 @@ class Block:
 
   @property
   def within(self) -> np.ndarray:
-    """Variance within the classes, pooled, `[C]`; NaN without two images of one class."""
+    """The variance within the classes, pooled, `[C]`; NaN without two images of one class."""
     degrees = (self.count - 1).clip(0).sum()
     return self.squares.sum(0) / (degrees or np.nan)
 
   @property
   def between(self) -> np.ndarray:
-    """Variance between the classes, `[C]`; NaN for fewer than two.
+    """The variance between the classes, `[C]`; NaN for fewer than two.
 
-    Of the variance of the classes' means, this leaves out what comes from having few images: with
-    50 a class, classes that do not differ at all would have 2 % of the variance within. It can
-    thus be a little below 0.
+    It is that of the classes' means without what comes from having few images: with 50 a class,
+    classes that do not differ at all would have 2 % of the variance within. It can thus be a little
+    below 0.
     """
     seen = self.count[self.count > 0]
     if len(seen) < 2:
@@ -109,9 +109,10 @@ class Block:
 
   @property
   def agreement(self) -> float:
-    """Correlation over the channels between the means of two classes, the mean over all pairs.
+    """The correlation over the channels between the means of two classes, averaged over all pairs.
 
-    1: the classes have one pattern, up to its scale. NaN for fewer than two classes that have any.
+    It is 1 where the classes have one pattern, up to its scale, and NaN where fewer than two
+    classes have any.
     """
     centred = self._means - self._means.mean(1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -120,7 +121,7 @@ class Block:
     return float((np.square(units.sum(0)).sum() - len(units)) / pairs) if pairs > 0 else math.nan
 
   def summary(self) -> dict[str, Any]:
-    """One number for each question; None where the images do not answer it.
+    """Returns one number for each question, None where the images do not answer it.
 
     `separation` is the variance between classes, averaged over the channels, over that within.
     Not the average of ratios: a channel whose gate hardly moves would outweigh all others.
@@ -146,7 +147,9 @@ class Block:
 
 
 def block_sizes(model: nn.Module, variables: dict, image_size: int) -> dict[str, int]:
-  """Channels of each SE block in network order, by the paper's names; nothing is computed.
+  """Returns the channels of each SE block, by the paper's names in network order.
+
+  Nothing is computed for that.
 
   Raises:
     UserError: there is none.
@@ -166,7 +169,7 @@ def measure(
   images_per_class: int,
   saturated: tuple[float, float] = SATURATED['sigmoid'],
 ) -> dict[str, Block]:
-  """The gates of all SE blocks over the first images of every class; for one process.
+  """Measures the gates of all SE blocks over the first images of every class; for one process.
 
   The gate of an image is, for NoSqueeze, the mean over its pixels.
 
@@ -243,7 +246,7 @@ def _program(
 
 
 def _batches(program: Callable, variables: dict, feed: EvaluationFeed) -> Iterator[dict]:
-  """The batches on the host; the devices are one ahead."""
+  """Yields the batches on the host, with the devices one ahead."""
   following = None
   for step in range(len(feed)):
     batch, following = following, program(variables, feed.inputs(step))
@@ -257,7 +260,7 @@ def _batches(program: Callable, variables: dict, feed: EvaluationFeed) -> Iterat
 
 
 def labels_of(given: Sequence[str], names: Sequence[str], flag: str = '--classes') -> list[int]:
-  """The classes that a user names, each once.
+  """Returns the labels of the classes that a user names, each once.
 
   Args:
     given: names in the data set, for ImageNet's classes also any of their names for people, or
@@ -288,7 +291,7 @@ def labels_of(given: Sequence[str], names: Sequence[str], flag: str = '--classes
 
 
 def default_labels(names: Sequence[str]) -> list[int]:
-  """All classes if they are few, those of the paper if there are, or four of equal distance."""
+  """Returns all classes if they are few, else those of the paper, or four of equal distance."""
   if len(names) <= _FEW_CLASSES:
     return list(range(len(names)))
   try:
@@ -298,7 +301,7 @@ def default_labels(names: Sequence[str]) -> list[int]:
 
 
 def _synonyms(names: Sequence[str]) -> list[tuple[str, int]]:
-  """Names for people, and labels, of the classes that are called by their ImageNet ids."""
+  """Returns names for people, and labels, of the classes that are called by their ImageNet ids."""
   known = dict(class_names.imagenet_classes())
   return [
     (synonym, label)
@@ -309,15 +312,15 @@ def _synonyms(names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def uniform(total: int, count: int) -> list[int]:
-  """`count` of `0 … total - 1` with equal distances, the first and last among them; at most all."""
+  """Returns `count` of `0 … total - 1` at equal distances, both ends among them; at most all."""
   return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def paper_blocks(names: Sequence[str]) -> list[str]:
-  """The blocks of the paper's figures: of each stage the last, of the last stage also others.
+  """Returns the blocks of the paper's figures: the last of each stage, and more of the last stage.
 
-  Of SE-ResNet-50: SE_2_3, SE_3_4, SE_4_6, SE_5_1, SE_5_2, SE_5_3. Of a longer last stage, the
-  first, the middle and the last. A unit with two branches has a block in each.
+  In SE-ResNet-50 they are SE_2_3, SE_3_4, SE_4_6, SE_5_1, SE_5_2 and SE_5_3; a longer last stage
+  has its first, its middle and its last. A unit with two branches has a block in each.
 
   Args:
     names: of all blocks, in network order.

@@ -28,7 +28,7 @@ def classes(
   title: str,
   limits: tuple[float, float] | None = (0, 1),
 ) -> 'Figure':
-  """The mean gates of classes and of all classes, a panel for each block (figure 6).
+  """Draws the mean gates of classes and of all classes, a panel for each block (figure 6).
 
   Args:
     blocks: by name.
@@ -55,7 +55,7 @@ def within_class(
   title: str,
   limits: tuple[float, float] | None = (0, 1),
 ) -> 'Figure':
-  """The gates of images of a class, mean and standard deviation (figure 7); as of `classes`."""
+  """Draws mean and deviation of gates over the images of classes (figure 7), as `classes` does."""
   figure, panels = _panels(blocks, title, limits)
   for axes, block in zip(panels, blocks.values(), strict=True):
     chosen = uniform(block.mean.shape[1], channels)
@@ -75,7 +75,7 @@ def separation(
   title: str,
   saturated: tuple[float, float] = SATURATED['sigmoid'],
 ) -> 'Figure':
-  """What the paper observes in the figures above, as numbers for each block.
+  """Draws what the paper observes in the figures above, as numbers for each block.
 
   Args:
     summaries: of `Block.summary`, by name of the block.
@@ -144,7 +144,7 @@ def _draw_ends(
 def _panels(
   blocks: Mapping[str, Block], title: str, limits: tuple[float, float] | None
 ) -> tuple['Figure', list[Any]]:
-  """An empty panel for each block, by rows."""
+  """Returns a figure with an empty panel for each block, by rows."""
   rows = -(-len(blocks) // _COLUMNS)
   figure = look.canvas(10, 0.9 + 2.4 * rows, title)
   grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True)
@@ -164,13 +164,13 @@ def _panels(
 
 
 def _line(i: int) -> dict[str, Any]:
-  """How the line of class `i` of those that are shown looks."""
+  """Returns the look of the line of class `i` of those that are shown."""
   style = _STYLES[i // len(_COLOURS) % len(_STYLES)]
   return {'color': _COLOURS[i % len(_COLOURS)], 'linestyle': style, 'linewidth': 1.3}
 
 
 def _legend(figure: 'Figure', axes: Any, suffix: str = '') -> None:
-  """One legend for all panels, below them."""
+  """Puts one legend for all panels below them."""
   handles, names = axes.get_legend_handles_labels()
   names = [name + suffix for name in names]
   columns = min(len(names), 6, max(1, 130 // (max(map(len, names)) + 6)))

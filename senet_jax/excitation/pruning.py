@@ -48,7 +48,7 @@ class Gates:
 
   @classmethod
   def of(cls, block: Block) -> 'Gates':
-    """From the moments of the classes."""
+    """Returns the gates of all images, given the moments of the classes."""
     count = block.count[:, None]
     mean = (count * block.mean).sum(0) / count.sum()
     squares = block.squares.sum(0) + (count * np.square(block.mean - mean)).sum(0)
@@ -56,7 +56,7 @@ class Gates:
 
   @property
   def information(self) -> float:
-    """Share of the gates' mean square, from 0 to 1, that is lost if each is held at its mean.
+    """The share of the gates' mean square, from 0 to 1, that is lost if each is held at its mean.
 
     It is the relative squared error of the gated map, were map and gate independent. The paper
     calls blocks without any less important (section 7.2).
@@ -98,7 +98,7 @@ def _changed(run: Saved, config: Any, variables: dict[str, Any]) -> Saved:
 
 
 def parameters(run: Saved) -> int:
-  """How many parameters the network has."""
+  """Returns the number of parameters of the network."""
   return sum(x.size for x in jax.tree.leaves(run.variables['params']))
 
 
@@ -106,7 +106,7 @@ def parameters(run: Saved) -> int:
 
 
 def block_scores(run: Saved, gates: Mapping[str, Gates], by: str, seed: int = 0) -> dict[str, Any]:
-  """What SE blocks are ranked by: those with the lowest score go first.
+  """Returns the scores of SE blocks; those with the lowest go first.
 
   Args:
     run: of `prepared`.
@@ -130,7 +130,7 @@ def block_scores(run: Saved, gates: Mapping[str, Gates], by: str, seed: int = 0)
 def channel_scores(
   run: Saved, gates: Mapping[str, Gates], by: str, seed: int = 0
 ) -> dict[str, np.ndarray]:
-  """What the channels of each unit with SE are ranked by, `[C]`: the lowest go first.
+  """Returns the scores of the channels of each unit with SE, `[C]`; the lowest go first.
 
   Args:
     run: of `prepared`.
@@ -159,14 +159,14 @@ def _filter_norms(run: Saved, name: str) -> np.ndarray:
 
 
 def lowest(scores: Mapping[str, Any], count: int) -> list[str]:
-  """The `count` names with the lowest scores, the lowest first."""
+  """Returns the `count` names with the lowest scores, the lowest first."""
   return sorted(scores, key=scores.__getitem__)[:count]
 
 
 def kept_channels(scores: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
-  """Which channels stay, `[C]` bool, if `share` of those of each unit go; one stays at least.
+  """Returns which channels stay, `[C]` bool, if a share of each unit goes; at least one stays.
 
-  Of each unit the same share: networks are then equally large whatever ranks the channels, and
+  Each unit loses the same share: networks are then equally large whatever ranks the channels, and
   mean gates of different stages are on different scales.
   """
   found = {}
@@ -181,7 +181,7 @@ def kept_channels(scores: Mapping[str, np.ndarray], share: float) -> dict[str, n
 
 
 def without_blocks(run: Saved, names: Iterable[str], gates: Mapping[str, Gates]) -> Saved:
-  """The network without the SE blocks `names`, their mean gates in the ends of their branches.
+  """Returns a network without the SE blocks `names`, whose mean gates are in the branches' ends.
 
   Raises:
     UserError: it has no such block, or a negative mean gate would be in front of a ReLU.
@@ -203,7 +203,7 @@ def without_blocks(run: Saved, names: Iterable[str], gates: Mapping[str, Gates])
 
 
 def without_channels(run: Saved, kept: Mapping[str, np.ndarray]) -> Saved:
-  """The network whose branches have only the channels `kept`, `[C]` bool by names of SE blocks."""
+  """Returns a network whose branches have only the channels `kept`, `[C]` bool by SE block."""
   config, flat = run.config.copy_and_resolve_references(), _flat(run)
   masks = dict(map(pruned.from_text, config.model.kept_channels or ()))
   for name, mask in kept.items():
@@ -224,7 +224,7 @@ def without_channels(run: Saved, kept: Mapping[str, np.ndarray]) -> Saved:
 
 
 def _of_all(before: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
-  """`mask` of the channels that a unit has, as one of those that it had at first."""
+  """Returns the `mask` of the channels that a unit has as one of those that it had at first."""
   if before is None:
     return mask
   found = np.zeros_like(before)
@@ -236,7 +236,7 @@ def _of_all(before: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
 
 
 def with_biases(run: Saved) -> Saved:
-  """The same function by SE blocks that have biases."""
+  """Returns a network of the same function whose SE blocks have biases."""
   config, flat = run.config.copy_and_resolve_references(), _flat(run)
   config.model.se.use_bias = True
   for path, x in list(flat.items()):
@@ -246,7 +246,7 @@ def with_biases(run: Saved) -> Saved:
 
 
 def held(run: Saved, names: Iterable[str], gates: Mapping[str, Gates]) -> dict[str, Any]:
-  """Variables of a network of `with_biases` that compute what `without_blocks` does."""
+  """Returns variables of a network of `with_biases` that compute what `without_blocks` does."""
   flat, (inverse, ends) = _flat(run), _INVERSES[run.model.se.excitation]
   for name in names:
     fc2 = ('params', _unit(name), 'se', 'fc2')
@@ -256,7 +256,7 @@ def held(run: Saved, names: Iterable[str], gates: Mapping[str, Gates]) -> dict[s
 
 
 def closed(run: Saved, kept: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Variables of the same network that compute what `without_channels` does: zeros elsewhere."""
+  """Returns variables of the same network that compute what `without_channels` does, by zeros."""
   flat = _flat(run)
   for name, mask in kept.items():
     _scale_end(run, flat, name, mask)
@@ -280,7 +280,7 @@ def _scale_end(run: Saved, flat: dict, name: str, factor: np.ndarray) -> None:
 
 
 def _last_layers(run: Saved, name: str) -> tuple[str, str | None]:
-  """The last convolution of a branch, and the BN behind it if there is one."""
+  """Returns the last convolution of a branch, and the BN behind it if there is one."""
   last = max(layer for layer in run.variables['params'][_unit(name)] if layer.startswith('conv'))
   return last, None if run.model.preact else last.replace('conv', 'bn')
 

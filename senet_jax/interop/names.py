@@ -1,4 +1,4 @@
-"""What the networks are called elsewhere: their weights' names, layouts and options, as tables.
+"""Names of the networks in other code bases: of weights, layouts and options, as tables.
 
 A `Naming` turns the path of one of our variables into the name of the other code base; as our paths
 are known, that is enough for both directions. Names are those of timm 1.0, torchvision 0.28,

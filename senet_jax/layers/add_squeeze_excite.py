@@ -136,7 +136,7 @@ class _NotUnderJit:
 
 
 class SqueezeExcited(nn.Module):
-  """What `add_squeeze_excite` returns.
+  """A module with SE blocks inside, as `add_squeeze_excite` returns it.
 
   Attributes:
     plan: the module, and which blocks go where.
@@ -162,7 +162,7 @@ class SqueezeExcited(nn.Module):
 
 
 class _Interceptor:
-  """What `nn.intercept_methods` runs around each method of a module and its submodules."""
+  """A function for `nn.intercept_methods`, around each method of a module and its submodules."""
 
   def __init__(self, rules: tuple[_Rule, ...], root: _Path):
     self._rules, self._root = rules, root

@@ -1,4 +1,4 @@
-"""Which attention a network can have, by name, and the block that one unit gets.
+"""The kinds of attention that a network can have, by name, and the block that one unit gets.
 
 A network takes `attention`, a name of `register_attention`, and `se`, options that also say where
 blocks go. A unit takes a `BlockAttention`, or None.

@@ -1,4 +1,4 @@
-"""What all channel attention has in common: a squeeze, a gate, and the product with the map."""
+"""Channel attention in general: a squeeze, a gate, and the product with the map."""
 
 from typing import TYPE_CHECKING, ClassVar
 

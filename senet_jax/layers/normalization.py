@@ -183,7 +183,7 @@ def _moments_forward(x, center, axes):
 
 
 def _moments_backward(axes, saved, cotangents):
-  """As autodiff's, but from `x` as it is: in a loop, a float32 copy would be kept for each turn."""
+  """Differentiates as autodiff, but from `x` as it is: a loop would keep a float32 copy a turn."""
   x, center = saved
   dmean, dsquare = cotangents
   count = math.prod(x.shape[axis] for axis in axes)

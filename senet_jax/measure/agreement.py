@@ -1,5 +1,6 @@
-"""Whether the devices compute the logits that the CPU of the same machine computes."""
+"""Compares the logits of a device with those that the CPU of the same machine computes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 
 from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.measure import throughput
+from senet_jax.measure import programs
 from senet_jax.measure.cases import Bench
 from senet_jax.measure.networks import Network
 
@@ -39,7 +40,7 @@ def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict
   rng = np.random.default_rng(0)
   size = case.config.data.image_size
   images = rng.standard_normal((IMAGES, size, size, 3), np.float32)
-  variables = throughput.made_up_variables(case.config, case.module)
+  variables = programs.made_up_variables(case.config, case.module)
   rngs = dict.fromkeys(('dropout', 'shake'), jax.random.key(0))
 
   def run(where: jax.Device, dtype: str) -> np.ndarray:
@@ -68,6 +69,11 @@ def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict
       }
     )
   return found
+
+
+def worst(rows: Sequence[dict[str, Any]]) -> float:
+  """Returns the largest `relative` of the rows in float32; 0 if there are none."""
+  return max((row['relative'] for row in rows if row['dtype'] == 'float32'), default=0.0)
 
 
 def _cpu() -> jax.Device:

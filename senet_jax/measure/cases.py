@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, errors, runtime
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import throughput, timing, torch_models
+from senet_jax.measure import machine, throughput, timing, torch_models
 from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
 from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
@@ -62,7 +62,7 @@ class Case:
 
   @property
   def se(self) -> bool:
-    """Whether the network has squeeze-and-excitation."""
+    """True if the network has squeeze-and-excitation."""
     return self.network.name == TEXTBOOK_SE or model_info(self.network.registered).se
 
 
@@ -267,7 +267,7 @@ class Bench:
 
   def record(self, what: str, tool: str, argv: list[str]) -> dict[str, Any]:
     """Returns the head of a file of results; see `summary.record_head`."""
-    found = {**summary.record_head(what, tool, argv), **throughput.machine()}
+    found = {**summary.record_head(what, tool, argv), **machine.describe()}
     found['versions'] |= torch_models.versions() if self.torch_device else {}
     return found
 

@@ -1,4 +1,4 @@
-"""What bounds a step on the devices at hand, measured: copies of memory, and the all-reduce."""
+"""Measures the bounds of a step on the devices at hand: copies of memory, and the all-reduce."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.measure import throughput, timing
+from senet_jax.measure import programs, timing
 from senet_jax.measure.cases import Case
 from senet_jax.reporting.statistics import spread
 from senet_jax.workdir import network
@@ -71,7 +71,7 @@ def all_reduce(case: Case, mesh: Mesh, repeats: int, seconds: float) -> dict[str
 
 
 def _time(program, arguments: tuple, repeats: int, seconds: float) -> timing.Timing:
-  compiled, facts = throughput.compile_timed(program, *arguments)
+  compiled, facts = programs.compile_timed(program, *arguments)
   result = None
 
   def dispatch() -> None:

@@ -13,20 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.complexity.counts import jaxpr_macs
 from senet_jax.data.preprocessing import TrainingTransform
 from senet_jax.errors import UserError
-from senet_jax.measure import hlo
+from senet_jax.measure import hlo, programs
 from senet_jax.measure.targets import Chip
 from senet_jax.training import setup
-from senet_jax.training.classification import training_program
-from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.workdir import network
-from senet_jax.workdir.state import abstract_state
 
 # Steps of a made-up run, for schedules that need to know its length.
 _STEPS = 1000
@@ -58,10 +55,10 @@ class _Batches:
   """Batches as a stream puts them on the devices."""
 
   transform: TrainingTransform
-  input_spec = PartitionSpec(runtime.DATA_AXIS)
+  input_spec = programs.SHARED
 
   def batch(self, inputs, step):
-    """This device's share, as of the feeds of `senet_jax.data`."""
+    """Returns this device's share of a batch, as the feeds of `senet_jax.data` do."""
     del step
     images = self.transform.to_input(inputs['images'], inputs['epoch'], inputs['index'])
     return {'images': images, 'labels': inputs['labels']}
@@ -115,34 +112,27 @@ def _too_large(batch_size: int, devices: int, message: str) -> str:
 
 def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
   setup.check_batch(config, mesh.size)
-  optimizer = make_optimizer(config, make_schedule(config, _STEPS, _STEPS / 10))
-  build = functools.partial(setup.new_state, config, optimizer, make_plateau(config))
-  state = jax.eval_shape(build, network.variable_shapes(config, model))
   batches = _Batches(TrainingTransform.create(config))
+  step = programs.training_step(
+    config, model, batches, mesh, total_steps=_STEPS, steps_per_epoch=_STEPS / 10, looped=False
+  )
   n, shape = config.batch_size, batches.transform.plain.shape
   inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
   inputs['images'] = jax.ShapeDtypeStruct((n, *shape), jnp.uint8)
-  arguments = (
-    _placed(state, mesh, PartitionSpec()),
-    _placed(inputs, mesh, batches.input_spec),
-    _placed(jax.ShapeDtypeStruct((), jnp.int32), mesh, PartitionSpec()),
-  )
-  return training_program(config, model, optimizer, batches, mesh, looped=False), arguments
+  inputs = programs.placed(inputs, mesh, batches.input_spec)
+  count = programs.placed(jax.ShapeDtypeStruct((), jnp.int32), mesh, programs.WHOLE)
+  return step.program, (step.state, inputs, count)
 
 
 def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh):
-  size = network.input_size(config)
-  share = PartitionSpec(runtime.DATA_AXIS)
   program = runtime.data_parallel(
-    functools.partial(model.apply, train=False), mesh, (PartitionSpec(), share), share
+    functools.partial(model.apply, train=False),
+    mesh,
+    (programs.WHOLE, programs.SHARED),
+    programs.SHARED,
   )
-  images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-  variables = _placed(network.variable_shapes(config, model), mesh, PartitionSpec())
-  return program, (variables, _placed(images, mesh, share))
-
-
-def _placed(tree, mesh: Mesh, spec: PartitionSpec):
-  return abstract_state(tree, NamedSharding(mesh, spec))
+  variables = programs.placed(network.variable_shapes(config, model), mesh, programs.WHOLE)
+  return program, (variables, programs.image_shapes(config, mesh))
 
 
 def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
@@ -247,7 +237,7 @@ def measure(program: Program, config: ConfigDict, chip: Chip | None, steps: int,
 
 
 def _filled(info, sharding):
-  """An array like `info`, zeros or, in place of parameters, ones."""
+  """Returns an array of the shape of `info`: ones if it is floating-point, otherwise zeros."""
   value = np.ones if jnp.issubdtype(info.dtype, jnp.floating) else np.zeros
   return jax.device_put(value(info.shape, info.dtype), sharding)
 
@@ -259,6 +249,7 @@ def _costliest(traffic: list[hlo.Traffic]) -> list[hlo.Traffic]:
 def _kernel(item: hlo.Traffic) -> dict:
   return {
     'layer': item.layer,
+    'near': item.near,
     'kernel': item.instruction.name,
     'opcode': item.instruction.opcode,
     'results': [str(array) for array in item.instruction.results],
@@ -268,7 +259,7 @@ def _kernel(item: hlo.Traffic) -> dict:
 
 
 def _by_layer(module: hlo.Module) -> dict[str, int]:
-  """Bytes by layer, the largest first; '' is what belongs to none."""
+  """Returns the bytes of each layer, the largest first; '' is for traffic of no layer."""
   sums: dict[str, int] = {}
   for item in module.traffic:
     sums[item.layer] = sums.get(item.layer, 0) + item.bytes
@@ -276,7 +267,7 @@ def _by_layer(module: hlo.Module) -> dict[str, int]:
 
 
 def _largest_arrays(module: hlo.Module) -> list[dict]:
-  """Results in main memory, the largest first, each shape of a layer once."""
+  """Returns the arrays in main memory, the largest first, each shape of a layer once."""
   found = {}
   for item in module.traffic:
     for array in item.instruction.results:

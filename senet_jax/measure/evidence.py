@@ -96,6 +96,58 @@ def open_directory(output: pathlib.Path, machine: dict[str, Any], *, rehearse: b
   files.write_json(index, {**mine, 'machine': machine})
 
 
+class Budget:
+  """The minutes that there are for measurements, and what each of them needs."""
+
+  def __init__(self, context: Context, minutes: float | None):
+    """Begins to count `minutes`; None is no limit."""
+    self._context, self._minutes = context, minutes
+    self._end = None if minutes is None else time.monotonic() + 60 * (minutes - _RESERVE)
+
+  @property
+  def left(self) -> float | None:
+    """The minutes that are left; None is no limit."""
+    return None if self._end is None else (self._end - time.monotonic()) / 60
+
+  def estimate(self, measurement: Measurement) -> float:
+    """Returns the minutes that a measurement is expected to take, from those that were made."""
+    if self._context.rehearse:
+      return _REHEARSAL
+    return measurement.minutes * self._pace()
+
+  def _pace(self) -> float:
+    """Returns the time that this machine needs over what an H100 is expected to need."""
+    found = []
+    for measurement in plan.MEASUREMENTS:
+      record = None if measurement.resumable else self._context.record(measurement.name)
+      if record:
+        found.append(record['measurement']['seconds'] / 60 / measurement.minutes)
+    return statistics.median(found) if found else 1.0
+
+  def fits(self, measurement: Measurement) -> bool:
+    """Returns whether a measurement is worth a start."""
+    left = self.left
+    return left is None or self._needed(measurement) <= left
+
+  def _needed(self, measurement: Measurement) -> float:
+    """Returns the minutes without which a start is not worth it."""
+    minutes = self.estimate(measurement)
+    return min(minutes, _WORTH) if measurement.resumable else minutes
+
+  def check(self, to_do: Sequence[Measurement]) -> None:
+    """Checks that some of what is to be done fits.
+
+    Raises:
+      UserError: nothing does.
+    """
+    if to_do and not any(map(self.fits, to_do)):
+      shortest = min(to_do, key=self._needed)
+      raise UserError(
+        f'--budget={self._minutes:g} fits nothing of what is left: the shortest, {shortest.name}, '
+        f'needs about {self._needed(shortest) + _RESERVE:.1f} minutes; give more.'
+      )
+
+
 class Evidence:
   """A list of measurements that is gone through once."""
 
@@ -108,8 +160,7 @@ class Evidence:
   ):
     """Prepares to make `measurements`, in `budget` minutes from now on; None is no limit."""
     self.context, self.measurements, self._say = context, measurements, say
-    self._end = None if budget is None else time.monotonic() + 60 * (budget - _RESERVE)
-    self._budget = budget
+    self._budget = Budget(context, budget)
 
   def run(self) -> list[Row]:
     """Makes what is missing; returns a row for each of all.
@@ -117,7 +168,7 @@ class Evidence:
     Raises:
       UserError: the budget fits nothing of what is missing.
     """
-    self._check_budget()
+    self._budget.check(self._open())
     rows = []
     with Children() as children:
       for number, measurement in enumerate(self.measurements):
@@ -135,7 +186,7 @@ class Evidence:
 
   def _row(self, measurement: Measurement) -> Row:
     """Returns how a measurement stands before it is made."""
-    context, minutes = self.context, self.estimate(measurement)
+    context, minutes = self.context, self._budget.estimate(measurement)
     record = context.record(measurement.name)
     if record:
       return Row(measurement.name, DONE, record['measurement']['seconds'] / 60, headline(record))
@@ -143,60 +194,24 @@ class Evidence:
       return Row(measurement.name, SKIPPED, minutes, reason)
     if measurement.after and context.record(measurement.after) is None:
       return Row(measurement.name, NOT_RUN, minutes, f'{measurement.after} is not there')
-    if not self._fits(measurement):
+    if not self._budget.fits(measurement):
       return Row(measurement.name, NOT_RUN, minutes, 'does not fit the rest of the budget')
     return Row(measurement.name, PENDING, minutes, '')
-
-  def estimate(self, measurement: Measurement) -> float:
-    """Returns the minutes that a measurement is expected to take, from those that were made."""
-    if self.context.rehearse:
-      return _REHEARSAL
-    return measurement.minutes * self._pace()
-
-  def _pace(self) -> float:
-    """Returns the time that this machine needs over what an H100 is expected to need."""
-    found = []
-    for measurement in plan.MEASUREMENTS:
-      record = None if measurement.resumable else self.context.record(measurement.name)
-      if record:
-        found.append(record['measurement']['seconds'] / 60 / measurement.minutes)
-    return statistics.median(found) if found else 1.0
-
-  def _left(self) -> float | None:
-    """Minutes of the budget that are left."""
-    return None if self._end is None else (self._end - time.monotonic()) / 60
-
-  def _fits(self, measurement: Measurement) -> bool:
-    left = self._left()
-    return left is None or self._needed(measurement) <= left
-
-  def _needed(self, measurement: Measurement) -> float:
-    """Minutes without which a start is not worth it."""
-    minutes = self.estimate(measurement)
-    return min(minutes, _WORTH) if measurement.resumable else minutes
 
   def _open(self) -> list[Measurement]:
     done = (m for m in self.measurements if self.context.record(m.name) is None)
     return [m for m in done if plan.why_not(m, self.context) is None]
 
-  def _check_budget(self) -> None:
-    to_do = self._open()
-    if to_do and not any(map(self._fits, to_do)):
-      shortest = min(to_do, key=self._needed)
-      raise UserError(
-        f'--budget={self._budget:g} fits nothing of what is left: the shortest, {shortest.name}, '
-        f'needs about {self._needed(shortest) + _RESERVE:.1f} minutes; give more.'
-      )
-
   def _say_left(self, number: int) -> None:
     open_now = {m.name for m in self._open()}
     left = [m for m in self.measurements[number:] if m.name in open_now]
-    total = sum(map(self.estimate, left))
-    budget = self._left()
+    total = sum(map(self._budget.estimate, left))
+    budget = self._budget.left
     rest = '' if budget is None else f', {max(budget, 0):.1f} min of the budget are left'
     measurement = self.measurements[number]
+    expected = self._budget.estimate(measurement)
     self._say(
-      f'--- {measurement.name}: {measurement.what}, about {self.estimate(measurement):.1f} min; '
+      f'--- {measurement.name}: {measurement.what}, about {expected:.1f} min; '
       f'{len(left)} to do, about {total:.0f} min{rest}'
     )
 
@@ -205,10 +220,10 @@ class Evidence:
   def _make(self, measurement: Measurement, children: Children) -> Row:
     """Runs the commands of a measurement and writes its record."""
     start, results = time.monotonic(), {}
-    limit = max(_PATIENCE * 60 * self.estimate(measurement), _AT_LEAST_S)
+    limit = max(_PATIENCE * 60 * self._budget.estimate(measurement), _AT_LEAST_S)
     if measurement.resumable and not self.context.rehearse:
       limit = float('inf')
-    if (left := self._left()) is not None:
+    if (left := self._budget.left) is not None:
       limit = min(limit, 60 * left)
     status, commands, why = DONE, [], []
     for command in measurement.commands(self.context):
@@ -255,7 +270,7 @@ class Evidence:
     code = children.wait(child, max(deadline - time.monotonic(), 0))
     late = code is None
     if late:
-      grace = min(GRACE_S, 60 * _RESERVE) if self._end else GRACE_S
+      grace = min(GRACE_S, 60 * _RESERVE) if self._budget.left is not None else GRACE_S
       code = children.stop(child, grace)
     lines = last_lines(log)
     if code == 0:
@@ -269,7 +284,7 @@ class Evidence:
     return FAILED, lines or [f'exit status {code}']
 
   def _read(self, command: Command) -> dict[str, dict[str, Any]]:
-    """The results of a command, if it has left any."""
+    """Returns the results of a command, if it has left any."""
     if command.result is None or not command.result.is_file():
       return {}
     return {command.label: json.loads(command.result.read_text())}

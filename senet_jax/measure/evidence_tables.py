@@ -62,7 +62,7 @@ def details(results: pathlib.Path) -> str:
 
 
 def _of_device(records: dict[str, Record], results: pathlib.Path) -> list[str]:
-  """The tables of one device that have rows, and the list of all measurements."""
+  """Returns the tables of one device that have rows, and the list of all measurements."""
   rows = [
     (f'`{m.name}`', m.what, evidence.headline(records[m.name]) if m.name in records else _NOT_RUN)
     for m in plan.MEASUREMENTS
@@ -114,7 +114,7 @@ def _key(row: dict[str, Any]) -> tuple:
 
 
 def _predicted(results: pathlib.Path, device: str, row: dict[str, Any]) -> int | None:
-  """Bytes of the same step as compiled ahead of time for such a chip, where that was done."""
+  """Returns the bytes of the same step compiled ahead of time for such a chip, None if unknown."""
   chip = targets.here(device)
   if chip is None or row['mode'] != 'train':
     return None
@@ -152,7 +152,7 @@ def _torch(records: dict[str, Record]) -> str:
 
 
 def _errors(records: dict[str, Record]) -> str:
-  """Errors of networks that were trained, beside the published ones."""
+  """Returns a table of the errors of trained networks, beside the published ones."""
   rows = {}
   for group in ('cifar', 'student'):
     for record in _in_group(records, group):

@@ -19,12 +19,11 @@ from ml_collections import ConfigDict
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import feeds
 from senet_jax.errors import UserError
-from senet_jax.measure import throughput, timing, trace
+from senet_jax.measure import programs, throughput, timing, trace
 from senet_jax.measure.timing import Workload
+from senet_jax.measure.wanted import Wanted
 from senet_jax.reporting.statistics import spread
 from senet_jax.training import setup
-from senet_jax.training.classification import training_program
-from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.workdir import network
 
 FED, IN_PLACE = 'fed', 'in place'
@@ -35,25 +34,41 @@ _TRACED, _STEPS_TRACED = 3, 20
 _PATIENCE_S = 600
 
 
+def compare(
+  config: ConfigDict, mesh: Mesh, wanted: Wanted, *, in_place: bool, counts: Sequence[int]
+) -> dict[str, Any]:
+  """Measures the training step of a run, and several runs at a time in the best way of those.
+
+  Args:
+    config: of the run.
+    mesh: the devices.
+    wanted: see `measure`.
+    in_place: see `measure`.
+    counts: of runs at a time.
+
+  Returns:
+    `rows` of `measure`, the `best` of them, and `together`, the rows of `together`.
+
+  Raises:
+    UserError: as of `measure` and `together`.
+  """
+  rows = measure(config, mesh, wanted, in_place=in_place)
+  fed = [row for row in rows if row['kind'] == FED]
+  best = max(fed, key=lambda row: row['images_per_second']['median'])
+  case = _configured(config, best['dtype'], best['steps_per_dispatch'])
+  found = together(case, counts, 2 * wanted.seconds) if counts else []
+  return {'rows': rows, 'best': best, 'together': found}
+
+
 def measure(
-  config: ConfigDict,
-  mesh: Mesh,
-  *,
-  dtypes: Sequence[str],
-  dispatches: Sequence[int],
-  repeats: int,
-  seconds: float,
-  in_place: bool = False,
+  config: ConfigDict, mesh: Mesh, wanted: Wanted, *, in_place: bool = False
 ) -> list[dict[str, Any]]:
   """Measures the training step of a run as the run feeds it.
 
   Args:
     config: of the run.
     mesh: the devices.
-    dtypes: of the computation.
-    dispatches: steps in a loop on the device; of a stream only 1.
-    repeats: turns.
-    seconds: of a measurement, about.
+    wanted: has the dtypes, the steps of a dispatch, of a stream only 1, repeats and seconds.
     in_place: measure the same step on images that stay on the device, too.
 
   Returns:
@@ -65,7 +80,7 @@ def measure(
     UserError: the configuration or its data is not usable.
   """
   workloads, feed = {}, None
-  for dtype, steps in itertools.product(dtypes, dispatches):
+  for dtype, steps in itertools.product(wanted.dtypes, wanted.dispatches):
     case = _configured(config, dtype, steps)
     print(f'compiling {config.model.name}, {dtype}, {steps} steps a dispatch …', flush=True)
     # What lies on the device can be read by all; a stream is read in order, by one of them.
@@ -74,7 +89,7 @@ def measure(
     if in_place:
       case.model.num_classes = feed.split.num_classes
       workloads[IN_PLACE, dtype, steps] = throughput.prepare(case, 'train', mesh)
-  timings = timing.in_turn(workloads, repeats, seconds)
+  timings = timing.in_turn(workloads, wanted.repeats, wanted.seconds)
   rows = []
   for (kind, dtype, steps), work in workloads.items():
     found = timings[kind, dtype, steps]
@@ -94,12 +109,6 @@ def measure(
       }
     )
   return rows
-
-
-def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Returns the row of `measure` with the highest rate of those that are fed."""
-  fed = [row for row in rows if row['kind'] == FED]
-  return max(fed, key=lambda row: row['images_per_second']['median'])
 
 
 def _configured(config: ConfigDict, dtype: str, steps: int) -> ConfigDict:
@@ -132,16 +141,18 @@ def prepare(
   at_once = min(config.steps_per_dispatch, max(feed.split.num_examples // config.batch_size, 1))
   model = network.build_model(config, feed.split.num_classes)
   # The program of the run itself, which then finds it in the cache of compiled programs.
-  total = setup.total_steps(config, feed.split.num_examples)
-  schedule = make_schedule(config, total, feed.split.num_examples / config.batch_size)
-  optimizer, plateau = make_optimizer(config, schedule), make_plateau(config)
-  program = training_program(
-    config, model, optimizer, feed, mesh, looped=config.steps_per_dispatch > 1
+  one = programs.training_step(
+    config,
+    model,
+    feed,
+    mesh,
+    total_steps=setup.total_steps(config, feed.split.num_examples),
+    steps_per_epoch=feed.split.num_examples / config.batch_size,
+    looped=config.steps_per_dispatch > 1,
   )
-  variables = jax.device_put(throughput.made_up_variables(config, model), runtime.replicated(mesh))
-  state = setup.init_state(config, model, optimizer, plateau, mesh, variables)
+  state = one.first_state(programs.variables(config, model, mesh))
   inputs, _ = feed.inputs(0, 1)
-  compiled, facts = throughput.compile_timed(program, state, inputs, np.int32(1))
+  compiled, facts = programs.compile_timed(one.program, state, inputs, np.int32(1))
   step, waited = 0, 0.0
 
   def dispatch(most: int = at_once) -> None:

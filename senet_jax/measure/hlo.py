@@ -1,4 +1,4 @@
-"""What a compiled program moves, read from the text of its HLO.
+"""Counts the bytes that a compiled program moves, from the text of its HLO.
 
 XLA's own totals are missing for GPUs, and no total says which layer moves what. Here each
 instruction of the entry computation, one kernel or library call, counts its operands and results
@@ -55,7 +55,7 @@ class Array:
 
   @property
   def bytes(self) -> int:
-    """Without padding."""
+    """The size in bytes, without padding."""
     bits = _BITS.get(self.dtype) or int(re.search(r'\d+', self.dtype)[0])
     return math.prod(self.shape) * bits // 8
 
@@ -83,12 +83,12 @@ class Instruction:
 
   @property
   def op_name(self) -> str:
-    """Where in the Python program it comes from; empty if unknown."""
+    """The place in the Python program that it comes from; empty if unknown."""
     found = re.search(r'op_name="([^"]*)"', self.attributes)
     return found[1] if found else ''
 
   def calls(self, kind: str) -> str | None:
-    """The computation named by the attribute `kind`, such as `body`."""
+    """Returns the name of the computation in the attribute `kind`, such as `body`."""
     found = re.search(rf'\b{kind}=%?([\w.\-]+)', self.attributes)
     return found and found[1]
 
@@ -101,11 +101,14 @@ class Traffic:
     instruction: the instruction.
     bytes: of operands and results, times how often it runs.
     times: how often it runs.
+    near: where the compiler names no layer, that of what it is fused of, or else of what it takes;
+      empty if there is none either.
   """
 
   instruction: Instruction
   bytes: int
   times: int
+  near: str = ''
 
   @functools.cached_property
   def layer(self) -> str:
@@ -144,21 +147,21 @@ class Module:
 
   @functools.cached_property
   def traffic(self) -> list[Traffic]:
-    """All that moves bytes, in the order of the program."""
+    """The instructions that move bytes, in the order of the program."""
     return list(self._traffic(self.entry, 1))
 
   @property
   def bytes(self) -> int:
-    """Read and written by one run."""
+    """The bytes that one run reads and writes."""
     return sum(item.bytes for item in self.traffic)
 
   @property
   def loops(self) -> bool:
-    """Whether a part of it runs more than once."""
+    """True if a part of the program runs more than once."""
     return any(item.times > 1 for item in self.traffic)
 
   def collectives(self) -> dict[str, dict[str, int]]:
-    """`{kind: {count, bytes}}` of the collectives of one run, bytes being those of the results."""
+    """Returns `{kind: {count, bytes}}` of the collectives of one run, with the bytes of results."""
     found = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})
     for item in self.traffic:
       kind = item.instruction.opcode.removesuffix('-start')
@@ -182,10 +185,32 @@ class Module:
       ):
         yield from self._traffic(called, times)
       elif instruction.opcode not in _FREE:
-        yield Traffic(instruction, times * self._moved(instruction, instructions), times)
+        moved = times * self._moved(instruction, instructions)
+        named = layer_of(instruction.op_name)
+        yield Traffic(
+          instruction, moved, times, '' if named else self._near(instruction, instructions)
+        )
+
+  def _near(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> str:
+    """Returns the layer most of whose work a fusion does, or from which an instruction takes."""
+    inside = self.computations.get(instruction.calls('calls') or '', {})
+    layers = collections.Counter(layer_of(part.op_name) for part in inside.values())
+    del layers['']
+    if layers:
+      return layers.most_common(1)[0][0]
+    waiting, seen = collections.deque(instruction.operands), set()
+    while waiting:
+      name = waiting.popleft()
+      if name in seen or name not in neighbours:
+        continue
+      if layer := layer_of(neighbours[name].op_name):
+        return layer
+      seen.add(name)
+      waiting.extend(neighbours[name].operands)
+    return ''
 
   def _moved(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> int:
-    """Bytes that one instruction reads and writes; slices count as what they take or replace."""
+    """Returns the bytes that an instruction reads and writes; of slices, what is taken or set."""
     inside = {instruction.name: instruction}
     given = list(instruction.operands)
     if instruction.opcode == 'fusion':
@@ -228,7 +253,7 @@ def bytes_moved(compiled: Any, module: Module | None = None) -> tuple[int, str]:
 
 
 def _users(name: str, inside: dict[str, Instruction]) -> list[tuple[Instruction, str]]:
-  """The instructions that use `name`, also by another shape of it, and by which name they do."""
+  """Returns the instructions that use `name`, directly or reshaped, and the name that they use."""
   found = []
   for instruction in inside.values():
     if name in instruction.operands:
@@ -240,7 +265,7 @@ def _users(name: str, inside: dict[str, Instruction]) -> list[tuple[Instruction,
 
 
 def _part_used(name: str, inside: dict[str, Instruction]) -> int | None:
-  """Bytes that are used of what is only sliced or updated; None for all."""
+  """Returns the bytes used of an array that is only sliced or updated; None if all are used."""
   part = 0
   for user, operand in _users(name, inside):
     if user.opcode in ('dynamic-slice', 'slice') and user.operands[0] == operand:
@@ -261,7 +286,7 @@ def _is_updated(name: str, inside: dict[str, Instruction]) -> bool:
 
 
 def layer_of(op_name: str) -> str:
-  """The module in an `op_name`, and `backward` for gradients: `stage2_block1/bn3 backward`.
+  """Returns the module in an `op_name`, a gradient's with `backward`: `stage2_block1/bn3 backward`.
 
   `input` and `optimizer` are the parts of a training step that `training.step` names so; empty
   where nothing is named, such as in the loss.

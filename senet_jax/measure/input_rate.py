@@ -1,4 +1,4 @@
-"""How fast a streaming feed gives images, beside what decoding and resizing them costs at least."""
+"""Measures the rate of a streaming feed, beside that of nothing but decoding and resizing."""
 
 import functools
 import itertools
@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from senet_jax import runtime
-from senet_jax.data import decoding, feeds, preprocessing
+from senet_jax import config as config_lib, runtime
+from senet_jax.data import feeds, preprocessing
 from senet_jax.data.sources import Source
 from senet_jax.errors import UserError
 from senet_jax.reporting.statistics import mean_std
@@ -20,7 +20,7 @@ _RAW_IMAGES = 512
 
 
 def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
-  """Rates of the training feed, and of nothing but decoding and resizing, in turn.
+  """Measures the training feed, and nothing but decoding and resizing, in turn.
 
   The raw rate is that of TensorFlow on all cores: each JPEG or PNG decoded whole, from memory, and
   resized (bilinear, not antialiased) to the images' shape. The feed reads the files, shuffles,
@@ -36,8 +36,9 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
     `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`.
 
   Raises:
-    UserError: the data is not streamed.
+    UserError: the configuration has a mistake, or the data is not streamed.
   """
+  config_lib.check(config)
   if not feeds.streams(config):
     raise UserError(
       f'{config.data.name} is not streamed (config.data.feed={config.data.feed!r}, '
@@ -63,26 +64,21 @@ def _feed_batches(feed: feeds.TrainingFeed) -> Iterator[None]:
 
 def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -> Iterator[None]:
   tf = runtime.import_tensorflow()
-  indices = range(min(_RAW_IMAGES, source.num_examples))
-  records = source.read(np.array(indices))
-
-  def encoded(record, index):
-    return source.parse(record, index)[0]
+  encoded, _ = source.read(np.arange(min(_RAW_IMAGES, source.num_examples)))
 
   def decode(data):
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return decoding.to_uint8(tf.image.resize(image, shape[:2]))
+    return tf.cast(tf.image.resize(image, shape[:2]) + 0.5, tf.uint8)
 
-  known = tf.data.Dataset.from_tensor_slices((records, tf.range(len(records), dtype=tf.int64)))
-  images = known.map(tf.autograph.experimental.do_not_convert(encoded)).cache().repeat()
+  images = tf.data.Dataset.from_tensor_slices(encoded).repeat()
   images = images.map(tf.autograph.experimental.do_not_convert(decode), tf.data.AUTOTUNE)
   for _ in images.batch(batch_size).prefetch(2).as_numpy_iterator():
     yield None
 
 
 def _rate(batch: Callable[[], None], batch_size: int, seconds: float) -> float:
-  """Images a second."""
+  """Returns the images a second that `batch` gives."""
   started = time.monotonic()
   for count in itertools.count(1):
     batch()

@@ -7,7 +7,13 @@ at a time, and JAX takes most of a GPU's memory.
 """
 
 import importlib.util
+import os
 import pathlib
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
 
 from senet_jax import cli, runtime
 from senet_jax.storage import files
@@ -15,12 +21,13 @@ from senet_jax.workdir import summary
 
 # What measurements may need beside what the project is installed with.
 _OPTIONAL = ('tensorflow', 'tensorflow_datasets', 'torch', 'timm')
+# Of the environment, what changes the programs or where they run.
+_FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'XLA_PYTHON_CLIENT_PREALLOCATE', 'JAX_PLATFORMS',
+          'XLA_CLIENT_MEM_FRACTION', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY')  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
   """Writes the facts to the file that is named."""
-  import jax
-
   devices = runtime.all_devices()
   facts = {
     'platform': jax.default_backend(),
@@ -42,6 +49,41 @@ def _torch_on_device(platform: str) -> bool:
   import torch
 
   return platform == 'cpu' or (platform == 'gpu' and torch.cuda.is_available())
+
+
+def device_peak_mib(mesh: Mesh) -> float | None:
+  """Returns the most that a device has had in use in this process; None where it does not say."""
+  stats = [device.memory_stats() or {} for device in mesh.devices.flat]
+  peaks = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
+  return max(peaks) / 2**20 if peaks else None
+
+
+def free_memory() -> int | None:
+  """Returns the bytes that this machine can still give to a process; None where it does not say."""
+  kib = _in_proc('meminfo', r'^MemAvailable:\s+(\d+) kB')
+  return 1024 * int(kib) if kib else None
+
+
+def describe() -> dict[str, Any]:
+  """Returns what decides the numbers beside the versions of the packages."""
+  return {
+    'cpu_cores': runtime.usable_cores(),
+    'cpu': _in_proc('cpuinfo', r'^model name\s*:\s*(.+)$'),
+    'platform': jax.devices()[0].client.platform_version,
+    'flags': {name: os.environ[name] for name in _FLAGS if name in os.environ},
+    # With one, `compile_s` may be the time of a look-up.
+    'compilation_cache': bool(jax.config.jax_compilation_cache_dir),
+  }
+
+
+def _in_proc(file: str, pattern: str) -> str | None:
+  """Returns what Linux tells of the machine; None elsewhere."""
+  try:
+    text = pathlib.Path('/proc', file).read_text(encoding='utf-8')
+  except OSError:
+    return None
+  found = re.search(pattern, text, re.MULTILINE)
+  return found and found[1]
 
 
 if __name__ == '__main__':

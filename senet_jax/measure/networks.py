@@ -28,7 +28,7 @@ class Network:
 
   @property
   def textbook(self) -> bool:
-    """Whether it is one of the textbook networks instead of one of the registry."""
+    """True for the textbook networks, which are not in the registry."""
     return self.name in (TEXTBOOK, TEXTBOOK_SE)
 
   @property

@@ -1,4 +1,4 @@
-"""What is to be measured on an accelerator, in the order of its worth.
+"""Lists the measurements to make on an accelerator, in the order of their worth.
 
 Each measurement is one or more commands of this project, and what their results come to. Nothing
 in here measures by itself, and nothing belongs to one vendor: what a machine cannot do is skipped,
@@ -51,7 +51,7 @@ class Context:
 
   @property
   def work(self) -> pathlib.Path:
-    """Where runs, caches and data lie, which need not be kept."""
+    """The directory of runs, caches and data, which need not be kept."""
     return self.output / 'work'
 
   def record(self, name: str) -> dict[str, Any] | None:
@@ -99,13 +99,13 @@ class Command:
 
 
 def _alone(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-  """The results of the last command, which those before it prepared."""
+  """Returns the results of the last command; those before it only prepare something."""
   return list(results.values())[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """One of the list.
+  """A measurement of the list.
 
   Attributes:
     name: of its record.
@@ -202,7 +202,7 @@ def _benchmark(
   tiny_arguments: Sequence[str] = _TINY_BENCH,
   needs: tuple[str, ...] = (),
 ) -> Measurement:
-  """A measurement of networks on images that are on the device."""
+  """Returns a measurement of networks on images that are on the device."""
 
   def commands(context: Context) -> list[Command]:
     ours, options = models, arguments
@@ -230,7 +230,7 @@ def _study(
   data: str = 'cifar10',
   tiny_rows: str,
 ) -> Measurement:
-  """A measurement of networks that are trained at the published schedule."""
+  """Returns a measurement that trains networks with the published schedule."""
 
   def commands(context: Context) -> list[Command]:
     rate = context.record('cifar_rate')
@@ -261,7 +261,7 @@ def _study(
 
 
 def _prepared(context: Context, data: str) -> list[Command]:
-  """The command that writes the arrays of a data set, if that is to be done."""
+  """Returns the command that writes the arrays of a data set; none if they are there already."""
   from senet_jax.data import arrays
 
   directory = _data_dir(context, data)

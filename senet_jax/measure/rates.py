@@ -6,46 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from senet_jax.errors import UserError
-from senet_jax.measure import cases, ceilings, targets, throughput, timing
+from senet_jax.measure import cases, ceilings, machine, targets, throughput, timing
 from senet_jax.measure.cases import OURS, Bench, Case, Measured, OutOfMemory
-from senet_jax.measure.networks import Network
+from senet_jax.measure.wanted import Wanted
 from senet_jax.reporting.statistics import spread
 from senet_jax.workdir.network import check_model
 
 COMPARISONS = ('se_tax', 'changes', 'over_textbook', 'against_torch')
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-  """What is to be measured: each combination of mode, dtype, batch and steps a dispatch.
-
-  Attributes:
-    networks: in turn with each other.
-    modes: `train`, `inference`.
-    dtypes: of the computation.
-    batches: images a step, over all devices.
-    dispatches: steps in a loop on the device.
-    overrides: `--config.field=value`, of all networks.
-    repeats: turns.
-    seconds: of a measurement, about.
-    ceilings: measure the copy rate and, on several devices, the all-reduce.
-    or_smaller: halve a batch that does not fit, for all networks of the turn.
-    find_up_to: find the largest batch that fits each network, up to this one; None: do not.
-    refine: find batches that are no powers of two, too.
-  """
-
-  networks: Sequence[Network]
-  modes: Sequence[str]
-  dtypes: Sequence[str]
-  batches: Sequence[int]
-  dispatches: Sequence[int] = (1,)
-  overrides: Sequence[str] = ()
-  repeats: int = 5
-  seconds: float = 2.0
-  ceilings: bool = False
-  or_smaller: bool = False
-  find_up_to: int | None = None
-  refine: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +66,7 @@ def measure(
     found['out_of_memory'] += [bench.describe(case) for case in too_large]
     for kind, first, second in cases.pairs(measured):
       found[kind].append(cases.comparison(kind, first, second, measured))
-    found['device_peak_mib'] = throughput.device_peak_mib(bench.mesh)
+    found['device_peak_mib'] = machine.device_peak_mib(bench.mesh)
     keep(found)
     del measured  # the memory of its steps
   if not found['rows']:

@@ -1,4 +1,4 @@
-"""How many images a second many chips train on, from a profile of one and public figures.
+"""Predicts how fast many chips train, from a profile of one and public figures.
 
 A model on paper, not a measurement. A step is the roofline time of the compiled program and then
 its all-reduce, which cannot begin before the last gradient is known. Chips of an island (a TPU pod,
@@ -7,10 +7,19 @@ chip through the network of their hosts.
 """
 
 import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from senet_jax.errors import one_of
+from senet_jax.errors import UserError, one_of
 from senet_jax.measure.targets import CHIPS
+from senet_jax.reporting import tables
+
+_COLUMNS = (
+  'network', 'chip', 'chips', 'images/s', 'efficiency', 'step, ms', 'all-reduce, ms', 'hosts',
+  'images/s a host: needed', 'at hand', 'limit',
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +50,7 @@ CLUSTERS = {
 
 
 def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> dict[str, float]:
-  """The speed of `devices` chips.
+  """Returns the predicted speed of `devices` chips.
 
   Args:
     profile: of one chip, as `tools.profile` writes it: with a roofline and collectives.
@@ -80,7 +89,7 @@ def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> di
 
 
 def all_reduce_time(size: float, devices: int, link: float, cluster: Cluster) -> float:
-  """Seconds of an all-reduce of `size` bytes over `devices` chips.
+  """Returns the seconds that an all-reduce of `size` bytes over `devices` chips takes.
 
   Reduced and scattered over each island, summed over the islands by shares, gathered: a ring of n
   sends 2 (n - 1) / n of the bytes from each of its members. Latencies are left out.
@@ -96,3 +105,48 @@ def all_reduce_time(size: float, devices: int, link: float, cluster: Cluster) ->
   within = 2 * (island - 1) / island * size / link
   across = 2 * (islands - 1) / islands * size / island / cluster.network
   return within + across
+
+
+def predictions(
+  path: pathlib.Path, chips: Sequence[int], images_per_core: float
+) -> list[dict[str, Any]]:
+  """Predicts from the first network of a profile.
+
+  Args:
+    path: of a file of `tools.profile`.
+    chips: how many, for each row.
+    images_per_core: as of `predict`.
+
+  Raises:
+    UserError: the file is no profile of a training step on a known chip.
+  """
+  try:
+    profile = json.loads(path.read_text())['profiles'][0]
+    name, chip = profile['name'], profile['roofline']['chip']['name']
+  except (ValueError, KeyError, TypeError, IndexError) as error:
+    raise UserError(
+      f'{path} is no profile with a roofline; make one with senet_jax.tools.profile --target=… '
+      '--output=….'
+    ) from error
+  return [{'network': name, 'chip': chip, **predict(profile, n, images_per_core)} for n in chips]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+  """Returns predictions as a table in Markdown."""
+  cells = [
+    (
+      f'`{row["network"]}`',
+      row['chip'],
+      row['devices'],
+      f'{row["images_per_second"]:,.0f}',
+      f'{row["efficiency"]:.1%}',
+      f'{1e3 * row["step_s"]:.1f}',
+      f'{1e3 * row["all_reduce_s"]:.2f}',
+      row['hosts'],
+      f'{row["fed_by_host"]:,.0f}',
+      f'{row["host_can_feed"]:,.0f}',
+      row['limit'],
+    )
+    for row in rows
+  ]
+  return tables.markdown(_COLUMNS, cells)

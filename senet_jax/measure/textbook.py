@@ -47,7 +47,7 @@ class TextbookResNet50(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    """Images `[N, H, W, 3]` to logits `[N, num_classes]` float32."""
+    """Returns logits `[N, num_classes]` float32 for images `[N, H, W, 3]`."""
     x = images.astype(self.dtype)
     x = nn.Conv(64, (7, 7), 2, [(3, 3), (3, 3)], use_bias=False, dtype=self.dtype)(x)
     norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)

@@ -136,7 +136,7 @@ def _seconds(workload: Workload, dispatches: int) -> float:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-  """No garbage collection within the block."""
+  """Turns garbage collection off within the block."""
   gc.collect()
   gc.disable()
   try:
@@ -146,7 +146,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def ratios(first: Timing, second: Timing) -> list[float]:
-  """Seconds of `first` over those of `second`, turn by turn, for dispatches of as many images."""
+  """Returns the seconds of `first` over those of `second`, turn by turn."""
   return [a / b for a, b in zip(first.per_turn, second.per_turn, strict=True)]
 
 
@@ -166,7 +166,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def largest_batch(
   measure: Callable[[int], Any], start: int, *, devices: int = 1, most: int, refine: bool = False
 ) -> int | None:
-  """The largest batch that fits: a power of two for each device, or with `refine` more than that.
+  """Returns the largest batch that fits: a power of two a device, or with `refine` a larger one.
 
   Args:
     measure: runs a batch of the given number of images; raises an error for which

@@ -18,7 +18,7 @@ _TIMM = 'timm:'
 
 
 def variant(model: str) -> Variant | None:
-  """The form of a network in timm; None if it has none.
+  """Returns the form of a network in timm; None if timm does not have it.
 
   Of several the one without `legacy_`, whose strides are those of timm's network without SE.
   """
@@ -28,7 +28,7 @@ def variant(model: str) -> Variant | None:
 
 
 def known() -> list[str]:
-  """Our names of the networks that timm has."""
+  """Returns our names of the networks that timm has."""
   return list(dict.fromkeys(v.model for v in VARIANTS.values() if v.name.startswith(_TIMM)))
 
 
@@ -48,7 +48,7 @@ def as_in_torch(config: ConfigDict) -> None:
 
 
 def import_timm() -> tuple[Any, Any]:
-  """`torch` and `timm`.
+  """Imports and returns `torch` and `timm`.
 
   torchvision's compiled operators need the very build of torch that it was made with. No network
   here uses them, but its import asks for two of them by name; where they are missing, as beside
@@ -81,7 +81,7 @@ def _declare_operators(torch: Any) -> Any:
 
 
 def check_device(devices: int) -> str:
-  """The device of PyTorch that is the one that JAX uses: `cuda` or `cpu`.
+  """Returns the device of PyTorch that JAX uses, too: `cuda` or `cpu`.
 
   Raises:
     UserError: PyTorch cannot use it, or JAX uses several.

@@ -1,4 +1,4 @@
-"""Where the time of a program goes, by kind of work and by layer, from a trace of `jax.profiler`.
+"""Adds up where the time of a program goes, by kind of work and layer, from a JAX trace.
 
 The trace says when each operation ran, and by its name in the optimised program; the text of that
 program says what the operation is and to which layer it belongs. The same on GPU, TPU and CPU, but
@@ -82,7 +82,7 @@ class Kernel:
 
   @property
   def bandwidth(self) -> float | None:
-    """Bytes a second."""
+    """The bytes a second that it moves."""
     return self.bytes / self.seconds if self.bytes and self.seconds else None
 
 
@@ -120,7 +120,7 @@ class Reduced:
     return sum(kernel.seconds for kernel in self.kernels)
 
   def by(self, field: str) -> dict[str, float]:
-    """Seconds by `kind` or `layer`, the largest first; they add up to `seconds`."""
+    """Returns seconds by `kind` or `layer`, the largest first; they add up to `seconds`."""
     sums = collections.Counter()
     for kernel in self.kernels:
       sums[getattr(kernel, field)] += kernel.seconds
@@ -290,7 +290,7 @@ def _kind_and_layer(instruction: hlo.Instruction, module: hlo.Module) -> tuple[s
 
 
 def _fused(instruction: hlo.Instruction, module: hlo.Module) -> Iterator[hlo.Instruction]:
-  """All instructions of the computations that a fusion or an asynchronous start calls."""
+  """Yields the instructions of the computations that a fusion or an asynchronous start calls."""
   for inner in module.computations.get(instruction.calls('calls'), {}).values():
     yield inner
     yield from _fused(inner, module)
@@ -301,7 +301,7 @@ def _wall(events: list[_Event]) -> float:
 
 
 def _busy(events: list[_Event]) -> float:
-  """The length of the union of their intervals."""
+  """Returns the length of the union of the events' intervals."""
   busy, until = 0.0, float('-inf')
   for start, done in sorted((event.start, event.done) for event in events):
     busy += max(done - max(start, until), 0)
@@ -310,7 +310,7 @@ def _busy(events: list[_Event]) -> float:
 
 
 def _read(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[_Event]], int]:
-  """The newest trace, its operations by device, and the number of its steps."""
+  """Returns the newest trace: its operations by device, and the number of its steps."""
   # Of jaxlib, which reads the protocol buffers, so that no other package is needed.
   reader = getattr(jax.profiler, 'ProfileData', None)
   if reader is None:
@@ -376,7 +376,7 @@ def _device_events(line) -> Iterator[_Event]:
 
 
 def _host_operations(plane) -> tuple[dict[str, list[_Event]], int]:
-  """The operations of a CPU by device, and the number of steps that the program announced.
+  """Returns the operations of a CPU by device, and the number of steps the program announced.
 
   An operation may return before its work is done, as convolutions do; that is told by an event
   `end: NAME` of any thread, which consumes what the operation's event produces.
@@ -401,7 +401,7 @@ def _host_operations(plane) -> tuple[dict[str, list[_Event]], int]:
 
 
 def _event(event, stats: dict) -> _Event:
-  """One operation; a GPU's `hlo_op` may be a path, a TPU's event has the instruction for a name."""
+  """Returns one operation; a GPU's `hlo_op` may be a path, a TPU has it in the event's name."""
   text = re.match(r'%([\w.\-]+) = ', event.name)
   op = stats.get('hlo_op') or (text[1] if text else event.name)
   return _Event(
@@ -415,7 +415,7 @@ def _event(event, stats: dict) -> _Event:
 
 
 def _exclusive(events: Iterable[_Event]) -> list[_Event]:
-  """The events of one line, each with its time but that of the events inside of it."""
+  """Returns the events of one line, each with its time without that of the events inside it."""
   events = sorted(events, key=lambda event: (event.start, -event.end))
   outer: list[_Event] = []
   for event in events:

@@ -1,4 +1,4 @@
-"""What families share beside their layers: the paper's input and figures, SE in units, checks."""
+"""Pieces that families share beside layers: the paper's input and figures, SE in units, checks."""
 
 from collections.abc import Collection
 from typing import Any

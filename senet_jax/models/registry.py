@@ -15,7 +15,7 @@ from senet_jax.layers import BatchNormConfig, SEConfig
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """What a network expects of its images.
+  """The form in which a network expects its images.
 
   Attributes:
     mean: of RGB on the 0-255 scale, subtracted; None: the data set's own.
@@ -30,7 +30,7 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-  """What is known about a network before it is built.
+  """Facts about a network that are known before it is built.
 
   Attributes:
     name: the registered name.

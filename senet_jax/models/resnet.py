@@ -57,7 +57,7 @@ _DEFERRED_NORM = functools.partial(BatchNorm, deferred=True)
 
 @dataclasses.dataclass(frozen=True)
 class BlockOptions:
-  """What all residual units of a network have in common.
+  """Options that all residual units of a network have in common.
 
   Attributes:
     groups: of the 3x3 convolution of a bottleneck.

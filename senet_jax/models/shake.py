@@ -41,7 +41,7 @@ class _Branch(ResidualBlock):
 
 @dataclasses.dataclass(frozen=True)
 class ShakeOptions:
-  """What all units of a network have in common.
+  """Options that all units of a network have in common.
 
   Attributes:
     groups: of the 3x3 convolution of a bottleneck.

@@ -1,1 +1,1 @@
-"""What readers see of results: curves, and the figures and tables that share their look."""
+"""Curves of runs, and the figures and tables that share their look."""

@@ -3,11 +3,17 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
-  """Prints rows under their column names.
+  """Prints the lines of `aligned`."""
+  for line in aligned(columns, rows, left=left):
+    print(line)
+
+
+def aligned(columns: str, rows: Sequence[Sequence[str]], *, left: bool = False) -> Iterator[str]:
+  """Yields rows under their column names, in columns as wide as they need.
 
   Args:
     columns: names, separated by spaces.
@@ -19,16 +25,24 @@ def print_table(columns: str, rows: Sequence[Sequence[str]], *, left: bool = Fal
   for first, *rest in lines:
     cells = [cell.ljust(w) if left else cell.rjust(w)
              for cell, w in zip(rest, widths[1:], strict=True)]  # fmt: skip
-    print('  '.join((first.ljust(widths[0]), *cells)).rstrip())
+    yield '  '.join((first.ljust(widths[0]), *cells)).rstrip()
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Returns a table in Markdown, without a line break at its end."""
-  lines = (columns, ['---'] * len(columns), *rows)
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+def markdown(
+  columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()
+) -> str:
+  """Returns a table in Markdown, without a line break at its end.
+
+  Args:
+    columns: names.
+    rows: a cell for each column.
+    right: names of the columns that are aligned to the right, as numbers are.
+  """
+  lines = (columns, ['---:' if name in right else '---' for name in columns], *rows)
+  return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
   """Returns a table as CSV."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')

@@ -1,4 +1,4 @@
-"""Where a run runs: its devices, this process, and the other processes of the run."""
+"""The devices of a run, this process, and the other processes of the run."""
 
 from senet_jax.runtime.devices import (
   DATA_AXIS,

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: a key-value store, and barriers.
+"""Lets the processes of a run talk to each other: a key-value store, and barriers.
 
 Both belong to JAX's distributed runtime, which gives them no public name. This is the only module
 that reaches into `jax._src`, and only once processes are connected: one that is alone works with

@@ -1,13 +1,8 @@
 """Object storage: paths such as gs://bucket/run, through fsspec (gcsfs, s3fs) and epath."""
 
 import contextlib
-import json
 import os
 import pathlib
-import platform
-import threading
-import time
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Union
 
@@ -26,10 +21,6 @@ Path = Union[pathlib.Path, 'epath.Path']
 
 # Our extra that brings the library of a scheme.
 _EXTRAS = {'gs': 'gcs', 's3': 's3'}
-# A holder of a lease says so often that it is alive; after so long without, it is taken for dead.
-_ALIVE_S, _DEAD_S = 20, 90
-# Of two that come at the same time, both have written after so long, and the later one has it.
-_SETTLE_S = 2
 
 
 def in_bucket(path: str | os.PathLike) -> bool:
@@ -105,68 +96,3 @@ def access(path: str | os.PathLike) -> Iterator[None]:
       f'{path} cannot be reached: {reason}; check its name, the network and the credentials of '
       'this machine.'
     ) from error
-
-
-@contextlib.contextmanager
-def leased(directory: 'epath.Path') -> Iterator[None]:
-  """Keeps other processes out of a directory of a bucket, which has no locks.
-
-  An object says who has it, and says so again all the time; it counts until it has not for a while.
-  So after a kill the directory is free again after `_DEAD_S` seconds, for the same host at once.
-
-  Raises:
-    UserError: another process has it.
-  """
-  path = directory / '.lock'
-  mine = {'pid': os.getpid(), 'host': platform.node(), 'id': uuid.uuid4().hex}
-
-  def say() -> None:
-    path.write_text(json.dumps({**mine, 'time': time.time()}))
-
-  with access(directory):
-    holder = _holder(path)
-    if holder:
-      raise UserError(
-        f'{directory} is in use by process {holder.get("pid")} on {holder.get("host")}; wait for '
-        f'its end, stop it, or give another --workdir. {_DEAD_S} s after it was killed the '
-        'directory is free again.'
-      )
-    say()
-    time.sleep(_SETTLE_S)
-    holder = _holder(path)
-  if holder is None or holder['id'] != mine['id']:
-    raise UserError(f'{directory} was taken by another run just now; give another --workdir.')
-  ended = threading.Event()
-
-  def keep_saying() -> None:
-    while not ended.wait(_ALIVE_S):
-      with contextlib.suppress(Exception):  # the network may be away for a moment
-        say()
-
-  thread = threading.Thread(target=keep_saying, name='lease', daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    ended.set()
-    thread.join()
-    path.unlink()
-
-
-def _holder(path: 'epath.Path') -> dict | None:
-  """Returns who has the lease of `path`; None if nobody alive has."""
-  try:
-    held = json.loads(path.read_text())
-    age = time.time() - held['time']
-  except (FileNotFoundError, ValueError, KeyError, TypeError):
-    return None
-  dead_here = held.get('host') == platform.node() and not _is_process(held.get('pid'))
-  return None if dead_here or age > _DEAD_S else held
-
-
-def _is_process(number: int) -> bool:
-  try:
-    os.kill(number, 0)
-  except (OSError, TypeError):
-    return False
-  return True

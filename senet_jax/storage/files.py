@@ -1,19 +1,23 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
+import glob
 import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from senet_jax.errors import UserError
-from senet_jax.storage import buckets
+from senet_jax.storage import buckets, leases, processes
 
 
 @contextlib.contextmanager
@@ -31,8 +35,7 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  _remove(partial)  # of an attempt that was killed
+  partial = _partial(path)
   try:
     yield partial
     partial.replace(path)
@@ -40,33 +43,76 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     _remove(partial)
 
 
+def _partial(path: pathlib.Path) -> pathlib.Path:
+  """Returns where to write what becomes `path`; removes what killed processes left of it.
+
+  The name says which process it is of: a name that a user might give could be a user's.
+  """
+  name = f'.{path.name[:100]}.{zlib.crc32(os.fsencode(path.name)):08x}-'
+  here = zlib.crc32(platform.node().encode())
+  for other in path.parent.glob(f'{glob.escape(name)}*.partial'):
+    match = re.fullmatch(r'(\d+)-(\d+)', other.name.removeprefix(name).removesuffix('.partial'))
+    number = int(match[2]) if match and int(match[1]) == here else None
+    if number is not None and (number == os.getpid() or not processes.is_running(number)):
+      _remove(other)
+  return path.with_name(f'{name}{here}-{os.getpid()}.partial')
+
+
 @contextlib.contextmanager
-def locked(directory: str | os.PathLike) -> Iterator[None]:
+def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[None]:
   """Keeps other processes out of a directory, which is made if missing; ends with the process, too.
+
+  Args:
+    directory: on a disk or in a bucket.
+    option: that gives another one, for the message.
 
   Raises:
     UserError: another process has it.
   """
   if buckets.in_bucket(directory):
-    with buckets.leased(buckets.to_path(directory)):
+    with leases.leased(buckets.to_path(directory)):
       yield
     return
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  path = directory / '.lock'
-  with path.open('a+', encoding='utf-8') as file:
+  with (directory / '.lock').open('a+', encoding='utf-8') as file, _opened(directory) as itself:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      _lock_itself(itself)
+      # Its last holder may have removed all of it just now.
+      if not os.path.samestat(os.fstat(file.fileno()), os.stat(directory / '.lock')):
+        raise BlockingIOError
+    except FileNotFoundError as error:
+      raise UserError(f'{directory} was removed just now; try again.') from error
     except BlockingIOError as error:
       file.seek(0)
       raise UserError(
         f'{directory} is in use by {file.read() or "another process"}; wait for its end, stop it, '
-        'or give another --workdir.'
+        f'or give another {option}.'
       ) from error
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}')
     file.flush()
     yield
+
+
+@contextlib.contextmanager
+def _opened(directory: pathlib.Path) -> Iterator[int]:
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    yield descriptor
+  finally:
+    os.close(descriptor)
+
+
+def _lock_itself(directory: int) -> None:
+  """Locks an open directory, too: the file in it may have been deleted under its holder."""
+  try:
+    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    if error.errno == errno.EWOULDBLOCK:
+      raise
+    # NFS locks files alone.
 
 
 def _remove(path: pathlib.Path) -> None:

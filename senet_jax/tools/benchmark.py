@@ -40,237 +40,110 @@ import os
 import typing
 from typing import Any
 
-from senet_jax import cli, errors
-from senet_jax.measure.networks import add_arguments, networks
-from senet_jax.reporting import tables
-from senet_jax.reporting.statistics import in_words
+from senet_jax import cli
+from senet_jax.measure import networks, wanted
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
   from senet_jax.measure.cases import Bench
 
-_MODES = {'train': ('train',), 'inference': ('inference',), 'both': ('train', 'inference')}
-_DTYPES = ('float32', 'bfloat16')
-# What --repeats and --seconds are where they are not given, with --input and without.
-_USUAL = {False: (5, 2.0), True: (3, 10.0)}
-_COLUMNS = ('network framework mode dtype batch images/s ± ms/step TFLOP/s MFU GB/s compile_s '
-            'warm_up_s MiB')  # fmt: skip
+_INPUT_REPEATS, _INPUT_SECONDS = 3, 10.0
 
 
 def main(argv: list[str]) -> int:
   """Prints the rates, and with --output writes them with all that belongs to them."""
   args, overrides = _parse(argv)
-  if args.logits:
-    return _compare_logits(args, argv)
   if args.input:
-    _measure_input(args, overrides, argv)
+    measure = _input
   elif args.feed:
-    _measure_feed(args, overrides, argv)
+    measure = _feed
   else:
-    _measure_models(args, overrides, argv)
-  return 0
+    measure = _logits if args.logits else _models
+  return measure(args, overrides, argv) or 0
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   parser = cli.Parser('tools.benchmark', __doc__)
   add = parser.add_argument
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--models', type=networks, help='names of networks, with commas')
+  what.add_argument('--models', type=networks.networks, help='names of networks, with commas')
   what.add_argument('--feed', action='store_true', help='a training step on its own data')
   what.add_argument('--input', action='store_true', help='the input pipeline')
-  add('--mode', default='both', help='train, inference or both (default)')
-  add('--batch', type=cli.numbers, default=(32,), help='images a step, over all devices')
-  add('--dtype', type=cli.words, default=('float32',), help='float32, bfloat16, or both')
-  add('--steps_per_dispatch', type=cli.numbers, default=(1,), help='in a loop on the device')
-  add('--find_batch', action='store_true', help='the largest batch that fits, from --batch on')
-  add('--refine', action='store_true', help='with --find_batch: not only powers of two')
-  add('--max_batch', type=cli.number, default=8192, help='with --find_batch: try no larger one')
-  add('--or_smaller', action='store_true', help='halve a batch that does not fit')
-  add('--ceilings', action='store_true', help='measure the copy rate and the all-reduce, too')
+  wanted.add_arguments(parser)
   add('--logits', action='store_true', help='compare logits with the CPU instead')
-  add('--together', type=cli.numbers, help='of --feed: runs at a time')
+  add('--together', type=cli.numbers, default=(), help='of --feed: runs at a time')
   add('--in_place', action='store_true', help='of --feed: also on images that stay in place')
   add('--config', help='of --feed and --input: file of the run, as of senet_jax.main')
-  add('--repeats', '--rounds', type=cli.number, help='turns (default: 5, of --input 3)')
-  add('--seconds', type=cli.positive, help='of each measurement, about (default: 2, of --input 10)')
-  add_arguments(parser)
+  networks.add_arguments(parser)
   args, overrides = parser.parse_with_overrides(argv)
-  repeats, duration = _USUAL[args.input]
-  args.repeats, args.seconds = args.repeats or repeats, args.seconds or duration
   if bool(args.models) != (args.config is None):
     parser.error('--config=FILE is what --input and --feed need and --models has no use for')
-  errors.one_of('--mode', args.mode, _MODES)
-  for dtype in args.dtype:
-    errors.one_of('--dtype', dtype, _DTYPES)
-  if args.refine and not args.find_batch:
-    parser.error('--refine has no effect without --find_batch')
   for name in ('together', 'in_place'):
     if getattr(args, name) and not args.feed:
       parser.error(f'--{name} has no effect without --feed')
+  args.wanted = wanted.from_arguments(args, overrides)
   return args, overrides
 
 
-# --- networks ------------------------------------------------------------------------------------
-
-
-def _measure_models(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax.measure import rates
+def _models(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
+  from senet_jax.measure import benchmark_lines, rates
 
   bench = _bench(args)
   head = bench.record('throughput of steps on images that are on the device', 'benchmark', argv)
-  wanted = rates.Wanted(
-    networks=args.models,
-    modes=_MODES[args.mode],
-    dtypes=args.dtype,
-    batches=args.batch,
-    dispatches=args.steps_per_dispatch,
-    overrides=overrides,
-    repeats=args.repeats,
-    seconds=args.seconds,
-    ceilings=args.ceilings,
-    or_smaller=args.or_smaller,
-    find_up_to=args.max_batch if args.find_batch else None,
-    refine=args.refine,
-  )
-
-  def keep(found: dict[str, Any]) -> None:
-    if args.output:
-      files.write_json(args.output, {**head, **found})
-
-  found = rates.measure(bench, wanted, keep)
-  if found['copy']:
-    rate = in_words(found['copy']['gb_per_second'], '.1f', ' GB/s')
-    print(f'copies of memory, read and written: {rate}')
-  tables.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
-  for kind in rates.COMPARISONS:
-    for comparison in found[kind]:
-      print(_sentence(kind, comparison))
+  found = rates.measure(bench, args.wanted, lambda found: _write(args, {**head, **found}))
+  print(*benchmark_lines.of_rates(found), sep='\n')
 
 
 def _bench(args: argparse.Namespace) -> 'Bench':
-  from senet_jax.models import model_info
-
-  for network in args.models:
-    model_info(network.registered)  # an unknown one is an error before JAX looks for devices
   from senet_jax.measure.cases import Bench
 
   return Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-  rate = row['images_per_second']
-
-  def number(value: float | None, form: str) -> str:
-    return '-' if value is None else format(value, form)
-
-  return (
-    row['network'],
-    row['framework'],
-    row['mode'],
-    row['dtype'],
-    f'{row["batch_size"]}',
-    f'{rate["mean"]:.1f}',
-    number(rate['std'], '.1f'),
-    f'{row["ms_per_step"]:.2f}',
-    f'{row["tflops_per_second"]:.3g}',
-    number(row['mfu'], '.3f'),
-    number(row['gb_per_second'], '.0f'),
-    f'{row["compile_s"]:.1f}',
-    f'{row["warm_up_s"]:.1f}',
-    number(row['program_mib'], '.0f'),
-  )
-
-
-def _sentence(kind: str, comparison: dict[str, Any]) -> str:
-  c = comparison
-  where = f'{c["mode"]}, {c["dtype"]}, batch {c["batch_size"]}'
-  if kind == 'against_torch':
-    ratio = in_words(c['ratio'], '.2f', 'x the speed')
-    return f'{c["network"]} over {c["over"]} ({where}): {ratio}'
-  what = 'SE tax' if kind == 'se_tax' else 'time'
-  added = in_words(c['percent'], '+.1f', ' %')
-  return f'{what} of {c["network"]} over {c["over"]} ({c["framework"]}, {where}): {added}'
-
-
-def _compare_logits(args: argparse.Namespace, argv: list[str]) -> int:
-  from senet_jax.measure import agreement
+def _logits(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> int:
+  from senet_jax.measure import agreement, benchmark_lines
 
   bench = _bench(args)
   rows = [row for network in args.models for row in agreement.logits(bench, network, args.dtype)]
-  cells = [
-    (r['network'], r['dtype'], f'{r["max_difference"]:.3g}', f'{r["spread"]:.3g}',
-     f'{r["relative"]:.2g}')
-    for r in rows
-  ]  # fmt: skip
-  tables.print_table('network dtype max_difference spread relative', cells)
-  if args.output:
-    head = bench.record('logits of the device beside those of the CPU', 'benchmark', argv)
-    files.write_json(args.output, {**head, 'images': agreement.IMAGES, 'rows': rows})
-  worst = max((r['relative'] for r in rows if r['dtype'] == 'float32'), default=0.0)
-  if worst > agreement.BOUND:
-    print(f'float32 differs by {worst:.1e} of the spread, more than {agreement.BOUND:g}')
-  return int(worst > agreement.BOUND)
+  print(*benchmark_lines.of_logits(rows), sep='\n')
+  head = bench.record('logits of the device beside those of the CPU', 'benchmark', argv)
+  _write(args, {**head, 'images': agreement.IMAGES, 'rows': rows})
+  return int(agreement.worst(rows) > agreement.BOUND)
 
 
-# --- a run's own data ----------------------------------------------------------------------------
-
-
-def _measure_feed(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax import config as config_lib
+def _feed(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
   from senet_jax.config import reading
-  from senet_jax.measure import feeding
+  from senet_jax.measure import benchmark_lines, feeding
   from senet_jax.measure.cases import Bench
 
   config = reading.load(args.config, overrides)
-  config_lib.check(config)
   if args.together:  # or this process takes most of a GPU's memory for itself
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   bench = Bench.create(args.devices)
-  rows = feeding.measure(
-    config,
-    bench.mesh,
-    dtypes=args.dtype,
-    dispatches=args.steps_per_dispatch,
-    repeats=args.repeats,
-    seconds=args.seconds,
-    in_place=args.in_place,
+  found = feeding.compare(
+    config, bench.mesh, args.wanted, in_place=args.in_place, counts=args.together
   )
-  best = feeding.best(rows)
-  config.model.dtype = best['dtype']
-  config.steps_per_dispatch = best['steps_per_dispatch']
-  together = feeding.together(config, args.together, 2 * args.seconds) if args.together else []
-  cells = [
-    (r['kind'], r['dtype'], f'{r["steps_per_dispatch"]}', f'{r["images_per_second"]["mean"]:.0f}',
-     f'{100 * r["waiting_share"]["mean"]:.1f}', f'{r["cpu_cores_used"]["mean"]:.1f}',
-     '-' if r['device_busy_share'] is None else f'{100 * r["device_busy_share"]:.0f}')
-    for r in rows
-  ]  # fmt: skip
-  tables.print_table('images dtype steps images/s waiting_% cores busy_%', cells)
-  for row in together:
-    print(f'{row["runs"]} at a time: {row["images_per_second"]:.0f} images/s')
-  if args.output:
-    head = bench.record('training step on the data of a run', 'benchmark', argv)
-    files.write_json(args.output, {**head, 'rows': rows, 'best': best, 'together': together})
+  print(*benchmark_lines.of_feed(found), sep='\n')
+  _write(args, {**bench.record('training step on the data of a run', 'benchmark', argv), **found})
 
 
-def _measure_input(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
-  from senet_jax import config as config_lib
+def _input(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> None:
   from senet_jax.config import reading
-  from senet_jax.measure import input_rate
+  from senet_jax.measure import benchmark_lines, input_rate
   from senet_jax.workdir import summary
 
   config = reading.load(args.config, overrides)
-  config_lib.check(config)
-  found = input_rate.measure(config, args.seconds, args.repeats)
-  print(f'{config.data.name}, batches of {config.batch_size}, {os.cpu_count()} cores')
-  for way in ('input', 'raw'):
-    spread = '' if args.repeats == 1 else f' ± {found[way]["std"]:.0f}'
-    print(f'  {way:5} {found[way]["mean"]:8.0f}{spread} images/s')
-  print(f'  ratio {found["ratio"]:8.3f}')
+  found = input_rate.measure(config, args.seconds or _INPUT_SECONDS, args.repeats or _INPUT_REPEATS)
+  found = {'config': config.to_dict(), **found}
+  print(*benchmark_lines.of_input(found), sep='\n')
+  what = 'input pipeline alone, and raw decoding and resizing of the same files, images/s'
+  head = {**summary.record_head(what, 'benchmark', argv), 'cpu_cores': os.cpu_count()}
+  _write(args, {**head, **found})
+
+
+def _write(args: argparse.Namespace, record: dict[str, Any]) -> None:
   if args.output:
-    what = 'input pipeline alone, and raw decoding and resizing of the same files, images/s'
-    head = {**summary.record_head(what, 'benchmark', argv), 'cpu_cores': os.cpu_count()}
-    files.write_json(args.output, {**head, 'config': config.to_dict(), **found})
+    files.write_json(args.output, record)
 
 
 if __name__ == '__main__':

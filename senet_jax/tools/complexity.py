@@ -21,7 +21,7 @@ import argparse
 import pathlib
 import typing
 
-from senet_jax import cli, errors
+from senet_jax import cli
 from senet_jax.storage import files
 
 if typing.TYPE_CHECKING:
@@ -40,8 +40,9 @@ def main(argv: list[str]) -> None:
     value = {'rows': records}
     print(report_lib.markdown(tables), end='')
   else:
+    names = report_lib.networks(','.join(args.model).split(','), _se_options(args))
     options = (args.num_classes, args.image_size, args.stride_in, _se_options(args))
-    reports = [report_lib.report(name, *options) for name in _names(args)]
+    reports = [report_lib.report(name, *options) for name in names]
     tables = report_lib.tables(reports, args.summary)
     models = [report_lib.as_json(report, args.summary) for report in reports]
     value = {'models': models}
@@ -105,24 +106,6 @@ def _stages(text: str) -> str | tuple[int, ...]:
   if text != 'all' and not all(map(str.isdecimal, stages)):
     raise argparse.ArgumentTypeError(f"{text!r} must be 'all' or stages such as 2,3")
   return text if text == 'all' else tuple(map(int, stages))
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-  """The networks that `--model` stands for."""
-  from senet_jax.models import list_models, model_info
-
-  names = []
-  for pattern in ','.join(args.model).split(','):
-    matches = list_models(pattern)
-    if not matches:
-      errors.one_of('--model', pattern, list_models())
-    names += matches
-  if _se_options(args) and not any(model_info(name).se for name in names):
-    raise errors.UserError(
-      f'--se.{next(iter(_se_options(args)))} is given and no network of --model has SE blocks; '
-      'use the names with se_ in front.'
-    )
-  return list(dict.fromkeys(names))
 
 
 def _se_options(args: argparse.Namespace) -> dict[str, typing.Any]:

@@ -7,10 +7,7 @@ The workdir may also come first, without its name. Takes files, folders (all ima
 patterns. An unreadable photo is named, and the exit status is 2, but the others are done.
 """
 
-import csv
 import dataclasses
-import glob
-import io
 import os
 import pathlib
 import sys
@@ -18,6 +15,7 @@ from typing import Any
 
 from senet_jax import cli
 from senet_jax.errors import UserError
+from senet_jax.reporting import tables
 from senet_jax.storage import files
 
 _OUTPUTS = ('.json', '.csv')
@@ -32,6 +30,9 @@ def main(argv: list[str]) -> int:
   )
   parser.add_argument('--checkpoint', default='best', help='best (default), latest, or a step')
   parser.add_argument('--top_k', type=int, default=5, help='classes to name; default: 5')
+  parser.add_argument(
+    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
+  )
   parser.add_argument('--batch_size', type=int, default=32, help='photos at once; default: 32')
   parser.add_argument(
     '--output', type=pathlib.Path, help='also write the predictions to this .json or .csv file'
@@ -53,10 +54,14 @@ def main(argv: list[str]) -> int:
     if not args.photos:
       parser.error(f'--workdir is missing, or the photos behind the workdir {first}')
     args.workdir = cli.path_or_bucket(first)
+  from senet_jax.data.image_folder import find_images
+
   paths = find_images(args.photos)
-
   from senet_jax import prediction, runtime
+  from senet_jax.data import photos
 
+  if args.max_pixels is not None:
+    photos.allow_pixels(args.max_pixels)
   runtime.use_compilation_cache()
   batch_size = min(args.batch_size, len(paths))
   predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)
@@ -68,52 +73,6 @@ def main(argv: list[str]) -> int:
   if args.embeddings:
     _write_embeddings(predictor, [r['path'] for r in results if 'error' not in r], args.embeddings)
   return cli.USER_ERROR if any('error' in result for result in results) else 0
-
-
-def find_images(arguments: list[str]) -> list[str]:
-  """Returns the files that files, folders and patterns stand for, each once, in this order.
-
-  In a folder those are the files with the suffix of an image, sorted, however deep, without hidden
-  ones; a file that is named or matched is taken as it is.
-
-  Raises:
-    UserError: there is nothing of that name, it is a pipe or a device, or no image is in a folder.
-  """
-  from senet_jax.data.image_folder import images_below
-  from senet_jax.data.photos import SUFFIXES
-
-  found = []
-  for argument in arguments:
-    matches = [argument]
-    if not os.path.exists(argument):
-      matches = sorted(glob.glob(argument, recursive=True))
-    if not matches:
-      raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
-    images = []
-    for match in matches:
-      if os.path.isdir(match):
-        images += filter(_is_readable, map(str, images_below(pathlib.Path(match))))
-      elif _is_endless(match):
-        raise UserError(f'{match!r} is a pipe or a device; save what it gives as a file.')
-      else:
-        images.append(match)
-    if not images:
-      raise UserError(f'no image ({" ".join(SUFFIXES)}) is in {argument!r}.')
-    found += images
-  return list(dict.fromkeys(found))
-
-
-def _is_endless(path: str) -> bool:
-  """Returns whether reading a path may wait for ever: it is neither a file nor broken."""
-  return os.path.exists(path) and not os.path.isfile(path)
-
-
-def _is_readable(path: str) -> bool:
-  """Returns whether an image of a folder can be read; says so of a pipe or a device."""
-  if _is_endless(path):
-    print(f'senet_jax: {path} is a pipe or a device, and is left out.', file=sys.stderr)
-    return False
-  return True
 
 
 def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
@@ -163,13 +122,12 @@ def _write_embeddings(predictor, paths: list[str], to: pathlib.Path) -> None:
 
 
 def _as_csv(results: list[dict[str, Any]]) -> str:
-  text = io.StringIO()
-  table = csv.writer(text, lineterminator='\n')
-  table.writerow(['path', 'rank', 'label', 'name', 'probability'])
-  for result in results:
-    for rank, p in enumerate(result.get('predictions', ()), start=1):
-      table.writerow([result['path'], rank, p['label'], p['name'], p['probability']])
-  return text.getvalue()
+  rows = (
+    [result['path'], rank, p['label'], p['name'], p['probability']]
+    for result in results
+    for rank, p in enumerate(result.get('predictions', ()), start=1)
+  )
+  return tables.csv_text(('path', 'rank', 'label', 'name', 'probability'), rows)
 
 
 if __name__ == '__main__':

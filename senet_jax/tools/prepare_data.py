@@ -27,23 +27,46 @@ They are compared with their MD5s and read as they are.
 
 A folder of photos becomes the data set of the name that is given. ROOT holds train/<class>/*.jpg
 and val/<class>/*.jpg, or only train/<class>/*.jpg or <class>/*.jpg, of which --val_fraction holds
-some out; .jpeg, .png and .webp will do, too. The photos keep their bytes; only those that a plain
-decoder would show wrong, such as turned ones, become PNGs.
+some out; .png, .webp, .gif, .bmp, .tif and .avif will do, too, and a line says what is left out.
+The photos keep their bytes; only those that a plain decoder would show wrong, such as turned ones,
+become PNGs.
 
 What is prepared already stays as it is.
 """
 
+import argparse
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from senet_jax import cli
-
-if TYPE_CHECKING:
-  import numpy as np
 
 
 def main(argv: list[str]) -> None:
   """Prepares the dataset and prints its place, its splits and what is in them."""
+  args = _parse(argv)
+  from senet_jax.data import arrays, photos, prepare
+
+  if args.max_pixels is not None:
+    photos.allow_pixels(args.max_pixels)
+  version_dir = prepare.prepare(
+    args.dataset,
+    args.data_dir,
+    args.source,
+    args.overwrite,
+    file_format=args.file_format,
+    partial=args.partial,
+    image_folder=args.image_folder,
+    val_fraction=args.val_fraction,
+    arrays_only=args.arrays_only,
+  )
+  print(version_dir)
+  if (version_dir / arrays.FOLDER).is_dir():
+    _print_arrays(version_dir, args.dataset)
+  else:
+    _print_info(prepare.read_info(version_dir), args.dataset)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
   from senet_jax.data import arrays
 
   parser = cli.Parser('tools.prepare_data', __doc__)
@@ -84,28 +107,11 @@ def main(argv: list[str]) -> None:
     action='store_true',
     help='of CIFAR, write the arrays alone, without TensorFlow',
   )
-  parser.add_argument('--overwrite', action='store_true', help='prepare it anew')
-  args = parser.parse_args(argv)
-
-  # Late, for a fast --help.
-  from senet_jax.data import prepare
-
-  version_dir = prepare.prepare(
-    args.dataset,
-    args.data_dir,
-    args.source,
-    args.overwrite,
-    file_format=args.file_format,
-    partial=args.partial,
-    image_folder=args.image_folder,
-    val_fraction=args.val_fraction,
-    arrays_only=args.arrays_only,
+  parser.add_argument(
+    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
   )
-  print(version_dir)
-  if (version_dir / arrays.FOLDER).is_dir():
-    _print_arrays(version_dir, args.dataset)
-  else:
-    _print_info(prepare.read_info(version_dir), args.dataset)
+  parser.add_argument('--overwrite', action='store_true', help='prepare it anew')
+  return parser.parse_args(argv)
 
 
 def _print_info(info: dict[str, Any], name: str) -> None:
@@ -121,40 +127,17 @@ def _print_arrays(version_dir: pathlib.Path, name: str) -> None:
     shape, count = 'x'.join(map(str, entry['image_shape'])), entry['num_examples']
     found = f'{split}: {count} examples of {shape}', _beside(name, split, count)
     print(*filter(None, found), sep=', ')
-  mean, std = channel_statistics(arrays.read_version(version_dir, 'train')[0])
+  mean, std = arrays.channel_statistics(arrays.read_version(version_dir, 'train')[0])
   print('train mean:', *(f'{value:.4f}' for value in mean))
   print('train std: ', *(f'{value:.4f}' for value in std))
 
 
 def _beside(name: str, split: str, count: int) -> str:
   """Returns how many there are officially, if that is another number."""
-  from senet_jax.data.builders import imagenet, places365, tiny_imagenet
+  from senet_jax.data import prepare
 
-  # Data sets of which a part may be taken, and which know how many images there are.
-  counted = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
-  all_of_them = counted[name].COUNTS.get(split, count) if name in counted else count
-  return f'of {all_of_them:,} official ones' if count != all_of_them else ''
-
-
-def channel_statistics(images: 'np.ndarray') -> tuple['np.ndarray', 'np.ndarray']:
-  """Mean and standard deviation of every channel, of values 0..1.
-
-  Args:
-    images: uint8 `[N, H, W, C]`.
-
-  Returns:
-    two `[C]`.
-  """
-  import numpy as np
-
-  total, squares = 0, 0
-  for start in range(0, len(images), 4096):  # a bounded amount of memory; the sums are exact
-    pixels = images[start : start + 4096].reshape(-1, images.shape[-1]).astype(np.int64)
-    total += pixels.sum(axis=0)
-    squares += np.square(pixels).sum(axis=0)
-  count = images[..., 0].size
-  mean = total / count
-  return mean / 255, np.sqrt(squares / count - np.square(mean)) / 255
+  official = prepare.official_count(name, split)
+  return '' if official in (None, count) else f'of {official:,} official ones'
 
 
 if __name__ == '__main__':

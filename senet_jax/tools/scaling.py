@@ -1,4 +1,4 @@
-r"""What many chips would do, on paper: images a second, efficiency, and what limits them.
+r"""Predicts on paper what many chips would do: images a second, efficiency, and the limit.
 
   python -m senet_jax.tools.scaling results/benchmarks/profile_v5e_8_chips.json [PROFILE ...] \
       --chips=8,64,256,1024 --images_per_core=1030
@@ -8,17 +8,10 @@ docs/scaling.md. --images_per_core is what one CPU core decodes and augments a s
 `senet_jax.tools.benchmark --input` measures it.
 """
 
-import json
 import pathlib
-from typing import Any
 
 from senet_jax import cli
-from senet_jax.errors import UserError
-
-_HEAD = (
-  'network', 'chip', 'chips', 'images/s', 'efficiency', 'step, ms', 'all-reduce, ms', 'hosts',
-  'images/s a host: needed', 'at hand', 'limit',
-)  # fmt: skip
+from senet_jax.measure import scaling
 
 
 def main(argv: list[str]) -> None:
@@ -34,59 +27,17 @@ def main(argv: list[str]) -> None:
     parser.error(f'--chips={args.chips} must be whole numbers above 0, with commas')
   if not args.images_per_core > 0:
     parser.error(f'--images_per_core={args.images_per_core} must be above 0')
+  counts = [int(n) for n in chips]
   rows = [
-    row
-    for path in args.profiles
-    for row in predictions(path, [int(n) for n in chips], args.images_per_core)
+    row for path in args.profiles for row in scaling.predictions(path, counts, args.images_per_core)
   ]
-  print(table(rows), end='')
+  print(scaling.table(rows))
   if args.output:
     from senet_jax.storage import files
     from senet_jax.workdir import summary
 
     head = summary.record_head('training on many chips, on paper', 'scaling', argv)
     files.write_json(args.output, {**head, 'device': 'none: a model', 'rows': rows})
-
-
-def predictions(path: pathlib.Path, chips: list[int], images_per_core: float) -> list[dict]:
-  """Returns what `measure.scaling.predict` says of the first network of a profile.
-
-  Raises:
-    UserError: the file is no profile of a training step on a known chip.
-  """
-  from senet_jax.measure import scaling
-
-  try:
-    profile = json.loads(path.read_text())['profiles'][0]
-    name, chip = profile['name'], profile['roofline']['chip']['name']
-  except (ValueError, KeyError, TypeError, IndexError) as error:
-    raise UserError(
-      f'{path} is no profile with a roofline; make one with senet_jax.tools.profile --target=… '
-      '--output=….'
-    ) from error
-  return [
-    {'network': name, 'chip': chip, **scaling.predict(profile, n, images_per_core)} for n in chips
-  ]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-  """The predictions as a table in Markdown."""
-  lines = [_HEAD, ['---'] * len(_HEAD)]
-  for row in rows:
-    lines.append([
-      f'`{row["network"]}`',
-      row['chip'],
-      row['devices'],
-      f'{row["images_per_second"]:,.0f}',
-      f'{row["efficiency"]:.1%}',
-      f'{1e3 * row["step_s"]:.1f}',
-      f'{1e3 * row["all_reduce_s"]:.2f}',
-      row['hosts'],
-      f'{row["fed_by_host"]:,.0f}',
-      f'{row["host_can_feed"]:,.0f}',
-      row['limit'],
-    ])  # fmt: skip
-  return ''.join(f'| {" | ".join(map(str, line))} |\n' for line in lines)
 
 
 if __name__ == '__main__':

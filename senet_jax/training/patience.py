@@ -1,4 +1,4 @@
-"""What follows from an evaluation: the best so far, the plateau schedule, early stopping."""
+"""The consequences of an evaluation: the best so far, the plateau schedule, early stopping."""
 
 from typing import Any
 

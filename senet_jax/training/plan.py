@@ -1,4 +1,4 @@
-"""What happens at which step of a run."""
+"""The plan of a run: the steps at which something other than training happens."""
 
 import bisect
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: console, metrics.jsonl, TensorBoard."""
+"""Reports of a run: to the console, metrics.jsonl and TensorBoard."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from senet_jax import cli, runtime
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
-from senet_jax.workdir.records import read_records
+from senet_jax.workdir.records import damaged_lines, read_records
 
 
 class _Console(Console):
@@ -104,6 +104,10 @@ class Reporter:
     """Drops the records for which `keep(record)` is false, as of steps that will be run again."""
     if self._silent:
       return
+    if damaged := damaged_lines(self.path):
+      aside = self.path.with_name(f'{self.path.name}.damaged')
+      aside.write_bytes(self.path.read_bytes())
+      self.say(f'{damaged} lines of {self.path} hold no record; it is kept as {aside.name}.')
     records = [r for r in read_records(self.path) if keep(r)]
     self._lines.replace([json.dumps(r) for r in records])
 

@@ -1,4 +1,4 @@
-"""How a run begins: afresh, or from the newest whole checkpoint of the same run."""
+"""The beginning of a run: afresh, or from the newest whole checkpoint of the same run."""
 
 import dataclasses
 import json
@@ -70,10 +70,7 @@ def restored(
     reporter.resume(lambda record: False)
     return None
   identity = fresh_progress(config, feeds).identity
-  found = (checkpoints.progress(step) for step in reversed(steps))
-  newest = next((progress for progress in found if progress), None)
-  if newest:
-    check_same_run(newest.identity, identity, workdir)
+  check_same_run(checkpoints.progress(steps[-1]).identity, identity, workdir)
   abstract = abstract_state(jax.eval_shape(make_state), runtime.replicated(feeds.mesh))
   checkpoint = checkpoints.restore_latest(abstract, reporter.say)
   step = int(checkpoint.state.step)

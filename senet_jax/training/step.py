@@ -25,7 +25,7 @@ _RANDOM = ('dropout', 'shake')
 
 
 class StepMetrics(struct.PyTreeNode):
-  """What a run of steps reports.
+  """The report of several steps.
 
   Attributes:
     metrics: of the task, summed over the examples of the steps.

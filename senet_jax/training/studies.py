@@ -107,7 +107,7 @@ class StudyRun:
     """Returns its summary; None before its end, or if the file is damaged: it is made anew."""
     try:
       found = json.loads((self.workdir / 'summary.json').read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
       return None
     return found if isinstance(found, dict) and 'params_sha256' in found else None
 

@@ -1,4 +1,4 @@
-"""What a run trains for: all that the loop does not know by itself.
+"""The task of a run: all that the loop does not know by itself.
 
 The loop, the step, checkpoints, resumption and preemption are the same for every `Task`;
 `senet_jax.training.classification` is the one that comes with them.

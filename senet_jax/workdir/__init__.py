@@ -1,1 +1,1 @@
-"""What a run leaves in its workdir, and what reads it."""
+"""The files that a run leaves in its workdir, and their readers."""

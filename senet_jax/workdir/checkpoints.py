@@ -3,28 +3,27 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.runtime import checksum, is_first
+from senet_jax.runtime import checksum
 from senet_jax.storage import buckets
 from senet_jax.storage.buckets import Path
+from senet_jax.workdir import damage
+from senet_jax.workdir.damage import Damaged
 from senet_jax.workdir.objective import TOP1, Objective
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
 _DIRECTORY = 'checkpoints'
-_DAMAGED = 'damaged'
 # Where old ones are moved before their files go, one after the other: a kill leaves no half of one.
 _DELETED = 'deleted'
 
@@ -58,7 +57,7 @@ class Checkpoints:
   """The checkpoints of one workdir.
 
   Saving is asynchronous; `close` (or the end of a `with`) waits for it. Each checkpoint has two
-  items, `state` and `host`, which is a `RunProgress` and the checksum of the state.
+  items, `state` and `host`, which is a `RunProgress` and checksums; see `damage`.
   """
 
   def __init__(
@@ -103,14 +102,22 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     # The manager reads the metrics of all checkpoints and does not survive damaged ones.
-    steps = ocp.path.step.standard_name_format().find_all(self._directory)
-    broken = [self._directory / step.path.name for step in steps if _broken(step, self._objective)]
-    if broken and self._options.read_only:
-      raise UserError(f'checkpoint {broken[0]} is damaged; resume the run, which sets it aside.')
-    for path in broken:
-      _move_away(path)
-    _empty_deleted(self._directory, self._options)
-    handlers = {'state': ocp.StandardCheckpointHandler(), 'host': ocp.JsonCheckpointHandler()}
+    found = {}
+    for step in ocp.path.step.standard_name_format().find_all(self._directory):
+      path = self._directory / step.path.name
+      try:
+        damage.check(path, step, self._objective)
+      except Damaged as error:
+        found[path.name] = damage.described(path, error)
+    if found and self._options.read_only:
+      raise UserError(f'{min(found.values())} Resume the run, which sets it aside.')
+    if not self._options.read_only:
+      damage.set_aside(self._directory, list(found))
+    _empty_deleted(self._options, self._directory)
+    handlers = {
+      'state': ocp.StandardCheckpointHandler(),
+      'host': ocp.JsonCheckpointHandler(damage.HOST_FILE),
+    }
     with _quiet() if self._options.read_only else contextlib.nullcontext():
       return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=handlers)
 
@@ -123,10 +130,10 @@ class Checkpoints:
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()
       self._manager.close()
-      _empty_deleted(self._directory, self._options)
+      _empty_deleted(self._options, self._directory)
 
   def steps(self) -> list[int]:
-    """Steps that have a complete checkpoint, rising."""
+    """Returns the steps that have a complete checkpoint, rising."""
     return sorted(self._manager.all_steps())
 
   def latest(self) -> int | None:
@@ -156,11 +163,11 @@ class Checkpoints:
     state = jax.tree.map(np.array, state)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      host=ocp.args.JsonSave({**progress.to_json(), 'checksum': checksum(state)}),
+      host=ocp.args.JsonSave(damage.sealed(progress, checksum(state), metrics)),
     )
     with _disk_errors(self._directory):
       self._manager.wait_until_finished()  # it may be moving an old one
-      _empty_deleted(self._directory, self._options)
+      _empty_deleted(self._options, self._directory)
       steps = self.steps()
       if step in steps:
         if metrics is None or step == steps[0]:
@@ -179,7 +186,8 @@ class Checkpoints:
     Raises:
       UserError: its files are damaged.
     """
-    return _restored(self._manager, self._directory, step, lambda: abstract, lambda state: state)
+    path = self._directory / str(step)
+    return _restored(self._manager, path, lambda: abstract, lambda state: state)
 
   def read(self, step: int) -> Restored:
     """Reads a checkpoint whole into host memory and checks it, whatever its optimizer is.
@@ -198,72 +206,59 @@ class Checkpoints:
       tree = self._manager.item_metadata(step).state.tree
       return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
 
-    return _restored(self._manager, self._directory, step, like_the_files, TrainState.from_arrays)
+    path = self._directory / str(step)
+    return _restored(self._manager, path, like_the_files, TrainState.from_arrays)
 
-  def progress(self, step: int) -> RunProgress | None:
-    """Returns what a checkpoint keeps besides arrays, None if it cannot be read."""
-    try:
-      items = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))
-      return RunProgress.from_json(items.host)
-    except Exception:  # nearly any, of contents that are nearly any
-      return None
-
-  def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
-    """Returns the newest whole checkpoint.
-
-    Damaged ones on the way are moved to `workdir/damaged`, each with a line.
+  def progress(self, step: int) -> RunProgress:
+    """Returns what a checkpoint keeps besides arrays.
 
     Raises:
-      UserError: none is whole.
+      UserError: its file is damaged.
+    """
+    return damage.read_host(self._directory / str(step))[0]
+
+  def restore_latest(self, abstract: TrainState, say: Callable[[str], None]) -> Restored:
+    """Reads the newest whole checkpoint.
+
+    Damaged ones on the way are moved to `workdir/damaged`, each with a line, once a whole one is
+    found. That they are damaged is seen by all processes: what one of them alone cannot read is
+    not.
+
+    Raises:
+      UserError: none is whole, or the processes differ in what they can read.
     """
     steps = self.steps()
-    damaged = []
+    found = {}
     for step in reversed(steps):
       try:
-        restored = self.restore(abstract, step)
-      except UserError as error:
-        say(f'{error} Falling back to the one before.')
-        damaged.append(step)
-        continue
-      if damaged:  # or their steps could not be saved again
-        self._manager.close()
-        for broken in damaged:
-          _move_away(self._directory / str(broken))
-        self._manager = self._open()
-      return restored
-    raise UserError(
-      f'none of the checkpoints {steps} in {self._directory} can be read; '
-      'move that directory away to start again, or give another --workdir.'
-    )
-
-
-def _empty_deleted(directory: Path, options: ocp.CheckpointManagerOptions) -> None:
-  """Removes the checkpoints that Orbax has put away to be deleted."""
-  if is_first() and options.todelete_subdir:
-    shutil.rmtree(directory / _DELETED, ignore_errors=True)
-
-
-def _move_away(path: Path) -> None:
-  """Moves a damaged checkpoint to `workdir/damaged`."""
-  target = path.parent.parent / _DAMAGED
-  target.mkdir(exist_ok=True)
-  place = target / f'{path.name}.{len(list(target.iterdir())) if target.exists() else 0}'
-  buckets.move(path, place)
+        restored, why = self.restore(abstract, step), None
+      except Damaged as error:
+        why = str(error)
+      if not damage.agreed(why is not None, f'checkpoint {step} in {self._directory}'):
+        break
+      say(f'{why} Falling back to the one before.')
+      found[str(step)] = why
+    else:
+      raise UserError(
+        f'none of the checkpoints {steps} in {self._directory} can be read; '
+        'move that directory away to start again, or give another --workdir.'
+      )
+    if found:
+      # They must be out of the way, or their steps could not be saved again.
+      self._manager.close()
+      damage.set_aside(self._directory, list(found))
+      self._manager = self._open()
+    return restored
 
 
 def _restored(
-  manager: ocp.CheckpointManager,
-  directory: Path,
-  step: int,
-  abstract: Callable[[], Any],
-  to_state: Callable[[Any], TrainState],
+  manager: ocp.CheckpointManager, path: Path, abstract: Callable, to_state: Callable
 ) -> Restored:
   """Reads a checkpoint whole and checks it.
 
   Args:
     manager: of the checkpoints.
-    directory: of the checkpoints, for messages.
-    step: of the checkpoint.
+    path: of this one.
     abstract: returns what Orbax is to restore.
     to_state: makes the state of what Orbax has restored.
 
@@ -271,35 +266,24 @@ def _restored(
     UserError: its files are damaged.
   """
   try:
+    progress, host = damage.read_host(path)
     items = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract()), host=ocp.args.JsonRestore()
-      ),
+      int(path.name), args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract()))
     )
     state = to_state(items.state)
-    whole = checksum(state) == items.host['checksum']
-    progress = RunProgress.from_json(items.host)
-  except Exception as error:
-    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+    if checksum(state) != host['checksum']:
+      raise Damaged('checksum differs')
+  except Exception as error:  # of Orbax and TensorStore, in a new version any
+    found = damage.evidence(error, path)
+    if found is None:
       raise
-    reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-    raise UserError(f'checkpoint {step} in {directory} is damaged ({reason}).') from error
-  if not whole:
-    raise UserError(f'checkpoint {step} in {directory} is damaged (checksum differs).')
+    raise Damaged(damage.described(path, found)) from error
   return Restored(state, progress)
 
 
-def _broken(step: ocp.path.step.Metadata, objective: Objective) -> bool:
-  path = step.path
-  metrics = path / 'metrics' / 'metrics'
-  try:
-    _ = step.commit_timestamp  # makes Orbax read what it keeps of a step
-    if not all((path / item).is_dir() for item in ('state', 'host')):
-      return True
-    return metrics.exists() and not math.isfinite(objective.cost(json.loads(metrics.read_text())))
-  except Exception:  # nearly any, of contents that are nearly any
-    return True
+def _empty_deleted(options: ocp.CheckpointManagerOptions, directory: Path) -> None:
+  if options.todelete_subdir and runtime.is_first():
+    shutil.rmtree(directory / _DELETED, ignore_errors=True)
 
 
 @contextlib.contextmanager

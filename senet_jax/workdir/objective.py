@@ -1,4 +1,4 @@
-"""Which of several evaluations is the best one."""
+"""The choice of the best of several evaluations."""
 
 import dataclasses
 from collections.abc import Mapping

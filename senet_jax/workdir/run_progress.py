@@ -1,4 +1,4 @@
-"""How far a run has come: what a checkpoint keeps besides arrays."""
+"""The progress of a run: what a checkpoint keeps besides arrays."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,11 +29,14 @@ _TYPES = {
   'early_stopping': dict,
   'unreadable': dict,
 }
+# Of an evaluation, besides its results; of `Patience`.
+_RECORD = {'step': int, 'epoch': (int, float)}
+_PATIENCE = {'best_metric': (int, float, _NONE), 'patience_count': int}
 
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-  """What early stopping counts.
+  """The counts of early stopping.
 
   Attributes:
     best_metric: the lowest value so far; None before the first evaluation.
@@ -46,7 +49,7 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-  """How far a run has come, apart from the arrays of its state.
+  """The progress of a run, apart from the arrays of its state.
 
   A checkpoint keeps it as JSON, under the name `host` and with the names of these attributes.
 
@@ -96,12 +99,21 @@ class RunProgress:
     fields = {name: found[name] for name in _TYPES if name in found}
     if fields.get('rules', 1) not in range(1, RULES + 1):
       raise ValueError(f'rules is {fields["rules"]!r}, which this version does not know')
-    for name, value in fields.items():
-      if not isinstance(value, _TYPES[name]):
-        raise ValueError(f'{name} is {value!r}')
+    _check_types(fields, _TYPES)
+    for name in ('final', 'best'):
+      if fields.get(name) is not None:
+        _check_types(fields[name], _RECORD)
+        if missing := _RECORD.keys() - fields[name].keys():
+          raise ValueError(f'{name} lacks {min(missing)}')
     counts = fields.pop('early_stopping', {})
-    known = {f.name: counts[f.name] for f in dataclasses.fields(Patience) if f.name in counts}
+    known = {name: counts[name] for name in _PATIENCE if name in counts}
+    _check_types(known, _PATIENCE)
     return cls(**fields, early_stopping=Patience(**known))
+
+  @staticmethod
+  def names() -> frozenset[str]:
+    """Returns the names of the fields that `to_json` gives."""
+    return frozenset(_TYPES)
 
   def to_json(self) -> dict[str, Any]:
     """Returns nested values that `json` can write."""
@@ -144,3 +156,9 @@ class RunProgress:
     return dataclasses.replace(
       self, wall_time_s=wall_time_s, device_hours=self.device_hours + spent
     )
+
+
+def _check_types(fields: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+  for name, value in fields.items():
+    if name in types and not isinstance(value, types[name]):
+      raise ValueError(f'{name} is {repr(value)[:80]}')

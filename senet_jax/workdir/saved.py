@@ -24,6 +24,8 @@ from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
 _CLASSES = 'classes.json'
+# More than any data set has, and few enough to make names of.
+_MOST_CLASSES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,23 @@ class Saved:
   step: int
   class_names: tuple[str, ...] | None
 
+  def evaluation_config(self, data_dir: str | None, batch_size: int | None) -> ConfigDict:
+    """Returns a copy of the configuration for an evaluation.
+
+    Args:
+      data_dir: where the data is; None: as in the run.
+      batch_size: images at once over all devices; None: as in the run.
+
+    Raises:
+      UserError: the configuration has a mistake.
+    """
+    config = self.config.copy_and_resolve_references()
+    config.data.dir = data_dir or config.data.dir
+    if batch_size is not None:
+      config.eval.batch_size = batch_size
+    config_lib.check(config)
+    return config
+
 
 def write_classes(workdir: Path, num_classes: int, names: tuple[str, ...] | None) -> None:
   """Keeps what only the data tells: the number of outputs and the names of the classes."""
@@ -62,6 +81,8 @@ def read_classes(workdir: Path) -> tuple[int | None, tuple[str, ...] | None]:
   except FileNotFoundError:
     return None, None
   match kept:
+    case {'num_classes': int(num_classes)} if not 0 < num_classes <= _MOST_CLASSES:
+      pass
     case {'num_classes': int(num_classes), 'names': [*names]} if all(
       isinstance(name, str) for name in names
     ):

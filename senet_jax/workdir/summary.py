@@ -1,4 +1,4 @@
-"""What a run or a measurement amounts to, and with what it was made."""
+"""Summaries of runs and measurements, with the versions and devices that made them."""
 
 import datetime
 import platform

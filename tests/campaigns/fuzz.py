@@ -251,9 +251,12 @@ class Material:
       saves = [
         ('JPEG', {}), ('JPEG', {'progressive': True, 'exif': exif}), ('PNG', {}), ('BMP', {}),
         ('PNG', {'exif': exif}), ('GIF', {'save_all': True, 'append_images': [image.rotate(90)]}),
-        ('WEBP', {}), ('WEBP', {'lossless': True, 'save_all': True, 'append_images': [image]}),
+        ('TIFF', {}), ('AVIF', {}), ('WEBP', {}),
+        ('WEBP', {'lossless': True, 'save_all': True, 'append_images': [image]}),
       ]  # fmt: skip
-      modes = {'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16')}
+      modes = {
+        'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16'), 'TIFF': ('F', 'I', 'LA'),
+      }  # fmt: skip
       for kind, options in saves:
         found.append(_encoded(image, kind, options))
       for kind, names in modes.items():
@@ -413,10 +416,8 @@ def _begin(config: ConfigDict, *, build: bool) -> None:
   preprocessing.TrainingTransform.create(config)
   examples = 50_000
   planned = Plan.create(config, examples)
-  if config.data.name in datasets.DATASETS:
-    feeds = Feeds(types.SimpleNamespace(size=1), None, None)
-    for line in sanity.warnings(config, planned, feeds):
-      assert line and '\n' not in line
+  for line in sanity.warnings(config, planned, Feeds(types.SimpleNamespace(size=1), None, None)):
+    assert line and '\n' not in line
   schedule = optimizer.make_schedule(config, planned.total, planned.steps_per_epoch)
   jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
   optimizer.make_optimizer(config, schedule)

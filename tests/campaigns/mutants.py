@@ -232,8 +232,8 @@ MUTANTS = (
   Mutant(
     'checkpoint taken without a look at its checksum',
     'workdir/checkpoints.py',
-    "whole = checksum(state) == items.host['checksum']",
-    'whole = True',
+    "if checksum(state) != host['checksum']:",
+    'if checksum(state) is None:',
     ('training/test_training.py', 'workdir'),
   ),
   Mutant(

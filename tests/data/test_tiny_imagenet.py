@@ -242,6 +242,6 @@ def test_a_real_part(shared_data, tmp_path, monkeypatch):
   assert all((image == image[..., :1]).all() for image in images[np.array(grey)])
   assert np.bincount(labels[: len(labels) // 4], minlength=20).min() > 0
   info = datasets.dataset_info('tiny_imagenet')
-  mean, std = prepare_data.channel_statistics(images)
+  mean, std = arrays.channel_statistics(images)
   np.testing.assert_allclose(mean * 255, info.mean, rtol=0.05)
   np.testing.assert_allclose(std * 255, info.std, rtol=0.05)

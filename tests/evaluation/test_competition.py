@@ -199,7 +199,7 @@ def test_crops_of_photos_against_pillow(imagenet_sample, size, scales, ten):
   crops = Crops(size, scales, ten)
   plain = Transform((size, size, 3), size, size, mean=(0.0,) * 3, std=(1.0,) * 3)
   for path in sorted(imagenet_sample.glob('*.JPEG'))[::20]:
-    stored = crops.of_photo(path.read_bytes()).numpy()
+    stored = crops.of_photo(path.read_bytes())
     assert stored.shape == crops.photo_shape and stored.dtype == np.uint8
     found = np.asarray(crops.inputs(stored[None], plain))[0]
     expected = pillow_crops(Image.open(path).convert('RGB'), size, scales, ten)
@@ -292,7 +292,8 @@ def test_one_network_and_one_crop_is_the_plain_evaluation(data, request, tmp_pat
   for workdir in workdirs:
     row = run_tool(tmp_path, [workdir], '--checkpoint=latest')
     plain = one_by_one(workdir)
-    assert {name: row[name] for name in plain} == plain  # to the last bit
+    # To the last bit; what can only be 0, with so few classes, is left out.
+    assert {name: row.get(name, 0.0) for name in plain} == plain
     if (workdir / 'summary.json').exists() and row['step'] == 20:  # as it was in training
       final = json.loads((workdir / 'summary.json').read_text())['final']
       assert plain == {name: final[name] for name in plain}
@@ -453,9 +454,8 @@ def test_file_names_of_tfds(folder, tmp_path, file_format):
   rest = exclusion.without(source, indices)
   assert rest.num_examples == 13
   left = [names[i] for i in range(16) if i not in (3, 4, 5)]
-  for index, record in enumerate(rest.read(np.arange(13))):
-    encoded, label = rest.parse(record, index)
-    assert encoded.numpy() == paths[left[index]].read_bytes()
+  for index, (encoded, label) in enumerate(zip(*rest.read(np.arange(13)), strict=True)):
+    assert encoded == paths[left[index]].read_bytes()
     assert 'abc'[int(label)] == paths[left[index]].parent.name
 
 

@@ -461,8 +461,8 @@ def test_chosen_classes_and_blocks(workdir, tmp_path, capsys, monkeypatch):
 def test_names_for_people():
   names = ['n02012849', 'n03126707', 'n01440764', 'rose']
   readable = {'n02012849': 0, 'n03126707': 1, 'tench': 2, 'rose': 3}
-  assert tool._readable(names, [0, 1, 2, 3]) == readable
-  assert tool._readable(names, [3, 1]) == {'rose': 3, 'crane': 1}
+  assert class_names.distinct(names, [0, 1, 2, 3]) == readable
+  assert class_names.distinct(names, [3, 1]) == {'rose': 3, 'crane': 1}
 
 
 def complaint(arguments, monkeypatch, capsys):

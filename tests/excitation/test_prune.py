@@ -17,7 +17,7 @@ import senet_jax
 from senet_jax import cli, config as config_lib, runtime
 from senet_jax.data import datasets, feeds
 from senet_jax.errors import UserError
-from senet_jax.excitation import activations, pruning
+from senet_jax.excitation import activations, pruning, pruning_trial
 from senet_jax.layers import SEConfig, excitations, materialize
 from senet_jax.models import create_model, pruned
 from senet_jax.models.resnet import ResidualBlock
@@ -487,8 +487,7 @@ def test_written_network_is_that_of_the_table(flags, row, record, workdir, tmp_p
   assert count(run) == expected['params'] and run.class_names == tuple('0123456789')
   predictor = senet_jax.load(to)
   assert predictor.probabilities(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 10)
-  field = 'model.se.without' if row['what'] == 'blocks' else 'model.kept_channels'
-  assert f'--config.{field}=' in printed and f'--config.init_from={to}' in printed
+  assert f'--config.init_from={to}' in printed  # which gives the network's options, too
 
 
 def test_pruned_network_is_trained_further(workdir, tmp_path):
@@ -520,12 +519,11 @@ def test_blocks_by_name(workdir, tmp_path):
 
 
 def test_amounts_without_being_asked():
-  args = tool._parse(['--workdir=x', '--seeds=3'])
-  choices = list(tool._choices(args, 50))
+  choices = list(pruning_trial.choices(50, seeds=3))
   assert {c.amount for c in choices if c.what == 'channels'} == {0.1, 0.2, 0.3, 0.4, 0.5}
   blocks = sorted({c.amount for c in choices if c.what == 'blocks'})
   assert len(blocks) == 9 and blocks[0] >= 1 and blocks[-1] == 50
-  assert {c.amount for c in tool._choices(args, 2) if c.what == 'blocks'} == {1, 2}
+  assert {c.amount for c in pruning_trial.choices(2) if c.what == 'blocks'} == {1, 2}
   assert [c.seed for c in choices if c.amount == 0.3] == [None, None, 0, 1, 2]
 
 

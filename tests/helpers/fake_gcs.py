@@ -49,11 +49,23 @@ class FakeGcs:
       'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',
     }
 
-  def put(self, key: tuple[str, str], content: bytes) -> dict:
+  def put(self, key: tuple[str, str], content: bytes, query: dict[str, str] | None = None):
+    """Writes an object and returns its description, or the status if a condition is not met."""
     with self.lock:
+      if status := self.fails(key, query or {}):
+        return status
       self._generation += 1
       self.objects[key] = content, self._generation
     return self.describe(key)
+
+  def fails(self, key: tuple[str, str], query: dict[str, str]) -> int | None:
+    """The status if a condition on the generation is not met."""
+    generation = self.objects.get(key, (b'', 0))[1]
+    if 'ifGenerationMatch' in query and int(query['ifGenerationMatch']) != generation:
+      return 412
+    if 'ifGenerationNotMatch' in query and int(query['ifGenerationNotMatch']) == generation:
+      return 304
+    return None
 
   def describe(self, key: tuple[str, str]) -> dict:
     content, generation = self.objects[key]
@@ -136,15 +148,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _body(self) -> bytes:
     return self.rfile.read(int(self.headers.get('Content-Length') or 0))
 
-  def _fails(self, key: tuple[str, str], query: dict[str, str]) -> int | None:
-    """The status if a condition on the generation is not met."""
-    generation = self.store.objects.get(key, (b'', 0))[1]
-    if 'ifGenerationMatch' in query and int(query['ifGenerationMatch']) != generation:
-      return 412
-    if 'ifGenerationNotMatch' in query and int(query['ifGenerationNotMatch']) == generation:
-      return 304
-    return None
-
   def do_GET(self) -> None:
     path, query = self._parse()
     if match := re.fullmatch(r'(?:/download)?/storage/v1/b/([^/]+)/o/(.+)', path):
@@ -161,7 +164,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if key not in self.store.objects:
       self._error(404, f'No such object: {key}')
       return
-    if status := self._fails(key, query):
+    if status := self.store.fails(key, query):
       self._answer(status)
       return
     content, generation = self.store.objects[key]
@@ -223,10 +226,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     elif kind == 'resumable':
       self._answer(200, Location=self.store.begin_upload((bucket, name)))
       return
-    if status := self._fails((bucket, name), query):
-      self._error(status, 'conditionNotMet')
+    written = self.store.put((bucket, name), body, query)
+    if isinstance(written, int):
+      self._error(written, 'conditionNotMet')
       return
-    self._answer(200, self.store.put((bucket, name), body))
+    self._answer(200, written)
 
   def _batch(self, body: str) -> None:
     answers = []
@@ -243,7 +247,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     key = tuple(map(urllib.parse.unquote, match.groups()))
     if key not in self.store.objects:
       self._error(404, f'No such object: {key}')
-    elif status := self._fails(key, query):
+    elif status := self.store.fails(key, query):
       self._error(status, 'conditionNotMet')
     else:
       self.store.objects.pop(key, None)

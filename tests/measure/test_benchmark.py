@@ -15,7 +15,17 @@ from jax.sharding import PartitionSpec as P
 from senet_jax import cli, runtime
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import agreement, cases, feeding, targets, throughput, timing, torch_models
+from senet_jax.measure import (
+  agreement,
+  cases,
+  feeding,
+  machine,
+  programs,
+  targets,
+  throughput,
+  timing,
+  torch_models,
+)
 from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.reporting.statistics import spread
@@ -168,7 +178,7 @@ def test_errors_of_memory_are_known():
 
 
 def test_a_cpu_refuses_what_it_has_no_memory_for(monkeypatch):
-  monkeypatch.setattr(throughput, '_free_memory', lambda: 1000)
+  monkeypatch.setattr(machine, 'free_memory', lambda: 1000)
   config = tiny_config()
   with pytest.raises(MemoryError, match='out of memory'):
     throughput.prepare(config, 'inference', runtime.data_mesh(1))
@@ -198,7 +208,7 @@ def test_a_looped_inference_computes_each_step():
     patch.setattr(runtime, 'data_parallel', lowered)
     workload = throughput.prepare(config, 'inference', mesh)
   assert workload.images == 6
-  variables = throughput._variables(config, build_model(config), mesh)
+  variables = programs.variables(config, build_model(config), mesh)
   images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
   zero = jax.device_put(np.zeros((2, 10), 'f4'), jax.NamedSharding(mesh, P('data')))
   total = captured['program'](zero, variables, images)
@@ -354,8 +364,8 @@ def test_a_fed_step_is_that_of_the_run(monkeypatch):
   config = reading.load('configs/digits_se_r20.py', ['--config.model.name=se_tiny'])
   config.steps_per_dispatch = 2
   seen, mesh = [], runtime.data_mesh(1)
-  real = throughput.compile_timed
-  monkeypatch.setattr(throughput, 'compile_timed', lambda *a: seen.append(a) or real(*a))
+  real = programs.compile_timed
+  monkeypatch.setattr(programs, 'compile_timed', lambda *a: seen.append(a) or real(*a))
   work, feed = feeding.prepare(config, mesh)
   assert work.images == 2 * 64 and work.waited() == 0
   work.dispatch()
@@ -576,6 +586,6 @@ def test_help_imports_nothing_slow():
 
 
 def test_input_mode_is_there(monkeypatch, capsys, tmp_path, request):
-  config = request.config.rootpath / 'tests' / 'default_config.py'
+  config = request.config.rootpath / 'tests' / 'helpers' / 'default_config.py'
   status, _, err = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}')
   assert status == cli.USER_ERROR and 'is not streamed' in err

@@ -70,9 +70,9 @@ def test_the_page_shows_what_the_model_says():
   paths = [ROOT / name for name in names if (ROOT / name).exists() and 'profile_' in name]
   assert len(paths) >= 3
   per_core = float(rows['command'].split('--images_per_core=')[1].split()[0])
-  found = [row for path in paths for row in tool.predictions(path, [8, 64, 256, 1024], per_core)]
+  found = [row for path in paths for row in scaling.predictions(path, [8, 64, 256, 1024], per_core)]
   assert found == rows['rows']
-  assert tool.table(found) in page
+  assert scaling.table(found) in page
 
 
 def test_mistakes(tmp_path):

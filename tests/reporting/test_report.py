@@ -5,8 +5,9 @@ import json
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.reporting import curves
+from senet_jax.reporting import curves, pages
 from senet_jax.tools import report
+from senet_jax.workdir import results
 from tests.helpers.paths import ROOT
 
 
@@ -20,7 +21,7 @@ def project(tmp_path):
     (tmp_path / name).mkdir()
   for page in ('README.md', 'configs/README.md', 'docs/performance.md'):
     page = tmp_path / page
-    page.write_text(f'before\n{report.BEGIN}\nold\n{report.END}\nafter\n')
+    page.write_text(f'before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n')
   for name, figure in (('a', 'test error 5.21 % (Table 4)'), ('b', 'not in the paper')):
     (tmp_path / 'configs' / f'{name}.py').write_text(f'"""A.\n\nPublished: {figure}.\n"""\n')
   variants = 'test error by variant (Table 10):\n  r2   22.29 % (top-5 6.00 %)\n  r16  4.50 %'
@@ -31,7 +32,7 @@ def project(tmp_path):
     values.seed = seed
     files.write_json(workdir / 'config.json', values.to_dict())
     result = {'top1_error': error, 'loss': 1.0, 'epoch': 164.0, 'kind': 'eval', 'step': 64000}
-    summary = dict.fromkeys(report._OF_A_RUN, 0) | {
+    summary = dict.fromkeys(results.RUN_FIELDS, 0) | {
       'final': result, 'epochs': 164.0, 'images_per_second': 100.0 + seed, 'params': 7,
       'device': '1 x cpu', 'versions': {}, 'git_commit': 'abc',
     }  # fmt: skip
@@ -159,7 +160,7 @@ def test_tables_of_studies(project):
   (project / 'results' / 'studies' / 'ratio.md').write_text('**Ratio**\n\n| row |\n| --- |\n')
   report.main([f'--root={project}'])
   assert (
-    f'\n\n**Ratio**\n\n| row |\n| --- |\n{report.END}'
+    f'\n\n**Ratio**\n\n| row |\n| --- |\n{pages.END}'
     in (project / 'configs' / 'README.md').read_text()
   )
   assert 'Ratio' not in (project / 'README.md').read_text()
@@ -168,7 +169,7 @@ def test_tables_of_studies(project):
 @pytest.mark.parametrize('page', ['README.md', 'configs/README.md', 'docs/performance.md'])
 def test_committed_tables_are_those_of_the_results(page):
   text = report.pages(ROOT)[ROOT / page]
-  assert f'{report.BEGIN}\n{text}\n{report.END}' in (ROOT / page).read_text()
+  assert f'{pages.BEGIN}\n{text}\n{pages.END}' in (ROOT / page).read_text()
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'results').rglob('*.json')), ids=lambda p: p.stem)

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
 from senet_jax import runtime
+from senet_jax.runtime.children import Children
 from senet_jax.runtime.signals import StopSignals
 
 
@@ -47,3 +49,16 @@ def test_a_second_interrupt_ends_what_is_busy_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == 'senet_jax: interrupted.\n'
     assert process.wait(20) == 130
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_commands_that_were_started_are_told(number):
+  terminated = []
+  with Children() as children:
+    child = types.SimpleNamespace(
+      terminate=lambda: terminated.append(1), poll=lambda: 75, returncode=75
+    )
+    children._running.append(child)
+    assert not children.stopping
+    os.kill(os.getpid(), number)
+    assert children.stopping and terminated

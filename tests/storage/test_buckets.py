@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import threading
-import time
 
 import fsspec
 import jax
@@ -38,11 +36,6 @@ def store():
       patch.setenv(name, value)
     fsspec.get_filesystem_class('gcs').clear_instance_cache()
     yield store
-
-
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch):
-  monkeypatch.setattr(buckets, '_SETTLE_S', 0)
 
 
 @pytest.fixture(scope='module')
@@ -105,38 +98,6 @@ def test_damaged_checkpoint_in_a_bucket(store, whole, capsys, monkeypatch):
   assert names(store, 'damaged_run/damaged') == {f'{steps[-1]}.0'}
   sha256 = summary(buckets.to_path('gs://bucket/damaged_run'))['params_sha256']
   assert sha256 == summary(whole)['params_sha256']
-
-
-def test_one_run_at_a_time(store, monkeypatch):
-  workdir = buckets.to_path('gs://bucket/leased')
-  with files.locked(workdir):
-    held = json.loads(store.objects['bucket', 'leased/.lock'][0])
-    taken = pytest.raises(UserError, match=f'in use by process {os.getpid()}')
-    with taken, files.locked(workdir):
-      pass
-  assert names(store, 'leased') == set()
-  for change, free in (
-    ({}, False),
-    ({'host': 'elsewhere'}, False),
-    ({'host': 'elsewhere', 'time': time.time() - 91}, True),  # not a word from it since
-    ({'pid': 2**22 + 1}, True),  # it was here, and is no more
-  ):
-    store.put(('bucket', 'leased/.lock'), json.dumps({**held, **change}).encode())
-    if free:
-      with files.locked(workdir):
-        pass
-    else:
-      with pytest.raises(UserError, match='in use'), files.locked(workdir):
-        pass
-
-
-def test_holder_says_that_it_is_alive(store, monkeypatch):
-  monkeypatch.setattr(buckets, '_ALIVE_S', 0.05)
-  with files.locked(buckets.to_path('gs://bucket/alive')):
-    first = json.loads(store.objects['bucket', 'alive/.lock'][0])['time']
-    time.sleep(0.5)
-    assert json.loads(store.objects['bucket', 'alive/.lock'][0])['time'] > first
-  assert not any(t.name == 'lease' for t in threading.enumerate())
 
 
 def test_lines_go_to_the_bucket_once_a_minute(store, monkeypatch):

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 from PIL import Image
 
+from senet_jax.data import image_folder
 from senet_jax.errors import UserError
 from senet_jax.tools import predict
 
@@ -13,11 +14,11 @@ from senet_jax.tools import predict
 def test_pipes_and_devices_are_not_waited_for(tmp_path, capsys):
   os.mkfifo(tmp_path / 'a.jpg')
   Image.new('RGB', (2, 2)).save(tmp_path / 'b.jpg')
-  assert predict.find_images([str(tmp_path)]) == [str(tmp_path / 'b.jpg')]
+  assert image_folder.find_images([str(tmp_path)]) == [str(tmp_path / 'b.jpg')]
   assert f'{tmp_path}/a.jpg is a pipe or a device, and is left out' in capsys.readouterr().err
   for path in (str(tmp_path / 'a.jpg'), '/dev/zero'):
     with pytest.raises(UserError, match='is a pipe or a device'):
-      predict.find_images([path])
+      image_folder.find_images([path])
 
 
 def test_the_workdir_may_come_first(monkeypatch, tmp_path):

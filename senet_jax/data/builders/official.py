@@ -40,7 +40,7 @@ def check_room(data_dir: pathlib.Path, name: str, needed: int) -> None:
   free = shutil.disk_usage(place).free
   if free < needed:
     raise errors.UserError(
-      f'{data_dir} has {free / 1e9:.1f} GB free, {name} needs {needed / 1e9:.1f} GB; free some '
+      f'{place} has {free / 1e9:.1f} GB free, {name} needs {needed / 1e9:.1f} GB; free some '
       'space or choose another --data_dir.'
     )
 
@@ -68,7 +68,7 @@ def counted(examples: Iterable[_T], what: str, official: int, partial: bool) -> 
 
 
 def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """Name and content of each file in a tar archive, which is not unpacked.
+  """Yields name and content of each file in a tar archive, which is not unpacked.
 
   Args:
     file: the archive; closed at the end.
@@ -79,6 +79,8 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
   """
   seen = set()  # hashes, as names of millions of files would fill gigabytes
   try:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
     with file, tarfile.open(fileobj=file, mode='r:') as tar:
       while member := tar.next():
         tar.members.clear()  # of which it keeps all
@@ -88,6 +90,9 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
         if hash(name) in seen:
           raise tarfile.ReadError(f'{name} is in it twice')
         seen.add(hash(name))
+        # Reading asks for as much memory as the member says it has bytes.
+        if member.size > size - member.offset_data:
+          raise tarfile.ReadError('unexpected end of data')
         yield name, tar.extractfile(member).read()
       # tarfile takes a damaged header, or nothing, for the end; every archive has an empty block.
       file.seek(tar.offset)

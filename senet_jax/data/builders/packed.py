@@ -56,6 +56,7 @@ def packed_builder(
   import tensorflow_datasets as tfds
 
   folder = image_folder.scan(root, val_fraction)
+  print(os.fsencode(folder.describe()).decode(errors='replace'), flush=True)
 
   class Packed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A folder of photos."""

@@ -5,6 +5,7 @@ part of a split is a sample of it and grey images can be left out: `train[:98179
 images of a published report that has none, and `validation[:9832]` its test images.
 """
 
+import collections
 import dataclasses
 import functools
 import io
@@ -38,6 +39,8 @@ HOW_TO_GET = (
 )
 _SHAPE = (64, 64, 3)
 _SEED = 0
+# Of a file in the archive, of which the lists are the largest; a few bytes could become gigabytes.
+_MOST_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,12 @@ class _Files:
     """Returns the lines of a text file that must be there."""
     if name not in self.names:
       raise errors.UserError(f'{self.where} has no {name}: {HOW_TO_GET}')
-    return self.read(name).decode().splitlines()
+    try:
+      return self.read(name).decode().splitlines()
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'{name} of {self.where} is not UTF-8 ({error}); get it again.'
+      ) from error
 
 
 def local_builder(
@@ -77,6 +85,9 @@ def local_builder(
   """
   files = _open(pathlib.Path(source).expanduser(), partial)
   wnids = sorted(line.strip() for line in files.lines('wnids.txt') if line.strip())
+  twice = next((wnid for wnid, n in collections.Counter(wnids).items() if n > 1), None)
+  if twice:
+    raise errors.UserError(f'wnids.txt of {files.where} has {twice!r} twice; get it again.')
   if not wnids or (len(wnids) != CLASSES and not partial):
     raise errors.UserError(
       f'{files.where} has {len(wnids)} classes, the official one {CLASSES}; get it again, or use '
@@ -115,7 +126,11 @@ def _open_archive(path: pathlib.Path) -> _Files:
 
   def read(name: str) -> bytes:
     try:
-      return archive.read(top + name)
+      with archive.open(top + name) as file:
+        content = file.read(_MOST_BYTES + 1)
+      if len(content) > _MOST_BYTES:
+        raise zipfile.BadZipFile(f'{name} has more than {_MOST_BYTES:,} bytes')
+      return content
     except Exception as error:  # of zipfile and zlib
       raise _damaged(path, error) from error
 

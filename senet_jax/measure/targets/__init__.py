@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pathlib
 import re
+from importlib import metadata
 
 from senet_jax.errors import UserError, one_of
 
@@ -135,7 +136,7 @@ class Target:
       os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_autotune_level=0'.strip()
 
   def devices(self) -> list:
-    """The machine's devices, in the sense of JAX.
+    """Returns the machine's devices, in the sense of JAX.
 
     Raises:
       UserError: the compiler does not know the machine.
@@ -157,6 +158,14 @@ class Target:
     except Exception as e:  # of many types, from the plugins
       message = str(e).splitlines()[0] if str(e) else type(e).__name__
       raise UserError(f'--target={self.text}: the compiler does not know it ({message}).') from e
+
+  def compiler_version(self) -> dict[str, str]:
+    """Returns the package that has the compiler with its version; empty for what is here."""
+    package = {'tpu': 'libtpu', 'gpu': 'jax-cuda13-plugin'}.get(self.platform)
+    try:
+      return {package: metadata.version(package)} if package else {}
+    except metadata.PackageNotFoundError:
+      return {}
 
 
 def here(device_kind: str) -> Chip | None:
