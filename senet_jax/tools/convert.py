@@ -8,10 +8,11 @@
 Reads .safetensors and .npz files and those that torch saved (.pth, .pt, .bin, .th, .pth.tar, .ckpt)
 of timm, torchvision, Cadene and akamaster, the .caffemodel files of the paper's authors, those of
 keras.applications (.h5, .weights.h5, .keras), TensorFlow's MobileNets (.tflite), workdirs, what it
-wrote itself, and hf:OWNER/REPO of the Hugging Face hub; nothing in a file is executed. Writes a
-workdir for tools.predict, tools.evaluate and config.init_from; a .safetensors file, by our names with
-the configuration, or, from our weights with --variant, by those of torch; or hf:DIR, a folder
-with a card that timm and the hub read.
+wrote itself, and hf:OWNER/REPO of the Hugging Face hub; nothing in a file is executed.
+
+Writes a workdir for tools.predict, tools.evaluate and config.init_from; a .safetensors file, by our
+names and with the configuration, or, from our weights with --variant, by those of torch; or hf:DIR,
+a folder with a card that timm and the hub read.
 """
 
 import argparse
