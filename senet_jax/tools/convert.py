@@ -7,10 +7,12 @@
 
 Reads .safetensors and .npz files and those that torch saved (.pth, .pt, .bin, .th, .pth.tar, .ckpt)
 of timm, torchvision, Cadene and akamaster, the .caffemodel files of the paper's authors, those of
-keras.applications (.h5, .weights.h5, .keras), TensorFlow's MobileNets (.tflite), workdirs, and what
-it wrote itself; nothing in a file is executed. Writes a workdir for tools.predict, tools.evaluate
-and config.init_from, or a .safetensors file: by our names and with the configuration, or, from our
-weights with --variant, by those of torch.
+keras.applications (.h5, .weights.h5, .keras), TensorFlow's MobileNets (.tflite), workdirs, what it
+wrote itself, and hf:OWNER/REPO of the Hugging Face hub; nothing in a file is executed.
+
+Writes a workdir for tools.predict, tools.evaluate and config.init_from; a .safetensors file, by our
+names and with the configuration, or, from our weights with --variant, by those of torch; or hf:DIR,
+a folder with a card that timm and the hub read.
 """
 
 import argparse
@@ -26,6 +28,8 @@ def main(argv: list[str]) -> None:
   from senet_jax.interop import storage
   from senet_jax.workdir import exchange, saved
 
+  if str(args.to).startswith('hf:'):
+    return _write_folder(args, pathlib.Path(str(args.to).removeprefix('hf:')))
   to_file = args.to.suffix == storage.SAFETENSORS
   if not to_file and args.to.suffix in exchange.SUFFIXES:
     raise UserError(
@@ -46,11 +50,23 @@ def main(argv: list[str]) -> None:
     print(line)
 
 
+def _write_folder(args: argparse.Namespace, folder: pathlib.Path) -> None:
+  from senet_jax.workdir import exchange, hub_folder
+
+  if folder.exists():
+    raise UserError(f'--to={args.to} is there already; choose another directory.')
+  weights = exchange.read(args.source, args.model, None, args.checkpoint)
+  hub_folder.write(weights, folder, args.variant)
+  print(f'{weights.config.model.name}, from {weights.origin}: written to {folder}, for timm')
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.convert', __doc__)
   add = parser.add_argument
   add('--from', dest='source', required=True, type=pathlib.Path, help='a file, or a workdir')
-  add('--to', required=True, type=pathlib.Path, help='a .safetensors file, or a new workdir')
+  add(
+    '--to', required=True, type=pathlib.Path, help='a .safetensors file, a new workdir, or hf:DIR'
+  )
   add('--model', help='our name of the network; default: what the weights look like')
   add('--variant', help='another code base and its name of the network: timm:legacy_seresnet50')
   add('--checkpoint', default='best', help='of a workdir: best (default), latest, or a step')

@@ -287,20 +287,33 @@ def _write_ours(weights: Weights, path: pathlib.Path) -> None:
 
 
 def _write_theirs(weights: Weights, variant_name: str, path: pathlib.Path) -> None:
-  config = weights.config
-  variant = names.variant_of(config.model.name, variant_name, names.TORCH)
-  here = _function(build_model(config, weights.num_classes))
-  there = _function(create_model(config.model.name, weights.num_classes, **variant.overrides))
-  differing = [f'{k}={here[k]!r} here and {there[k]!r} there' for k in here if here[k] != there[k]]
-  if differing:
-    raise UserError(
-      f'{variant.name} computes something else than this {config.model.name}: '
-      f'{"; ".join(differing)}. Choose another --variant, or --to a file without one.'
-    )
+  variant = names.variant_of(weights.config.model.name, variant_name, names.TORCH)
+  check_function(weights, variant)
   arrays = mapping.to_arrays(variant, weights.variables)
   architecture = variant.name.partition(':')[2]
   metadata = {'format': 'pt', 'model': variant.name, 'architecture': architecture}
   storage.write_safetensors(path, arrays, metadata)
+
+
+def check_function(weights: Weights, variant: Variant) -> None:
+  """Checks that a network computes what `variant` does.
+
+  Raises:
+    UserError: it does not; the message says in which options they differ.
+  """
+  if options := differing(weights, variant):
+    raise UserError(
+      f'{variant.name} computes something else than this {weights.config.model.name}: '
+      f'{"; ".join(options)}. Choose another --variant, or --to a file without one.'
+    )
+
+
+def differing(weights: Weights, variant: Variant) -> list[str]:
+  """Returns the options in which a network differs from `variant`, in words."""
+  here = _function(build_model(weights.config, weights.num_classes))
+  name = weights.config.model.name
+  there = _function(create_model(name, weights.num_classes, **variant.overrides))
+  return [f'{k}={here[k]!r} here and {there[k]!r} there' for k in here if here[k] != there[k]]
 
 
 def _overrides(config: ConfigDict) -> dict[str, Any]:

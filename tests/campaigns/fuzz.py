@@ -273,11 +273,12 @@ class Material:
     entries = mapping.entries('timm:resnet18', 2)
     arrays = {e.name: rng.normal(size=e.shape).astype(np.float32) for e in entries if
               np.prod(e.shape) < 5000}  # fmt: skip
-    npz, pth, old = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    npz, pth, old, script = (io.BytesIO() for _ in range(4))
     np.savez(npz, **arrays)
     tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
     options = argparse.Namespace(model='resnet18', lr=0.1)
-    torch.save({'args': options, 'metric': np.float64(1), 'state_dict': tensors}, pth)
+    torch.save({'state_dict': tensors}, pth)
+    torch.save({'args': options, 'metric': np.float64(1), 'state_dict': tensors}, script)
     torch.save(tensors, old, _use_new_zipfile_serialization=False)
     import safetensors.numpy
 
@@ -289,6 +290,7 @@ class Material:
       'old.pth': old.getvalue(),
       'a.caffemodel': _caffemodel(arrays),
       'a.h5': _keras(arrays),
+      'script.ckpt': script.getvalue(),
       'beside.safetensors': safetensors.numpy.save(arrays),
     }
 
@@ -620,6 +622,7 @@ def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) 
       'pth': _other_pickle,
       'caffemodel': _other_caffemodel,
       'h5': mutated,
+      'ckpt': mutated,
     }[kind](rng, data)
   if rng.random() < 0.03:
     name = str(rng.choice(['a.bin', 'a.pt', 'a.npz', 'a.pth', 'a.caffemodel', 'a.txt']))
