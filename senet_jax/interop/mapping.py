@@ -219,7 +219,7 @@ def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | N
 
 
 def _names_a_network(says: str | None) -> bool:
-  """Returns whether it is more than a class, as the `resnet` that timm writes without options is."""
+  """Returns whether it is more than a class, as timm's `resnet` without options is."""
   return says is not None and any(map(str.isdigit, says))
 
 
