@@ -1,4 +1,4 @@
-"""What is known about each data set, and its arrays in memory."""
+"""The data sets: facts about each, and its arrays in memory."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""From encoded photos to images of one size: the crops of training and those of evaluation.
+"""Turns encoded photos into images of one size: the crops of training and those of evaluation.
 
 All decode as `photos` does and resize as Pillow does, bilinear over the support of a reduction, so
 that the same bytes are the same pixels in training, evaluation and prediction.

@@ -1,4 +1,4 @@
-"""What an image goes through on its way into a network: one answer for all commands."""
+"""The way of an image into a network: one answer for all commands."""
 
 import dataclasses
 import functools

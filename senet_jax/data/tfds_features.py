@@ -1,4 +1,4 @@
-"""What a prepared data set of tfds says of its features, which names Python classes to import."""
+"""The features of a prepared data set of tfds, whose file names Python classes to import."""
 
 import json
 from typing import Any

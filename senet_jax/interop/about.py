@@ -1,4 +1,4 @@
-"""What files say of the network whose weights they hold, in themselves or in a file beside them."""
+"""Statements of a file, or of one beside it, about the network whose weights it holds."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class About:
 
 
 def beside(path: pathlib.Path, metadata: Mapping[str, str]) -> About:
-  """What the metadata of a `.safetensors` file say, or the `config.json` in its directory.
+  """Returns what the metadata of a `.safetensors` file say, or the `config.json` beside it.
 
   The latter is that of a model of timm on the Hugging Face hub; any other is no word on it.
   """

@@ -15,7 +15,7 @@ WEIGHTS, CONFIG = 'model.safetensors', 'config.json'
 
 
 def is_name(name: str | os.PathLike) -> bool:
-  """Whether `name` is that of a repository on the hub."""
+  """Returns whether `name` is that of a repository on the hub."""
   return str(name).startswith(BEGINNING)
 
 

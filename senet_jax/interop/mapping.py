@@ -219,7 +219,7 @@ def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | N
 
 
 def _names_a_network(says: str | None) -> bool:
-  """Whether it is more than a class, such as the `resnet` that timm writes without options."""
+  """Returns whether it is more than a class, as timm's `resnet` without options is."""
   return says is not None and any(map(str.isdigit, says))
 
 
@@ -248,7 +248,7 @@ def _has_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _has_depths(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
-  """Whether each stage ends with the unit that it ends with in a network that counts units."""
+  """Returns whether each stage ends with the same unit as in a network that counts units."""
   depths = getattr(create_model(variant.model, **variant.overrides), 'depths', ())
   kernels = ('conv1', 'depthwise_conv', 'branch1/conv')
 

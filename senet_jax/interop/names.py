@@ -356,7 +356,7 @@ _Statistics = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """What published weights want of images, in evaluations of their published errors.
+  """The images that published weights want, as in the evaluations of their published errors.
 
   Attributes:
     mean: of RGB, subtracted, 0-255 scale.

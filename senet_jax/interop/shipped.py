@@ -22,7 +22,7 @@ def list_pretrained() -> list[str]:
 
 
 def is_name(name: str | os.PathLike) -> bool:
-  """Whether `name` is that of a network in the package; a directory of that name is a workdir."""
+  """Returns whether `name` is a network in the package; a directory of that name is a workdir."""
   return str(name) in list_pretrained() and not pathlib.Path(name).is_dir()
 
 

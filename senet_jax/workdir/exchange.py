@@ -68,7 +68,7 @@ class Weights:
 
 
 def is_name(name: str | os.PathLike) -> bool:
-  """Whether `name` is that of a network in the package or on the hub, and no path."""
+  """Returns whether `name` is that of a network in the package or on the hub, and no path."""
   return hub.is_name(name) or shipped.is_name(name)
 
 

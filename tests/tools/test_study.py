@@ -184,6 +184,7 @@ def test_a_signal_at_the_end_of_a_run_stops_the_study(study_file, errors, tmp_pa
   [
     ('--config.data.name=cifar10', 'plain, seed 0 cannot begin, and nothing was run: cifar10 is'),
     ('--config.model.num_classes=4', 'outside 0 to 3'),
+    ('--config.profile.start=99', 'profile.start=99 is past the run of 3 steps'),
   ],
 )
 def test_data_and_classes_are_checked_before_the_first_run(

@@ -1,4 +1,4 @@
-"""What the builders from official files share: checksums, room on the disk, archives, counts."""
+"""Shared by the builders from official files: checksums, room on the disk, archives, counts."""
 
 import hashlib
 import io
