@@ -60,7 +60,7 @@ def test_what_changes_the_function_of_a_network():
   }  # fmt: skip
   assert {name for name in function if not name.startswith('model.')} == {
     'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize',
-    'data.resize_keep_aspect',
+    'data.resize_keep_aspect', 'data.interpolation',
   }  # fmt: skip
 
 

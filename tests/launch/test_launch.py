@@ -361,6 +361,8 @@ def test_slurm_needs_arguments(base):
 # Plays gcloud and a slice of two hosts, which are folders: `ssh` runs the command in each.
 _GCLOUD = """#!{python} -S
 import json, os, pathlib, shutil, subprocess, sys
+
+pytestmark = pytest.mark.thorough
 out = pathlib.Path(os.environ['OUT'])
 with (out / 'gcloud').open('a') as file:
   print(json.dumps(sys.argv[1:]), file=file)
