@@ -59,8 +59,8 @@ def test_what_changes_the_function_of_a_network():
     'model.dtype', 'model.zero_init_last_bn', 'model.dropout', 'model.backward', 'model.se.fused'
   }  # fmt: skip
   assert {name for name in function if not name.startswith('model.')} == {
-    'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize',
-    'data.resize_keep_aspect', 'data.interpolation',
+    'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize', 'data.interpolation',
+    'data.resize_keep_aspect',
   }  # fmt: skip
 
 

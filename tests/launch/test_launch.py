@@ -21,6 +21,8 @@ import yaml
 from senet_jax import flags
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.thorough
+
 LAUNCH = ROOT / 'launch'
 SCRIPTS = ['local.sh', 'slurm.sbatch', 'tpu_host.sh', 'tpu_vm.sh']
 JOBSETS = ['gke_jobset.yaml', 'gke_jobset_gpu.yaml']
@@ -362,7 +364,6 @@ def test_slurm_needs_arguments(base):
 _GCLOUD = """#!{python} -S
 import json, os, pathlib, shutil, subprocess, sys
 
-pytestmark = pytest.mark.thorough
 out = pathlib.Path(os.environ['OUT'])
 with (out / 'gcloud').open('a') as file:
   print(json.dumps(sys.argv[1:]), file=file)
