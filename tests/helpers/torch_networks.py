@@ -16,7 +16,48 @@ def network_of(variant, num_classes=CLASSES):
     return getattr(torchvision.models, name)(num_classes=num_classes, **options)
   if source == 'timm':
     return timm.create_model(name, pretrained=False, num_classes=num_classes)
+  if source == 'akamaster':
+    return CifarResNet(int(name.removeprefix('resnet')), num_classes)
   return cadene_network(name, num_classes)
+
+
+class CifarUnit(torch.nn.Module):
+  """Two 3x3 convolutions, and a shortcut with zero channels on both sides (option A)."""
+
+  def __init__(self, inputs, outputs, stride):
+    super().__init__()
+    self.conv1 = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    self.bn1 = torch.nn.BatchNorm2d(outputs)
+    self.conv2 = torch.nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+    self.bn2 = torch.nn.BatchNorm2d(outputs)
+    self.stride, self.more = stride, (outputs - inputs) // 2
+
+  def forward(self, x):
+    y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+    x = x[:, :, :: self.stride, :: self.stride]
+    return (y + torch.nn.functional.pad(x, (0, 0, 0, 0, self.more, self.more))).relu()
+
+
+class CifarResNet(torch.nn.Module):
+  """The network of akamaster/pytorch_resnet_cifar10, with its names."""
+
+  def __init__(self, depth, num_classes):
+    super().__init__()
+    self.conv1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+    self.bn1 = torch.nn.BatchNorm2d(16)
+    inputs = 16
+    for stage, width in enumerate((16, 32, 64), start=1):
+      units = []
+      for i in range((depth - 2) // 6):
+        units.append(CifarUnit(inputs, width, 2 if i == 0 and stage > 1 else 1))
+        inputs = width
+      setattr(self, f'layer{stage}', torch.nn.Sequential(*units))
+    self.linear = torch.nn.Linear(64, num_classes)
+
+  def forward(self, x):
+    x = self.bn1(self.conv1(x)).relu()
+    x = self.layer3(self.layer2(self.layer1(x)))
+    return self.linear(x.mean((2, 3)))
 
 
 def cadene_network(name, num_classes):

@@ -128,6 +128,7 @@ CASES = [
   ('timm:legacy_seresnet50', R50, (64,)),
   ('timm:seresnext50_32x4d', R50, (75,)),
   ('timm:mobilenetv1_100', MOBILENET, (64, 75)),
+  ('akamaster:resnet20', stages(3, 3, 3), (32, 36)),
   ('torchvision:vgg16_bn', VGG, (64,)),
   ('torchvision:inception_v3', INCEPTION_V3, (96,)),
   ('cadene:bninception', BN_INCEPTION, (224, 160)),
