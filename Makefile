@@ -14,9 +14,10 @@ demo: $(VENV)/.base
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# What needs torch, torchvision, timm or Keras, and whether they still give the golden numbers.
+# What needs torch, torchvision, timm or Keras, what takes long, and whether those libraries still give
+# the golden numbers.
 test-interop: $(VENV)/.test-interop
-	$(VENV)/bin/python -m pytest --live -n auto --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/python -m pytest --live -m "not slow" -n auto --maxprocesses 4 --dist load
 
 # Writes the golden numbers of tests/golden/numbers anew.
 golden: $(VENV)/.test-interop

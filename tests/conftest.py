@@ -55,11 +55,15 @@ def pytest_ignore_collect(collection_path, config):
   return None
 
 
+def _second_tier(item) -> bool:
+  return item.path.match(LIVE) or item.get_closest_marker('thorough') is not None
+
+
 def pytest_collection_modifyitems(config, items):
-  """With `--live` runs what needs a live library, and golden numbers, alone."""
+  """With `--live` runs golden numbers, and what needs a live library or long, alone."""
   live, write = config.getoption('--live'), config.getoption('--write-golden')
   if live:
-    chosen = [i for i in items if 'golden' in i.fixturenames or (i.path.match(LIVE) and not write)]
+    chosen = [i for i in items if 'golden' in i.fixturenames or (_second_tier(i) and not write)]
     config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
     items[:] = chosen
 

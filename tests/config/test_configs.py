@@ -471,6 +471,7 @@ def test_every_recipe_takes_a_step():
   assert {variants_of.get(recipe, recipe) for recipe in RECIPES} == STEPS.keys()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('recipe', STEPS)
 def test_a_recipe_takes_a_step_on_fake_data(recipe, tmp_path, quick_compilation):
   name, *overrides = STEPS[recipe]

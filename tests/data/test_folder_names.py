@@ -37,11 +37,11 @@ def test_names_that_are_no_text(tmp_path):
   Image.new('RGB', (4, 4)).save(folder / os.fsdecode(b'\xff.jpg'))
   source = sources.open_source(_config(tmp_path), 'train')
   assert source.class_names == ('caf\udce9',) and source.name(0).endswith('/\udcff.jpg')
-  assert len(source.read([0])[0]) > 100
+  assert len(source.read([0])[0][0]) > 100
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
   (tmp_path / 'train' / 'a').mkdir(parents=True)
   os.mkfifo(tmp_path / 'train' / 'a' / 'b.jpg')
-  with pytest.raises(UserError, match=r'b\.jpg is a pipe or a device, which never ends'):
+  with pytest.raises(UserError, match='has no images'):
     sources.open_source(_config(tmp_path), 'train')

@@ -193,6 +193,7 @@ def test_a_second_preparation_is_refused(tmp_path):
   prepare.prepare('digits', tmp_path)
 
 
+@pytest.mark.thorough
 def test_two_at_once_leave_the_data_set_whole(prepared, tmp_path):
   import shutil
 
@@ -237,6 +238,7 @@ prepare.prepare('digits', sys.argv[1], overwrite=True)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('where', ['preparing', 'replacing', 'set_aside'])
 def test_what_a_kill_leaves_is_cleared_up(where, copied):
   data_dir = copied.parents[1]

@@ -630,6 +630,7 @@ def test_nothing_readable(tmp_path):
     feed.inputs(0, 1)
 
 
+@pytest.mark.thorough
 def test_damage_is_remembered(damaged, tmp_path):
   root, bad, worse = damaged
   place = {'data.name': 'image_folder', 'data.dir': str(root)}
@@ -665,6 +666,7 @@ feed.inputs(5, 1)  # drops what was under way
   assert done.returncode in {'': (0,), 'raise SystemExit(3)': (3,)}.get(end, (-2, 130))
 
 
+@pytest.mark.thorough
 def test_storage_that_does_not_answer(photos, tmp_path):
   """A run ends, naming host and image, though the thread that reads never does."""
   root = tmp_path / 'photos'
@@ -749,6 +751,7 @@ def run_config(place, **fields):
   return config
 
 
+@pytest.mark.thorough
 def test_ten_steps_and_ten_more_are_twenty(packed, photos, tmp_path, capsys):
   """From TFRecord and ArrayRecord the same, bit for bit; from a folder too."""
   digests = []
@@ -770,6 +773,7 @@ def test_ten_steps_and_ten_more_are_twenty(packed, photos, tmp_path, capsys):
   assert capsys.readouterr().out.count('resumed from step 10') == 3
 
 
+@pytest.mark.thorough
 def test_class_aware_sampling_goes_on_where_it_stopped(packed, tmp_path):
   place = {'data.name': 'pets', 'data.dir': str(packed['tfrecord'])}
   digests = []

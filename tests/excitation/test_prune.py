@@ -490,6 +490,7 @@ def test_written_network_is_that_of_the_table(flags, row, record, workdir, tmp_p
   assert f'--config.init_from={to}' in printed  # which gives the network's options, too
 
 
+@pytest.mark.thorough
 def test_pruned_network_is_trained_further(workdir, tmp_path):
   to = tmp_path / 'to'
   tool.main([f'--workdir={workdir}', f'--to={to}', '--channels=0.25'])

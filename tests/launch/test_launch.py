@@ -21,6 +21,8 @@ import yaml
 from senet_jax import flags
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.thorough
+
 LAUNCH = ROOT / 'launch'
 SCRIPTS = ['local.sh', 'slurm.sbatch', 'tpu_host.sh', 'tpu_vm.sh']
 JOBSETS = ['gke_jobset.yaml', 'gke_jobset_gpu.yaml']
@@ -361,6 +363,7 @@ def test_slurm_needs_arguments(base):
 # Plays gcloud and a slice of two hosts, which are folders: `ssh` runs the command in each.
 _GCLOUD = """#!{python} -S
 import json, os, pathlib, shutil, subprocess, sys
+
 out = pathlib.Path(os.environ['OUT'])
 with (out / 'gcloud').open('a') as file:
   print(json.dumps(sys.argv[1:]), file=file)

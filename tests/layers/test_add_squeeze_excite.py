@@ -122,6 +122,7 @@ def test_equals_blocks_that_are_written_into_the_module():
   assert all(np.any(leaf) for path, leaf in flat(gradient).items() if '/se/' in path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   ('name', 'where', 'options'),
   [

@@ -9,6 +9,8 @@ import pytest
 from senet_jax.layers import SEConfig, plain_derivatives
 from senet_jax.models import create_model
 
+pytestmark = pytest.mark.thorough
+
 SMALL = {
   'se_resnet20_cifar': {'depths': (1, 1), 'width': 4, 'se': SEConfig(ratio=2)},
   'se_resnet18': {'depths': (1,), 'width': 4, 'se': SEConfig(ratio=2)},  # max pooling

@@ -345,6 +345,7 @@ def test_one_line_and_status_2(arguments, message, tmp_path):
   assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', ended.stderr), ended.stderr
 
 
+@pytest.mark.thorough
 def test_a_child_ends_with_its_parent(tmp_path):
   """Also where the parent is killed, and could tell it nothing."""
   code = (

@@ -16,6 +16,8 @@ from senet_jax.data.photos import central_crop, open_rgb
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import create_model, list_models, model_info
 
+pytestmark = pytest.mark.thorough
+
 # Smallest sides that leave every part of a network something to look at.
 SIDES = {'inception': 107, 'inception_cifar': 107, 'inception_resnet': 107, 'vgg': 64}
 

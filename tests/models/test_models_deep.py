@@ -152,7 +152,7 @@ def test_info():
     ('senet154', {'se': None}, 'senet154 has no twin without squeeze-and-excitation'),
     ('senet154', {'width': 16}, r'halve_first=True: groups of 1 channels .* model\.width=16'),
     ('senet154', {'dropout': 1.0}, r'model\.dropout=1\.0'),
-    ('senet154', {'shortcut': 'A'}, r'projection, pad, strided_3x3, like_last'),
+    ('senet154', {'shortcut': 'A'}, r'projection, pad, pad_both, strided_3x3, like_last'),
     ('wrn16_8', {'groups': 2}, 'groups has no effect on wrn16_8'),
     ('wrn16_8', {'pool_align': 'torch'}, 'pool_align has no effect on wrn16_8'),
     ('se_wrn16_8', {'se': SEConfig(stages=5)}, r'model\.se\.stages=5'),
@@ -193,6 +193,7 @@ def small(name, **options):
   return create_model(name, **{'num_classes': 5, 'se': SEConfig(ratio=4), **SMALL[name], **options})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', SMALL)
 def test_passes(name):
   model, x = small(name), some_images(2, 24)

@@ -392,6 +392,7 @@ def trained(model, variables, images, key=0):
   return loss, logits, state, gradients
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', NAMES)
 def test_every_variable_takes_part_in_training(name):
   images, variables = some_images(2, 17), tiny_variables(name)
@@ -448,6 +449,7 @@ def test_averages_with_and_without_the_padding():
   assert np.abs(logits[0] - logits[1]).max() > 1e-3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   'se',
   [SEConfig(squeeze='max'), SEConfig(squeeze='none'), SEConfig(excitation='tanh'), NO_BIAS],

@@ -277,6 +277,7 @@ def test_batch_of_one(name):
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, logits)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('name', [*NAMES, *SE_NAMES])
 def test_dtypes_and_sizes(name, dtype):

@@ -209,6 +209,7 @@ def small(name, depths=(1, 1), **options):
   )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', SMALL)
 def test_passes(name):
   model, x = small(name), some_images(2, 10)

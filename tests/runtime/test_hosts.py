@@ -19,6 +19,8 @@ from senet_jax.training import loop
 from senet_jax.workdir import saved
 from tests.helpers.ports import free_port
 
+pytestmark = pytest.mark.thorough
+
 COMMAND = [sys.executable, '-m', 'senet_jax.main', '--config=configs/digits_se_r20.py']
 SHORT = (
   '--config.steps=16',

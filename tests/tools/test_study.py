@@ -82,7 +82,7 @@ def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, caps
   found |= dict(zip(RUNS, (5.0, 6.0, None, 4.0), strict=True))
   argv = [study_file, f'--workdir={tmp_path}/runs', f'--output={tmp_path}/out/t.json']
   (tmp_path / 'runs' / 'se' / 'seed0').mkdir(parents=True)
-  evaluation = {'kind': 'eval', 'epoch': 1.0, 'top1_error': 50.0}
+  evaluation = {'kind': 'eval', 'step': 9, 'epoch': 1.0, 'top1_error': 50.0}
   (tmp_path / 'runs' / 'se' / 'seed0' / 'metrics.jsonl').write_text(json.dumps(evaluation))
   assert tool.main(argv) == cli.PREEMPTED
   assert ran == RUNS[:3]
@@ -151,6 +151,7 @@ def test_a_part_of_a_study(study_file, errors, tmp_path, capsys):
       tool.main([study_file, f'--workdir={tmp_path}/runs', wrong])
 
 
+@pytest.mark.thorough
 def test_runs_at_a_time_are_those_one_after_the_other(study_file, tmp_path, capsys):
   """Each is a process of its own; one that fails is named with its own last line."""
   part = [study_file, '--seeds=0']
@@ -207,6 +208,7 @@ def test_a_damaged_summary_is_made_anew(study_file, errors, tmp_path):
   assert tool.main(argv) == 0 and errors[1] == [*RUNS, ('se', 0)]
 
 
+@pytest.mark.thorough
 def test_real_runs(study_file, tmp_path, capsys):
   assert tool.main([study_file, f'--workdir={tmp_path}/runs']) == 0
   shown = capsys.readouterr().out

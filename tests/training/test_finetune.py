@@ -195,6 +195,7 @@ def test_options_without_a_source():
     config_lib.check(small(init_checkpoint='latest'))
 
 
+@pytest.mark.thorough
 def test_two_halves_are_the_whole_and_the_source_may_go(source, tmp_path, capsys):
   moved = tmp_path / 'source'
   shutil.copytree(source, moved)
@@ -258,6 +259,7 @@ def program_of(optimizer, devices, frozen=FROZEN, bn=None, **options):
   return runtime.data_parallel(step, runtime.data_mesh(devices), (P(), P('data')), P())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   'devices, bn, options',
   [
@@ -357,6 +359,7 @@ def test_no_work_is_done_for_what_is_frozen():
   assert stem < nothing and first < 0.8 * nothing and second < 0.6 * nothing
 
 
+@pytest.mark.thorough
 def test_statistics_of_frozen_modules_at_the_end(source, tmp_path, capsys):
   """`bn.freeze_last_epochs` freezes the other ones too, and no parameter."""
   config = small(

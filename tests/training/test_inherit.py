@@ -87,6 +87,7 @@ def test_streams_take_the_size_of_images_as_well(source, tmp_path):
     assert tuple(config.data[field] for field in size) == expected
 
 
+@pytest.mark.thorough
 def test_the_printed_command_can_be_copied_whole(tmp_path, capsys):
   rng = np.random.default_rng(0)
   arrays = {

@@ -102,6 +102,7 @@ _COLLECTIVE = re.compile(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   'name', ['se_resnet50', pytest.param('se_resnext50_32x4d', marks=pytest.mark.slow)]
 )
