@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from senet_jax import cli
 from senet_jax.runtime.commit import ROOT
@@ -44,16 +44,19 @@ class Children(StopSignals):
     for child in self._running:
       child.terminate()
 
-  def start(self, command: Sequence[str], log: pathlib.Path) -> subprocess.Popen:
+  def start(
+    self, command: Sequence[str], log: pathlib.Path, environment: Mapping[str, str] | None = None
+  ) -> subprocess.Popen:
     """Starts `python -m senet_jax.COMMAND`, with all that it prints in the file `log`.
 
     Args:
       command: the module below `senet_jax`, such as `tools.benchmark`, and its arguments.
       log: to which its output is appended.
+      environment: variables that it has besides those of this process.
     """
     module, *arguments = command
     log.parent.mkdir(parents=True, exist_ok=True)
-    variables = {**os.environ, cli.PARENT: str(os.getpid())}
+    variables = {**os.environ, **(environment or {}), cli.PARENT: str(os.getpid())}
     with log.open('ab') as output:
       child = subprocess.Popen(
         [sys.executable, '-m', f'senet_jax.{module}', *arguments],

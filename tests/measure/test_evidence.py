@@ -371,6 +371,14 @@ def test_a_child_ends_with_its_parent(tmp_path):
   assert 'preempted: saved step' in (tmp_path / 'log').read_text()  # SIGTERM, not a crash
 
 
+def test_a_child_has_the_environment_that_is_given(tmp_path):
+  with children_lib.Children() as children:
+    child = children.start(('main', '--help'), tmp_path / 'log', {'COLUMNS': '40'})
+    assert children.wait(child, 60) == 0
+  assert max(map(len, (tmp_path / 'log').read_text().splitlines()[1:4])) <= 60
+  assert (tmp_path / 'log').read_text()
+
+
 def test_children_are_stopped_at_the_end_of_the_block(tmp_path):
   with children_lib.Children() as children:
     run = ('main', '--config=configs/digits_se_r20.py', f'--workdir={tmp_path}/run')
