@@ -392,6 +392,13 @@ def test_full_disk(tmp_path, monkeypatch):
     train(small(steps=2), tmp_path)
 
 
+def test_of_equal_evaluations_the_later_is_the_best(tmp_path, monkeypatch):
+  results = {'loss': 1.0, 'top1_error': 50.0, 'top3_error': 20.0, 'top5_error': 10.0}
+  monkeypatch.setattr(classification, 'evaluate', lambda *_: dict(results))
+  assert train(small(), tmp_path)
+  assert saved.load(tmp_path, 'best', runtime.data_mesh()).step == 20
+
+
 def test_divergence_names_step_rate_and_checkpoint(tmp_path):
   config = small(
     optimizer__learning_rate=1e32, schedule__unit='steps', schedule__warmup=10.0,
