@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib
+from senet_jax import cli
 from senet_jax.data import class_names, datasets, image_folder, photos
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate as evaluate_tool, predict
 from senet_jax.training.loop import train
+from tests.helpers.small_run import configured
 
 # Long enough to tell most of the digits apart.
 RUN = {
@@ -40,10 +41,7 @@ RUN = {
 
 
 def configuration(**fields):
-  config = config_lib.default()
-  config.update_from_flattened_dict(RUN)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
-  return config
+  return configured(RUN, **fields)
 
 
 @pytest.fixture(scope='module')

@@ -23,7 +23,7 @@ class ClassOrder:
 
   @property
   def sizes(self) -> np.ndarray:
-    """How many examples each class has, `[classes]` int64; classes without any are left out."""
+    """Returns the examples of each class, `[classes]` int64; those without any are left out."""
     return np.array([len(members) for members in self._members])
 
   def examples(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ run goes on from any step. Images travel as uint8; colours, flips and normalisat
 device's work.
 """
 
+import abc
 import collections
 import dataclasses
 import functools
@@ -266,7 +267,7 @@ class _ToDevices:
 
 
 @dataclasses.dataclass
-class _Streamed:
+class _Streamed(abc.ABC):
   """The base of the streaming feeds.
 
   Attributes:
@@ -293,9 +294,9 @@ class _Streamed:
     """Names of the images that could not be decoded, by index."""
     return self.stream.damaged
 
+  @abc.abstractmethod
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
     """Yields what the devices get, from step `first` on."""
-    raise NotImplementedError
 
 
 class StreamFeed(_Streamed):

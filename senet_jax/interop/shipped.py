@@ -5,6 +5,7 @@ import importlib.resources
 import json
 import os
 import pathlib
+from typing import Any
 
 from senet_jax.errors import UserError
 
@@ -18,7 +19,7 @@ def folder() -> pathlib.Path:
 
 def list_pretrained() -> list[str]:
   """Returns the names of the trained networks in the package, for `senet_jax.load`."""
-  return sorted(json.loads((folder() / _INDEX).read_text('utf-8')))
+  return sorted(_index())
 
 
 def is_name(name: str | os.PathLike) -> bool:
@@ -33,7 +34,12 @@ def path_of(name: str | os.PathLike) -> pathlib.Path:
     UserError: it is not as it was published.
   """
   path = folder() / f'{name}.safetensors'
-  expected = json.loads((folder() / _INDEX).read_text('utf-8'))[str(name)]['sha256']
+  expected = _index()[str(name)]['sha256']
   if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
     raise UserError(f'{path} is damaged: its checksum is another one; install senet_jax again.')
   return path
+
+
+def _index() -> dict[str, dict[str, Any]]:
+  """Returns the checksum and card of each network, by its name."""
+  return json.loads((folder() / _INDEX).read_text('utf-8'))

@@ -61,14 +61,18 @@ class Placeholder:
     """Ignores what would be put into a container."""
 
 
-class Tensor:
+class _Inert:
+  """Stands for an object of torch, and ignores the attributes that a pickle gives it."""
+
+  def __setstate__(self, state: Any) -> None:
+    """Ignores them; of an `OrderedDict` they are the versions of torch's modules."""
+
+
+class Tensor(_Inert):
   """A tensor in a file, whose numbers are read when they are asked for."""
 
   def __init__(self, storage: '_Storage', offset: int, shape: tuple, strides: tuple):
     self._storage, self._offset, self._shape, self._strides = storage, offset, shape, strides
-
-  def __setstate__(self, state: Any) -> None:
-    """Ignores attributes that a pickle gives it."""
 
   def array(self) -> np.ndarray:
     """Returns its numbers.
@@ -92,14 +96,11 @@ class Tensor:
     return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
 
 
-class _StorageType:
+class _StorageType(_Inert):
   """Stands for a class of torch's storages."""
 
   def __init__(self, dtype: Any):
     self.dtype = np.dtype(dtype)
-
-  def __setstate__(self, state: Any) -> None:
-    """Ignores attributes that a pickle gives it."""
 
 
 class _Storage:
@@ -122,14 +123,11 @@ class _Storage:
     return values.astype(self.dtype.newbyteorder('='), copy=False)
 
 
-class _Dict(dict):
+class _Dict(_Inert, dict):
   """Stands for `OrderedDict`, which keeps its order as every dictionary does."""
 
-  def __setstate__(self, state: Any) -> None:
-    """Ignores attributes that a pickle gives it; torch keeps versions there."""
 
-
-class _Function:
+class _Function(_Inert):
   """Stands for a function of torch."""
 
   def __init__(self, function: Callable[..., Any]):
@@ -137,9 +135,6 @@ class _Function:
 
   def __call__(self, *args):
     return self._function(*args)
-
-  def __setstate__(self, state: Any) -> None:
-    """Ignores attributes that a pickle gives it."""
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> Any:

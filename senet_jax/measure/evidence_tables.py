@@ -38,7 +38,7 @@ def read(results: pathlib.Path) -> dict[str, dict[str, Record]]:
 def overview(results: pathlib.Path) -> str:
   """Returns what the README shows: what SE costs, and the errors of Tables 4 and 5."""
   found = read(results)
-  lines = ['| measurement | result | on |', '|---|---|---|']
+  cells = []
   for measurement in plan.MEASUREMENTS:
     if measurement.group not in ('se_tax', 'torch', 'cifar') or measurement.name == 'cifar_rate':
       continue
@@ -46,8 +46,8 @@ def overview(results: pathlib.Path) -> str:
             if measurement.name in records]  # fmt: skip
     for device, record in rows or ((None, None),):
       result = evidence.headline(record) if record else _NOT_RUN
-      lines.append(f'| {measurement.what} | {result} | {device or ""} |')
-  return '\n'.join(lines)
+      cells.append((measurement.what, result, device or ''))
+  return _table(('measurement', 'result', 'on'), cells)
 
 
 def details(results: pathlib.Path) -> str:

@@ -18,13 +18,9 @@ from senet_jax.workdir import exchange, network, networks, saved
 
 # Variables that a message lists.
 _LISTED = 3
-# Fields of config.model that do not change what a network computes of an image, or that the check
-# of the variables covers.
-_FREE = ('model.name', 'model.num_classes', 'model.dtype', 'model.width', 'model.aux',
-         'model.dropout', 'model.zero_init_last_bn', 'model.backward', 'model.se.ratio',
-         'model.se.use_bias', 'model.se.fused', 'model.se.hidden_divisor')  # fmt: skip
-
-
+# Fields of config.model whose part in the function of a network shows in its variables.
+_IN_VARIABLES = ('model.name', 'model.num_classes', 'model.width', 'model.aux', 'model.se.ratio',
+                 'model.se.use_bias', 'model.se.hidden_divisor')  # fmt: skip
 # What has a part in the function of a network but is the data's; and what only streams can change.
 _OF_DATA = ('model.num_classes', 'data.resize_keep_aspect')
 _OF_STREAMS = ('data.image_size', 'data.resize', 'data.interpolation')
@@ -184,7 +180,11 @@ def _check_fits(
 def _check_same_function(config: ConfigDict, source: ConfigDict) -> None:
   """Checks the fields that change what the same weights compute."""
   here, there = (dict(config_lib.flatten(c)) for c in (config, source))
-  fields = [f for f in here if f.startswith('model.') and f not in _FREE]
+  fields = [
+    name
+    for name, field in config_lib.FIELDS.items()
+    if name.startswith('model.') and field.function and name not in _IN_VARIABLES
+  ]
   fields += [f'data.{name}' for name in ('mean', 'std') if there[f'data.{name}']]
   differing = [f for f in fields if here[f] != there[f]]
   if differing:

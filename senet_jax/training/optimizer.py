@@ -6,6 +6,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from senet_jax.config.fields import INT32
 from senet_jax.training import setup
 
 
@@ -22,7 +23,7 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
   """
   schedule, peak = config.schedule, setup.peak_rate(config)
   unit = setup.steps_of_unit(config, steps_per_epoch)
-  warmup = min(round(schedule.warmup * unit), setup.LAST_STEP)
+  warmup = min(round(schedule.warmup * unit), INT32)
   main = _main_schedule(config, peak, total_steps, warmup, unit)
   if not warmup:
     return main

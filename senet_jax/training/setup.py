@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
+from senet_jax.config.fields import INT32
 from senet_jax.errors import UserError
 from senet_jax.workdir.network import init_variables, input_size, trained
 from senet_jax.workdir.state import TrainState
 
 # Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
 # program, which counts steps in int32.
-_MOST_EVALUATIONS, _MOST_DROPS, LAST_STEP = 10**6, 1000, 2**31 - 1
+_MOST_EVALUATIONS, _MOST_DROPS = 10**6, 1000
 
 
 def init_state(
@@ -158,4 +159,4 @@ def drop_steps(config: ConfigDict, total: int, unit: float) -> list[int]:
     drops = np.arange(schedule.every, total / unit, schedule.every)
   else:
     return []
-  return [min(round(drop * unit), LAST_STEP) for drop in drops]
+  return [min(round(drop * unit), INT32) for drop in drops]

@@ -35,7 +35,7 @@ def load(
 
 
 def read_config(name: str | os.PathLike) -> ConfigDict:
-  """The configuration of a trained network, by a name as of `load`.
+  """Returns the configuration of a trained network, by a name as of `load`.
 
   Raises:
     UserError: as of `load`.

@@ -34,6 +34,7 @@ from senet_jax.training.optimizer import make_optimizer
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
+from tests.helpers.small_run import configured
 
 # A few steps tell some of the classes apart.
 TINY = {
@@ -62,13 +63,6 @@ PHOTOS = {
 }
 
 
-def configuration(fields, **changes):
-  config = config_lib.default()
-  config.update_from_flattened_dict(fields)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
-  return config
-
-
 def changed_run(workdir, to, classes=None, **data):
   """A copy of a run whose files say something else about its data."""
   shutil.copytree(workdir, to)
@@ -84,7 +78,7 @@ def changed_run(workdir, to, classes=None, **data):
 def digits(tmp_path_factory):
   """The workdirs of two runs on digits, one of them stopped earlier."""
   root = tmp_path_factory.mktemp('digits')
-  assert train(configuration(DIGITS), root / 'whole')
+  assert train(configured(DIGITS), root / 'whole')
   shutil.rmtree(changed_run(root / 'whole', root / 'half') / 'checkpoints' / '20')
   return [root / 'whole', root / 'half']
 
@@ -108,7 +102,7 @@ def photos(folder, tmp_path_factory):
   """The workdirs of two networks for those photos, not trained, which subtract different means."""
   root = tmp_path_factory.mktemp('photos')
   for seed, mean in ((0, (120.0, 110.0, 100.0)), (1, (60.0, 128.0, 90.0))):
-    config = configuration(PHOTOS, seed=seed, data__dir=str(folder), data__mean=mean)
+    config = configured(PHOTOS, seed=seed, data__dir=str(folder), data__mean=mean)
     optimizer, mesh = make_optimizer(config, lambda step: 0.0), runtime.data_mesh(1)
     model = network.build_model(config, 3)
     state = setup.init_state(config, model, optimizer, None, mesh)
@@ -443,7 +437,7 @@ def test_left_out_of_a_folder_is_not_even_read(photos, folder, tmp_path):
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 def test_file_names_of_tfds(folder, tmp_path, file_format):
   prepare.prepare('pets', tmp_path, image_folder=folder, file_format=file_format)
-  config = configuration(PHOTOS, data__name='pets', data__dir=str(tmp_path))
+  config = configured(PHOTOS, data__name='pets', data__dir=str(tmp_path))
   source = sources.open_source(config, 'val[4:20]')
   names = exclusion.file_names(source, folder=False)
   assert len(names) == 16 and len(set(names)) == 16

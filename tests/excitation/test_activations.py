@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import class_names, datasets, feeds
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
@@ -24,6 +24,8 @@ from senet_jax.reporting import look
 from senet_jax.tools import activations as tool
 from senet_jax.training.loop import train
 from senet_jax.workdir import saved
+from tests.helpers.commands import complaint
+from tests.helpers.small_run import configured
 
 RUN = {
   'model.name': 'se_resnet20_cifar',
@@ -44,10 +46,7 @@ RESNET50 = [f'SE_{s}_{b}' for s, n in ((2, 3), (3, 4), (4, 6), (5, 3)) for b in 
 
 
 def configuration(**fields):
-  config = config_lib.default()
-  config.update_from_flattened_dict(RUN)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
-  return config
+  return configured(RUN, **fields)
 
 
 @pytest.fixture(scope='module')
@@ -465,14 +464,6 @@ def test_names_for_people():
   assert class_names.distinct(names, [3, 1]) == {'rose': 3, 'crane': 1}
 
 
-def complaint(arguments, monkeypatch, capsys):
-  monkeypatch.setattr(sys, 'argv', ['activations', *arguments])
-  with pytest.raises(SystemExit) as exit_info:
-    cli.run(tool.main)
-  assert exit_info.value.code == cli.USER_ERROR
-  return capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -492,7 +483,7 @@ def complaint(arguments, monkeypatch, capsys):
 )
 def test_mistakes(arguments, message, workdir, tmp_path, monkeypatch, capsys):
   given = [f'--workdir={workdir}', f'--output={tmp_path / "out"}', *arguments]
-  error = complaint(given, monkeypatch, capsys)
+  error = complaint(tool.main, given, monkeypatch, capsys)
   assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', error)
   assert not list(tmp_path.glob('out/*'))
 
@@ -504,7 +495,7 @@ def test_checkpoint_without_se(tmp_path, monkeypatch, capsys):
   assert train(config, workdir)
   capsys.readouterr()
   output = tmp_path / 'out'
-  error = complaint([f'--workdir={workdir}', f'--output={output}'], monkeypatch, capsys)
+  error = complaint(tool.main, [f'--workdir={workdir}', f'--output={output}'], monkeypatch, capsys)
   expected = f'--workdir={workdir} is of resnet20_cifar: the network has no SE blocks; use one'
   assert error == f'senet_jax: {expected} that has.\n'
   assert not output.exists()

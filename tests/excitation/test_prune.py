@@ -14,7 +14,7 @@ from flax import linen as nn
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import datasets, feeds
 from senet_jax.errors import UserError
 from senet_jax.excitation import activations, pruning, pruning_trial
@@ -25,6 +25,8 @@ from senet_jax.tools import evaluate, prune as tool
 from senet_jax.training.loop import train
 from senet_jax.workdir import saved
 from senet_jax.workdir.network import build_model, variable_shapes
+from tests.helpers.commands import complaint
+from tests.helpers.small_run import configured
 
 DIGITS = {
   'model.name': 'se_resnet20_cifar',
@@ -68,17 +70,9 @@ NETWORKS = {
 }
 
 
-def configuration(fields, **others):
-  config = config_lib.default()
-  config.update_from_flattened_dict(
-    {**fields, **{k.replace('__', '.'): v for k, v in others.items()}}
-  )
-  return config
-
-
 def network(kind):
   """A network with random weights and statistics, and images for it."""
-  config = configuration({**SMALL, **NETWORKS[kind]})
+  config = configured({**SMALL, **NETWORKS[kind]})
   model = build_model(config, 10)
   rng = np.random.default_rng(0)
 
@@ -380,7 +374,7 @@ def test_names_are_names():
   ],
 )
 def test_networks_that_cannot_be_pruned(fields, message):
-  config = configuration({'data.name': 'cifar10', **fields})
+  config = configured({'data.name': 'cifar10', **fields})
   with pytest.raises(UserError, match=message):
     pruning.prepared(saved.Saved(config, build_model(config), {}, 0, None))
 
@@ -400,7 +394,7 @@ def test_negative_gates_in_front_of_a_relu():
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   path = tmp_path_factory.mktemp('digits')
-  assert train(configuration(DIGITS), path)
+  assert train(configured(DIGITS), path)
   return path
 
 
@@ -528,14 +522,6 @@ def test_amounts_without_being_asked():
   assert [c.seed for c in choices if c.amount == 0.3] == [None, None, 0, 1, 2]
 
 
-def complaint(arguments, monkeypatch, capsys):
-  monkeypatch.setattr(sys, 'argv', ['prune', *arguments])
-  with pytest.raises(SystemExit) as exit_info:
-    cli.run(tool.main)
-  assert exit_info.value.code == cli.USER_ERROR
-  return capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -574,7 +560,7 @@ def test_mistakes(arguments, message, workdir, tmp_path, monkeypatch, capsys):
   there.mkdir()
   (there / 'file').touch()
   arguments = [a.format(new=new, there=there) for a in arguments]
-  error = complaint([f'--workdir={workdir}', *arguments], monkeypatch, capsys)
+  error = complaint(tool.main, [f'--workdir={workdir}', *arguments], monkeypatch, capsys)
   assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', error)
   assert list(tmp_path.iterdir()) == [there]
 

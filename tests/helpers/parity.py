@@ -14,6 +14,7 @@ from flax import linen as nn, traverse_util
 
 from senet_jax.layers import BatchNorm
 from tests.helpers.golden import Golden, Number
+from tests.helpers.models import first_class, one_pass
 from tests.helpers.weights import random_variables, shapes_of
 
 LEAVES = (nn.Conv, nn.Dense, BatchNorm)
@@ -99,35 +100,6 @@ def compare_evaluation(
   return len(expected)
 
 
-def training_pass(model: nn.Module, variables: dict, images: np.ndarray):
-  """Returns the loss, all logits and the gradients of the parameters of a training pass."""
-
-  @jax.jit
-  @functools.partial(jax.value_and_grad, has_aux=True)
-  def run(params):
-    logits, new = model.apply(
-      {**variables, 'params': params},
-      images,
-      train=True,
-      mutable=['batch_stats', 'intermediates'],
-      rngs={'shake': jax.random.key(0)},
-    )
-    heads = [logits, *new.get('intermediates', {}).get('aux_logits', ())]
-    return first_class(heads), heads
-
-  (loss, heads), gradients = run(variables['params'])
-  return loss, heads, traverse_util.flatten_dict({'params': gradients}, sep='/')
-
-
-def first_class(heads: list) -> jax.Array:
-  """The sum over heads of the cross-entropy with class 0, of our logits or the twin's."""
-  return sum((_logsumexp(head) - head[:, 0]).mean() for head in heads)
-
-
-def _logsumexp(logits):
-  return jax.nn.logsumexp(logits, -1) if isinstance(logits, jax.Array) else logits.logsumexp(-1)
-
-
 def compare_training(
   golden: Golden,
   model: nn.Module,
@@ -138,7 +110,9 @@ def compare_training(
   """Compares loss and logits of a training pass; returns the gradients, expected and ours."""
   variables = weights_for(golden, model, images, make, calibrated, train=True)
   expected = golden(lambda: make().training(variables, images, first_class))
-  loss, heads, actual = training_pass(model, variables, images)
+  rngs = {'shake': jax.random.key(0)}
+  loss, heads, _, gradients = one_pass(model, variables, images, rngs=rngs)
+  actual = traverse_util.flatten_dict({'params': gradients}, sep='/')
   expected.pop('loss').check(loss, 1e-4, 'loss')
   for name, head in zip(('logits', 'aux_logits'), heads, strict=False):
     expected.pop(name).check(head, 1e-4, name, spread=True)

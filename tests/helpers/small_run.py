@@ -28,11 +28,16 @@ SMALL = {
 }
 
 
-def small(**fields):
+def configured(values, **fields):
+  """The defaults with `values` by field, and then with those of `fields`: `model__width=8`."""
   config = config_lib.default()
-  config.update_from_flattened_dict(SMALL)
+  config.update_from_flattened_dict(values)
   config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
   return config
+
+
+def small(**fields):
+  return configured(SMALL, **fields)
 
 
 def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):

@@ -18,7 +18,16 @@ from senet_jax.layers import BatchNormConfig, BlockAttention, SEConfig
 from senet_jax.models import create_model, list_models, model_info
 from senet_jax.models.resnet import BlockOptions, ResidualBlock
 from tests.helpers import paths
-from tests.helpers.models import count, some_images, tree_of, variables_of
+from tests.helpers.models import (
+  as_shapes,
+  check_moved,
+  check_takes_part,
+  count,
+  one_pass,
+  some_images,
+  tree_of,
+  variables_of,
+)
 
 # Exact counts, computed once with independent torch definitions and Caffe model files.
 
@@ -332,26 +341,12 @@ def small(name, **options):
 def test_every_variable_takes_part_in_training(name):
   model, x = small(name), some_images(2, 24)
   variables = variables_of(model, x)
-
-  @jax.jit
-  @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(params, stats, x):
-    logits, new = model.apply(
-      {'params': params, 'batch_stats': stats}, x, train=True, mutable=['batch_stats']
-    )
-    return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[:, 0]), (logits, new['batch_stats'])
-
-  (_, (logits, stats)), gradients = loss(variables['params'], variables['batch_stats'], x)
+  _, (logits,), new, gradients = one_pass(model, variables, x)
   assert logits.shape == (2, 5)
   assert logits.dtype == jnp.float32
-  for path, gradient in jax.tree.leaves_with_path(gradients):
-    assert np.isfinite(gradient).all(), path
-    assert np.any(gradient), f'{path} does not take part'
-  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), stats, variables['batch_stats'])
-  for path, value in jax.tree.leaves_with_path(moved):
-    assert value, f'{path} is not updated'
-  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
-  assert tree_of(model) == shapes
+  check_takes_part(gradients)
+  check_moved(new, variables)
+  assert tree_of(model) == as_shapes(variables)
 
 
 @pytest.mark.parametrize('name', ['se_resnet50', 'se_resnet20_cifar'])

@@ -11,7 +11,17 @@ from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info
-from tests.helpers.models import count, some_images, tree_of, variables_of
+from tests.helpers.models import (
+  as_shapes,
+  check_finite,
+  check_moved,
+  check_takes_part,
+  count,
+  one_pass,
+  some_images,
+  tree_of,
+  variables_of,
+)
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 
@@ -198,35 +208,16 @@ def small(name, **options):
 def test_passes(name):
   model, x = small(name), some_images(2, 24)
   variables = variables_of(model, x)
-  rngs = {'dropout': jax.random.key(2)}
-
-  @functools.partial(jax.jit, static_argnames='train')
-  def run(variables, x, train):
-    def loss(params):
-      logits, new = model.apply(
-        {**variables, 'params': params},
-        x,
-        train=train,
-        mutable=['batch_stats', 'intermediates'],
-        rngs=rngs,
-      )
-      return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[:, 0]), (logits, new)
-
-    return jax.grad(loss, has_aux=True)(variables['params'])
-
   for n, train in ((1, False), (1, True), (2, True)):  # the comparisons with torch are of two
-    gradients, (logits, new) = run(variables, x[:n], train)
+    rngs = {'dropout': jax.random.key(2)}
+    _, (logits,), new, gradients = one_pass(model, variables, x[:n], train=train, rngs=rngs)
     assert (logits.shape, logits.dtype) == ((n, 5), jnp.float32)
-    for path, leaf in jax.tree.leaves_with_path((gradients, logits, new)):
-      assert np.isfinite(leaf).all(), path
+    check_finite((gradients, logits, new))
     assert set(excitations(new['intermediates'])) == {'SE_2_1', 'SE_3_1'}
-    for path, leaf in jax.tree.leaves_with_path(gradients):
-      # In training a bias in front of a BN has no effect.
-      assert train or np.any(leaf), f'{path} does not take part'
-  moved = jax.tree.map(np.array_equal, new['batch_stats'], variables['batch_stats'])
-  assert not any(jax.tree.leaves(moved))
-  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
-  assert tree_of(model) == shapes
+    if not train:  # in training a bias in front of a BN has no effect
+      check_takes_part(gradients)
+  check_moved(new, variables)
+  assert tree_of(model) == as_shapes(variables)
 
 
 def test_dropout_acts_in_training_only():

@@ -13,7 +13,16 @@ from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig, excitations
 from senet_jax.models import Preprocessing, create_model, list_models, model_info
 from senet_jax.models.inception import AuxHead, ConvSpec, Layers, bn_inception_stages
-from tests.helpers.models import count, some_images, tree_of, variables_of
+from tests.helpers.models import (
+  check_finite,
+  check_moved,
+  check_takes_part,
+  count,
+  one_pass,
+  some_images,
+  tree_of,
+  variables_of,
+)
 from tests.helpers.parity import compare_evaluation, compare_training, twin
 
 NO_BIAS, BIAS = SEConfig(use_bias=False), SEConfig()
@@ -372,46 +381,23 @@ def tiny_variables(name):
 
 
 def trained(model, variables, images, key=0):
-  """Loss of the heads, logits and new state of a training pass, and its gradients."""
-
-  @jax.jit
-  @functools.partial(jax.value_and_grad, has_aux=True)
-  def run(params, images, key):
-    logits, state = model.apply(
-      {**variables, 'params': params},
-      images,
-      train=True,
-      mutable=['batch_stats', 'intermediates'],
-      rngs={'dropout': key},
-    )
-    heads = [logits, *state['intermediates'].get('aux_logits', ())]
-    loss = sum(jax.nn.logsumexp(head, -1).mean() - head[:, 0].mean() for head in heads)
-    return loss, (logits, state)
-
-  (loss, (logits, state)), gradients = run(variables['params'], images, jax.random.key(key))
-  return loss, logits, state, gradients
+  return one_pass(model, variables, images, rngs={'dropout': jax.random.key(key)})
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize('name', NAMES)
 def test_every_variable_takes_part_in_training(name):
   images, variables = some_images(2, 17), tiny_variables(name)
-  loss, logits, state, gradients = trained(tiny(name), variables, images)
-  assert logits.shape == (2, 5) and logits.dtype == jnp.float32
-  auxiliary = state['intermediates'].get('aux_logits', ())
-  assert [(x.shape, x.dtype) for x in auxiliary] == [((2, 5), jnp.float32)] * (
-    name != 'bn_inception'
+  loss, heads, state, gradients = trained(tiny(name), variables, images)
+  assert [(x.shape, x.dtype) for x in heads] == [((2, 5), jnp.float32)] * (
+    1 + (name != 'bn_inception')
   )
   assert np.isfinite(loss)
-  for path, gradient in jax.tree.leaves_with_path(gradients):
-    assert np.isfinite(gradient).all(), path
-    assert gradient.any(), f'{path} does not take part'
-  moved = jax.tree.map(lambda a, b: bool((a != b).any()), state['batch_stats'],
-                       variables['batch_stats'])  # fmt: skip
-  assert jax.tree.all(moved)
+  check_takes_part(gradients)
+  check_moved(state, variables)
   loss, *_, gradients = trained(tiny(name), variables, images[:1])
   assert np.isfinite(loss)
-  assert all(np.isfinite(gradient).all() for gradient in jax.tree.leaves(gradients))
+  check_finite(gradients)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -432,11 +418,11 @@ def test_evaluation_runs_neither_dropout_nor_the_auxiliary_head(name):
 
 def test_dropout_in_training():
   images, variables = some_images(2, 17), tiny_variables('inception_v3')
-  logits = [trained(tiny('inception_v3'), variables, images, key)[1] for key in (0, 0, 1)]
+  logits = [trained(tiny('inception_v3'), variables, images, key)[1][0] for key in (0, 0, 1)]
   np.testing.assert_array_equal(logits[0], logits[1])
   assert np.abs(logits[0] - logits[2]).max() > 1e-3
   model = tiny('inception_v3', dropout=0.0)
-  fixed = [trained(model, variables, images, key)[1] for key in (0, 1)]
+  fixed = [trained(model, variables, images, key)[1][0] for key in (0, 1)]
   np.testing.assert_array_equal(*fixed)
 
 

@@ -14,7 +14,16 @@ from senet_jax.layers import BatchNormConfig, SEConfig, excitations
 from senet_jax.models import create_model, list_models, model_info
 from senet_jax.models.shufflenet import channel_shuffle
 from senet_jax.models.vgg import _adaptive_mean
-from tests.helpers.models import count, some_images, tree_of, variables_of
+from tests.helpers.models import (
+  check_finite,
+  check_moved,
+  check_takes_part,
+  count,
+  one_pass,
+  some_images,
+  tree_of,
+  variables_of,
+)
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 
@@ -230,37 +239,17 @@ def small(name, **options):
   return create_model(name, **{'num_classes': 5, 'se': SEConfig(ratio=2), **SMALL[name], **options})
 
 
-def training_step(model, images, variables):
-  """Gradients, logits and new statistics."""
-
-  @jax.jit
-  @functools.partial(jax.grad, has_aux=True)
-  def step(params):
-    logits, new = model.apply(
-      {**variables, 'params': params},
-      images,
-      train=True,
-      mutable=['batch_stats'],
-      rngs={'dropout': jax.random.key(2)},
-    )
-    return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[:, 0]), (logits, new['batch_stats'])
-
-  gradients, (logits, stats) = step(variables['params'])
-  return gradients, logits, stats
+DROPOUT = {'dropout': jax.random.key(2)}
 
 
 @pytest.mark.parametrize('name', SE_NAMES)
 def test_every_variable_takes_part_in_training(name):
   model, images = small(name), some_images(2, 64)
   variables = variables_of(model, images)
-  gradients, logits, stats = training_step(model, images, variables)
+  _, (logits,), new, gradients = one_pass(model, variables, images, rngs=DROPOUT)
   assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
-  for path, gradient in jax.tree.leaves_with_path(gradients):
-    assert np.isfinite(gradient).all(), path
-    assert np.any(gradient), f'{path} does not take part'
-  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), stats, variables['batch_stats'])
-  for path, value in jax.tree.leaves_with_path(moved):
-    assert value, f'{path} is not updated'
+  check_takes_part(gradients)
+  check_moved(new, variables)
 
 
 @pytest.mark.parametrize('name', SE_NAMES)
@@ -272,9 +261,9 @@ def test_batch_of_one(name):
   # Images do not see each other in evaluation, and one image has statistics to train on.
   spread = np.abs(both[0] - both[1]).max()
   assert np.abs(apply(variables, images[1:]) - both[1:]).max() < 1e-3 * spread
-  gradients, logits, _ = training_step(model, images[:1], variables)
+  _, (logits,), _, gradients = one_pass(model, variables, images[:1], rngs=DROPOUT)
   assert logits.shape == (1, 5)
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, logits)))
+  check_finite((gradients, logits))
 
 
 @pytest.mark.thorough

@@ -11,7 +11,16 @@ from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations, shake
 from senet_jax.models import Preprocessing, create_model, list_models, model_info, shake as family
-from tests.helpers.models import some_images, tree_of, variables_of
+from tests.helpers.models import (
+  as_shapes,
+  check_finite,
+  check_moved,
+  check_takes_part,
+  one_pass,
+  some_images,
+  tree_of,
+  variables_of,
+)
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 
@@ -214,32 +223,14 @@ def small(name, depths=(1, 1), **options):
 def test_passes(name):
   model, x = small(name), some_images(2, 10)
   variables = variables_of(model, x)
-
-  @functools.partial(jax.jit, static_argnames='train')
-  def run(variables, x, train):
-    def loss(params):
-      logits, new = model.apply(
-        {**variables, 'params': params},
-        x,
-        train=train,
-        mutable=['batch_stats', 'intermediates'],
-        rngs={'shake': jax.random.key(2)} if train else None,
-      )
-      return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[:, 0]), (logits, new)
-
-    return jax.grad(loss, has_aux=True)(variables['params'])
-
   for n, train in ((1, False), (1, True), (2, True)):  # the comparisons with torch are of two
-    gradients, (logits, new) = run(variables, x[:n], train)
+    rngs = {'shake': jax.random.key(2)} if train else None
+    _, (logits,), new, gradients = one_pass(model, variables, x[:n], train=train, rngs=rngs)
     assert (logits.shape, logits.dtype) == ((n, 5), jnp.float32)
-    for path, leaf in jax.tree.leaves_with_path((gradients, logits, new)):
-      assert np.isfinite(leaf).all(), path
-  for path, leaf in jax.tree.leaves_with_path(gradients):
-    assert np.any(leaf), f'{path} does not take part'
-  moved = jax.tree.map(np.array_equal, new['batch_stats'], variables['batch_stats'])
-  assert not any(jax.tree.leaves(moved))
-  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
-  assert tree_of(model) == shapes
+    check_finite((gradients, logits, new))
+  check_takes_part(gradients)
+  check_moved(new, variables)
+  assert tree_of(model) == as_shapes(variables)
 
 
 def test_rngs():

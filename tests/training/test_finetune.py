@@ -25,6 +25,7 @@ from senet_jax.training.step import StepOptions, train_step
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.network import trained
 from senet_jax.workdir.state import TrainState
+from tests.helpers.small_run import configured
 
 # 4 steps an epoch.
 SMALL = {
@@ -49,10 +50,7 @@ FROZEN = ('stem_', 'stage2_')
 
 
 def small(**fields):
-  config = config_lib.default()
-  config.update_from_flattened_dict(SMALL)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
-  return config
+  return configured(SMALL, **fields)
 
 
 @pytest.fixture(scope='module')

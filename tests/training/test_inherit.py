@@ -19,6 +19,7 @@ from senet_jax.training import initial
 from senet_jax.training.loop import train
 from senet_jax.workdir import saved
 from senet_jax.workdir.network import build_model
+from tests.helpers.small_run import configured
 
 NETWORK = {
   'model.name': 'se_resnet20_cifar', 'model.width': 4, 'model.depths': (1, 1, 1),
@@ -33,9 +34,7 @@ RUN = {
 
 
 def config_of(**fields):
-  config = config_lib.default()
-  config.update_from_flattened_dict({**RUN, **{k.replace('__', '.'): v for k, v in fields.items()}})
-  return config
+  return configured(RUN, **fields)
 
 
 @pytest.fixture
