@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
+import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -223,7 +224,12 @@ class Bench:
     return {case: (workloads[case], timings[case]) for case in workloads}, too_large
 
   def _prepare_all(self, wanted: Sequence[Case]) -> dict[Case, Workload]:
-    """Prepares the cases that fit into memory; XLA compiles several at a time on many cores."""
+    """Prepares the cases that fit into memory, several at a time where that is faster.
+
+    For a GPU it is not: XLA chooses kernels by timing them there, and two compilations at once
+    disturb each other's timing. An H200 said so, and five networks took it over 3 minutes, of which
+    one alone takes 12 seconds.
+    """
 
     def attempt(case: Case) -> Workload | None:
       print(f'compiling {case.label} …', flush=True)
@@ -236,7 +242,8 @@ class Bench:
         return None
 
     ours = [case for case in wanted if case.framework == OURS]
-    with futures.ThreadPoolExecutor(max(runtime.usable_cores() // _CORES, 1)) as pool:
+    at_once = 1 if jax.default_backend() == 'gpu' else max(runtime.usable_cores() // _CORES, 1)
+    with futures.ThreadPoolExecutor(at_once) as pool:
       prepared = dict(zip(ours, pool.map(attempt, ours), strict=True))
     prepared |= {case: attempt(case) for case in wanted if case.framework == TORCH}
     return {case: prepared[case] for case in wanted if prepared[case]}
