@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from senet_jax.layers.cpu_conv import conv_general_dilated
+from senet_jax.layers.platform_conv import conv_general_dilated
 
 # Variance 2 / (kh * kw * C_out), as in the training code of ResNet, ResNeXt, Shake-Shake and the
 # pre-activation networks; for stride 1 and equal widths it is the 2 / fan_in of He et al. 2015.
@@ -56,6 +57,22 @@ def conv(
 def _convolves() -> Callable[..., jax.Array]:
   """Returns the function that convolves, for Flax, whose field for it is deprecated."""
   return conv_general_dilated
+
+
+def pointwise_mean(convolution: nn.Conv, x: jax.Array) -> jax.Array:
+  """Returns the mean over each image of what a 1x1 convolution makes of `x`, `[N, 1, 1, features]`.
+
+  The mean of a 1x1 convolution is the convolution of the mean. In a bottleneck that reads a quarter
+  of what its output has; the result is float32 and not of the rounded output.
+
+  Args:
+    convolution: without stride and groups, already applied to `x`.
+    x: `[N, H, W, C]` of any float dtype.
+  """
+  params = convolution.variables['params']
+  kernel = params['kernel'].astype(convolution.dtype).astype(jnp.float32)[0, 0]
+  mean = x.astype(jnp.float32).mean((1, 2), keepdims=True)
+  return jnp.matmul(mean, kernel, precision='highest') + params.get('bias', 0.0)
 
 
 def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:

@@ -9,6 +9,7 @@ multiplies scale and shift; `materialize` writes the map once.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -240,8 +241,17 @@ class BatchNorm(nn.Module):
   image_means: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array | DeferredAffine:
+  def __call__(
+    self, x: jax.Array, train: bool, image_mean_of_x: Callable[[], jax.Array] | None = None
+  ) -> jax.Array | DeferredAffine:
     """Normalises `x` `[N, H, W, C]`; returns `[N, H, W, C]` of `self.dtype`.
+
+    Args:
+      x: the map.
+      train: normalise by the statistics of the batch and update the running ones.
+      image_mean_of_x: returns the means of `x` over each image, `[N, 1, 1, C]` float32, where there
+        is a cheaper way than to read `x`; used with running statistics, since those of a batch read
+        `x` anyway.
 
     Raises:
       UserError: `ghost_size` does not divide N.
@@ -256,7 +266,9 @@ class BatchNorm(nn.Module):
     image_mean = None
     if not train or self.bn.is_frozen(self.path):
       mean, var = jnp.zeros((1, 1, 1, channels)), running_var.value
-      if self.image_means:
+      if self.image_means and image_mean_of_x:
+        image_mean = image_mean_of_x() - center
+      elif self.image_means:
         image_mean = (x.astype(jnp.float32) - center).mean((1, 2), keepdims=True)
     else:
       mean, var, image_mean = self._statistics(x, center)

@@ -28,6 +28,7 @@ from senet_jax.layers import (
   max_pool,
 )
 from senet_jax.layers.attention import block_attention, check_attention
+from senet_jax.layers.conv import pointwise_mean
 from senet_jax.layers.pooling import ALIGNMENTS
 from senet_jax.layers.squeeze_excite import POSITIONS, block_name
 from senet_jax.models import common, pruned
@@ -151,12 +152,15 @@ class ResidualBlock(nn.Module):
     """Returns the branch of a post-activation unit, `[N, H / stride, W / stride, features]`."""
     convolutions = self._convolutions()
     for i, spec in enumerate(convolutions, start=1):
-      x = self.conv(*spec, name=f'conv{i}')(x)
+      convolution, inputs = self.conv(*spec, name=f'conv{i}'), x
+      x = convolution(inputs)
       last = i == len(convolutions)
       zero = last and self.options.zero_init_last_bn
       init = nn.initializers.zeros if zero else nn.initializers.ones
       means = last and not self.options.branch_relu and self._gives_image_means('standard')
-      x = self.norm(name=f'bn{i}', image_means=means, scale_init=init)(x, train)
+      pointwise = spec[1:] == (1, 1, 1)
+      mean = functools.partial(pointwise_mean, convolution, inputs) if pointwise else None
+      x = self.norm(name=f'bn{i}', image_means=means, scale_init=init)(x, train, mean)
       if not last or self.options.branch_relu:
         x = materialize(x, relu=True)
       if i == 2 and not last:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec as P
 
 from senet_jax import layers
 from senet_jax.complexity import counts as complexity_lib
-from senet_jax.layers import cpu_conv
+from senet_jax.layers import platform_conv
 
 # Input channels, features, window, strides, padding, groups.
 POINTWISE = (6, 10, (1, 1), (1, 1), 'VALID', 1)
@@ -38,7 +38,7 @@ CASES = {
 }
 
 
-def _call(images, kernel, strides, padding, groups, function=cpu_conv.conv_general_dilated):
+def _call(images, kernel, strides, padding, groups, function=platform_conv.conv_general_dilated):
   return function(
     images,
     kernel,
@@ -107,7 +107,7 @@ def _value_and_gradients(images, kernel, gradient, options, function):
   return output, *transpose(gradient.astype(output.dtype))
 
 
-def _results(case, dtype=jnp.float32, function=cpu_conv.conv_general_dilated, **shape):
+def _results(case, dtype=jnp.float32, function=platform_conv.conv_general_dilated, **shape):
   """Expected output and both gradients in float64, and those of `function`."""
   images, kernel, options = _arrays(case, **shape)
   images, kernel = (np.asarray(jnp.asarray(x, dtype)) for x in (images, kernel))
@@ -155,7 +155,7 @@ def _convolutions(case, platform, function):
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 def test_elsewhere_nothing_changes(case, platform):
-  ours = _convolutions(case, platform, cpu_conv.conv_general_dilated)
+  ours = _convolutions(case, platform, platform_conv.conv_general_dilated)
   assert ours == _convolutions(case, platform, jax.lax.conv_general_dilated)
   assert any(name == 'convolution' for name, _ in ours)
 
@@ -168,7 +168,7 @@ def test_elsewhere_nothing_changes(case, platform):
 )  # fmt: skip
 def test_forms_on_a_cpu(case, expected):
   """How many convolutions without groups and how many matrix products stand for one, and twice."""
-  found = _convolutions(case, 'cpu', cpu_conv.conv_general_dilated)
+  found = _convolutions(case, 'cpu', platform_conv.conv_general_dilated)
   names = [name for name, _ in found]
   assert (names.count('convolution'), names.count('dot_general')) == expected
   assert all('feature_group_count = 1' in rest for name, rest in found if name == 'convolution')
@@ -180,7 +180,7 @@ def test_forms_on_a_cpu(case, expected):
    (6, 40, 6)],
 )  # fmt: skip
 def test_parts(groups, width, parts):
-  assert cpu_conv._parts(groups, width) == parts
+  assert platform_conv._parts(groups, width) == parts
 
 
 @pytest.mark.parametrize('case', [STRIDED, DEPTHWISE, GROUPED], ids=['1x1', 'depth', 'groups'])
