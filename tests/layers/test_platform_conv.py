@@ -1,4 +1,4 @@
-"""Convolutions in the forms for CPUs: values and gradients, and nothing of them elsewhere."""
+"""Convolutions in the forms for CPUs and GPUs, against float64, and none of them elsewhere."""
 
 import functools
 import re
@@ -158,6 +158,41 @@ def test_elsewhere_nothing_changes(case, platform):
   ours = _convolutions(case, platform, platform_conv.conv_general_dilated)
   assert ours == _convolutions(case, platform, jax.lax.conv_general_dilated)
   assert any(name == 'convolution' for name, _ in ours)
+
+
+@pytest.mark.parametrize(
+  ('window', 'padding', 'channels', 'size'),
+  [((7, 7), ((3, 3), (3, 3)), 3, (16, 20)), ((3, 3), ((1, 1), (1, 1)), 3, (10, 8)),
+   ((3, 3), ((0, 1), (0, 1)), 1, (8, 8)), ((3, 2), ((0, 0), (2, 0)), 4, (8, 12)),
+   ((6, 5), ((2, 3), (3, 1)), 2, (12, 8))],
+)  # fmt: skip
+def test_first_layer_on_a_gpu(monkeypatch, window, padding, channels, size):
+  chosen = lambda *arguments, cuda, **others: cuda(*arguments)  # noqa: E731
+  monkeypatch.setattr(jax.lax, 'platform_dependent', chosen)
+  case = (channels, 6, window, (2, 2), padding, 1)
+  for expected, actual in zip(*_results(case, size=size), strict=True):
+    assert actual.shape == expected.shape
+    assert _error(actual, expected) < 1e-6
+
+
+def test_first_layer_has_16_channels_on_a_gpu_alone():
+  case = (3, 64, (7, 7), (2, 2), ((3, 3), (3, 3)), 1)
+  images, kernel, options = _arrays(case, size=(32, 32))
+  text = {
+    platform: jax.jit(lambda x, w: _call(x, w, *options))
+    .trace(images.astype(np.float32), kernel.astype(np.float32))
+    .lower(lowering_platforms=(platform,))
+    .as_text()
+    for platform in ('cpu', 'tpu', 'cuda')
+  }
+  convolutions = {
+    name: re.findall(r'stablehlo\.convolution.*: \((.*)\) ->', found)
+    for name, found in text.items()
+  }
+  assert (
+    convolutions['cpu'] == convolutions['tpu'] == ['tensor<2x32x32x3xf32>, tensor<7x7x3x64xf32>']
+  )
+  assert convolutions['cuda'] == ['tensor<2x16x16x16xf32>, tensor<4x4x16x64xf32>']
 
 
 @pytest.mark.parametrize(
