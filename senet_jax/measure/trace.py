@@ -151,6 +151,7 @@ class _Event:
 
   Attributes:
     op: the name of the instruction, or of the kernel.
+    kernel: the name of the kernel, or of the instruction.
     module: the program; empty if unknown.
     start: when it started.
     end: when it returned.
@@ -159,6 +160,7 @@ class _Event:
   """
 
   op: str
+  kernel: str
   module: str
   start: float
   end: float
@@ -185,17 +187,23 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
     raise UserError(f'{file} has no operation of a device; trace steps that run to their end.')
   instructions = {i.name: i for inside in module.computations.values() for i in inside.values()}
   instructions |= {item.instruction.name: item.instruction for item in module.traffic}
-  moved = collections.Counter()
+  # In a CUDA graph `hlo_op` is the graph, and the kernel has the name of its instruction; of equal
+  # kernels that of the first, so that their layer may be another one's, but not their kind.
+  of_kernel = {re.sub(r'[.\-]', '_', name): name for name in instructions}
+  moved, runs_in_step = collections.Counter(), collections.Counter()
   for item in module.traffic:
     if not item.instruction.opcode.endswith('-start'):  # whose work is not done in its own time
       moved[item.instruction.name] += item.bytes
+      runs_in_step[item.instruction.name] += item.times
 
-  seconds, times = collections.Counter(), collections.Counter()
+  seconds, times, in_graphs = (collections.Counter() for _ in range(3))
   for event in (event for events in devices.values() for event in events):
-    known = event.op in instructions and event.module in ('', module.name)
-    late = 0 if known and instructions[event.op].opcode in _CONTAINERS else event.done - event.end
-    seconds[event.op, known] += (event.own + late) / 1e9
-    times[event.op, known] += 1
+    name = event.op if event.op in instructions else of_kernel.get(event.kernel, event.op)
+    known = name in instructions and event.module in ('', module.name)
+    late = 0 if known and instructions[name].opcode in _CONTAINERS else event.done - event.end
+    seconds[name, known] += (event.own + late) / 1e9
+    times[name, known] += 1
+    in_graphs[name] += name != event.op
   runs = len(devices) * steps
   kernels = []
   for (name, known), total in seconds.most_common():
@@ -203,7 +211,8 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
       kind, layer = _kind_and_layer(instructions[name], module)
     else:
       kind, layer = next(kind for kind, pattern in _KERNELS if re.match(pattern, name)), ''
-    size = moved.get(name) if known else None
+    of_others = in_graphs[name] > runs * runs_in_step[name]
+    size = moved.get(name) if known and not of_others else None
     kernels.append(Kernel(name, layer, kind, total / runs, times[name, known] / runs, size))
   return Reduced(
     file=str(file.relative_to(directory)),
@@ -406,6 +415,7 @@ def _event(event, stats: dict) -> _Event:
   op = stats.get('hlo_op') or (text[1] if text else event.name)
   return _Event(
     op=op.rsplit('::', 1)[-1] if 'hlo_op' in stats else op,
+    kernel=event.name,
     module=str(stats.get('hlo_module', '')).split('(')[0],
     start=event.start_ns,
     end=event.end_ns,

@@ -144,6 +144,10 @@ def test_gpu(tmp_path):
           ('Residency', 0, 9000, {'MemoryResidency_details': 'kind:device'}),
         ],
         'Stream #14(MemcpyH2D,Compute)': [
+          # Of a CUDA graph, where equal kernels have the name of one.
+          ('fusion_2', 310, 7, hlo_op('command_buffer_1')),
+          ('fusion_2', 320, 6, hlo_op('command_buffer_1')),
+          ('nvjet_tst_64x8', 330, 4, hlo_op('command_buffer_1')),
           ('ncclDevKernel_AllReduce', 160, 30, {'correlation_id': 3}),
           ('loop_fusion_3', 190, 15, hlo_op('fusion.3')),
           ('MemcpyH2D', 300, 10, {'memcpy_details': 'size:4'}),
@@ -161,17 +165,18 @@ def test_gpu(tmp_path):
   assert reduced.file == 'plugins/profile/now/host.xplane.pb'
   assert nanoseconds(reduced) == {
     ('cudnn-conv.1', trace.PRODUCTS): 40 + 10 + 70,
-    ('fusion.2', trace.BN_SE): 20,
+    ('fusion.2', trace.BN_SE): 20 + 7 + 6,
+    ('command_buffer_1', trace.UNATTRIBUTED): 4,
     ('fusion.2', trace.UNATTRIBUTED): 25,
     ('void mystery<float>(int)', trace.UNATTRIBUTED): 5,
     ('ncclDevKernel_AllReduce', trace.COLLECTIVES): 30,
     ('fusion.3', trace.COPIES): 15,
     ('MemcpyH2D', trace.COPIES): 10,
   }
-  busy = covered((100, 170), (200, 230), (160, 205), (300, 310)), 70
+  busy = covered((100, 170), (200, 230), (160, 205), (300, 317), (320, 326), (330, 334)), 70
   assert reduced.busy_s * 4e9 == pytest.approx(sum(busy))
-  assert reduced.wall_s * 4e9 == pytest.approx((310 - 100) + 70)
-  assert trace.utilisation(tmp_path) == pytest.approx((busy[0] / 210 + 1) / 2)
+  assert reduced.wall_s * 4e9 == pytest.approx((334 - 100) + 70)
+  assert trace.utilisation(tmp_path) == pytest.approx((busy[0] / 234 + 1) / 2)
   conv = reduced.kernels[0]
   assert conv.layer == 'stage2_block1/conv1' and conv.times == 3 / 4
   assert conv.bytes == 2 * 8 * 4 * 4  # a and the result, not the workspace
