@@ -1,11 +1,14 @@
 """Drawings of blocks: their graphs against the paper's figures, and those of wrong blocks."""
 
+import collections
 import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from senet_jax import cli
@@ -205,9 +208,7 @@ def test_a_wrong_block_shows(fault):
   right = dataflow.graph_of(Unit(), MAP)
   assert dataflow.description(graph) != dataflow.description(right)
   # It can be drawn, too.
-  drawing = block_drawings.Drawing('resnet50', 'wrong', {}, (1,))
-  block_drawings.draw(drawing, {fault: graph})
-  check_layout(graph)
+  check_layout(block_drawings.Drawing('resnet50', 'wrong', {}, (1,)), graph)
 
 
 def test_values_that_are_no_layer_are_shown():
@@ -259,39 +260,51 @@ def test_committed_drawings_are_those_of_the_modules(graphs):
       )
 
 
-def check_layout(graph):
-  """No two nodes in one place, every line downwards, and none through another node's box."""
-  panel = block_drawings._Panel('', graph, graph[-1].shape[1:3], {})
-  assert len(set(panel._cells)) == len(panel._cells)
-  half = block_drawings._BOX_HEIGHT / 2
-  for target, node in enumerate(panel._graph):
-    for source in node.inputs:
-      assert panel._cells[source][1] < panel._cells[target][1]
-      for (x1, y1), (x2, y2) in itertools.pairwise(panel._line(source, target)):
-        assert y2 <= y1
-        for k, (x, y) in enumerate(zip(panel._x, panel._y, strict=True)):
-          apart = (
-            max(x1, x2) <= x - panel._half[k] or min(x1, x2) >= x + panel._half[k],
-            y2 >= y + half or y1 <= y - half,
-          )
-          assert k in (source, target) or any(apart), (panel._graph[k], source, target)
+def touches(box, point):
+  """Whether a point is in a box or on its edge, to rounding."""
+  return bool(np.all((box.min - 1e-6 <= point) & (point <= box.max + 1e-6)))
+
+
+def check_layout(drawing, graph):
+  """No two boxes overlap, and every line goes down from a box to another, and through no third."""
+  (axes,) = block_drawings.draw(drawing, {'': graph}).axes
+  extents = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in axes.patches]
+  insides = [box.padded(-1e-6) for box in extents]
+  assert not any(a.overlaps(b) for a, b in itertools.combinations(insides, 2))
+  ends = collections.Counter()
+  for line in axes.lines:
+    corners = [tuple(corner) for corner in line.get_xydata()]
+    (source,), (target,) = (
+      [k for k, box in enumerate(extents) if touches(box, end)] for end in (corners[0], corners[-1])
+    )
+    assert extents[source].ymin > extents[target].ymax
+    ends[target] += 1
+    for (x1, y1), (x2, y2) in itertools.pairwise(corners):
+      assert y2 <= y1
+      assert not any(Bbox.from_extents(x1, y1, x2, y2).overlaps(box) for box in insides)
+  # Nodes of one input may be drawn as one box.
+  several = sorted(len(node.inputs) for node in graph if len(node.inputs) > 1)
+  assert sorted(count for count in ends.values() if count > 1) == several
+  assert len(ends) == len(extents) - 1  # of all but the input
 
 
 @pytest.mark.parametrize('name', block_drawings.DRAWINGS)
 def test_layout(graphs, name):
   for graph in graphs[name].values():
-    check_layout(graph)
+    check_layout(block_drawings.DRAWINGS[name], graph)
 
 
 def test_columns(graphs):
   def columns(title):
-    panel = block_drawings._Panel('', graphs['figure5_integration'][title], (28, 28), {})
-    return {n.kind: c for n, (c, _) in zip(panel._graph, panel._cells, strict=True)}
+    graph = graphs['figure5_integration'][title]
+    cells = block_drawings.layout(graph)
+    return cells[-1][0], {n.kind: c for n, (c, _) in zip(graph, cells, strict=True)}
 
   for title in ('SE (standard)', 'SE-PRE', 'SE-POST', 'SE-3x3'):
-    found = columns(title)
-    assert [found[kind] for kind in ('input', 'scale', 'sigmoid', 'output')] == [0, 0, 1, 0], title
-  found = columns('SE-Identity')
+    last, found = columns(title)
+    assert [found[kind] for kind in ('input', 'scale', 'sigmoid')] == [0, 0, 1], title
+    assert last == 0
+  _, found = columns('SE-Identity')
   assert [found[kind] for kind in ('input', 'scale', 'sigmoid', 'add')] == [0, -1, -2, 0]
 
 

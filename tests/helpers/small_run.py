@@ -2,9 +2,15 @@
 
 import os
 import signal
+import time
 
 from senet_jax import config as config_lib
 from senet_jax.data.device_feed import DeviceFeed
+from senet_jax.runtime import coordination
+
+# Where JAX's runtime lets each process say how far it is, once word of a preemption has come to it;
+# none takes a step then before they know where all stop.
+_TOLD = 'PREEMPTION_CURRENT_COUNTER'
 
 # One small program for all runs: 8 steps an epoch, 20 steps in all.
 SMALL = {
@@ -41,12 +47,21 @@ def small(**fields):
 
 
 def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
-  """Sends a signal to this process when the run asks for the inputs of `step`."""
+  """Sends a signal to this process when the run asks for the inputs of `step`.
+
+  Of several processes none takes another step before all have word of it.
+  """
   inputs = DeviceFeed.inputs
 
   def killing(self, first, limit):
     if first == step:
       os.kill(os.getpid(), signal_number)
+      while coordination.connected() and not _all_know():
+        time.sleep(0.05)
     return inputs(self, first, limit)
 
   monkeypatch.setattr(DeviceFeed, 'inputs', killing)
+
+
+def _all_know() -> bool:
+  return len(coordination.values_under(_TOLD)) == coordination.process_count()

@@ -215,7 +215,11 @@ def test_forms_on_a_cpu(case, expected):
    (6, 40, 6)],
 )  # fmt: skip
 def test_parts(groups, width, parts):
-  assert platform_conv._parts(groups, width) == parts
+  """How many convolutions stand for one of groups, and for each of its gradients."""
+  channels = groups * width
+  case = (channels, channels, (3, 3), (1, 1), 'SAME', groups)
+  found = _convolutions(case, 'cpu', platform_conv.conv_general_dilated)
+  assert [name for name, _ in found].count('convolution') == 3 * parts
 
 
 @pytest.mark.parametrize('case', [STRIDED, DEPTHWISE, GROUPED], ids=['1x1', 'depth', 'groups'])

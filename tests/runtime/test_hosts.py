@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -21,7 +20,8 @@ from tests.helpers.ports import free_port
 
 pytestmark = pytest.mark.thorough
 
-COMMAND = [sys.executable, '-m', 'senet_jax.main', '--config=configs/digits_se_r20.py']
+CONFIG = '--config=configs/digits_se_r20.py'
+COMMAND = [sys.executable, '-m', 'senet_jax.main', CONFIG]
 SHORT = (
   '--config.steps=16',
   '--config.eval.every_epochs=0.2',
@@ -29,14 +29,16 @@ SHORT = (
   '--config.log.tensorboard=False',
   '--config.model.depths=(1, 1, 1)',
 )
-# JAX's runtime takes a silent process for dead after 30 s; the collectives mostly notice before.
-ENDED = 90
+KILLED = [sys.executable, '-m', 'tests.helpers.killed_run']
 
 
 class Job:
-  """Processes of one run on this machine, each with its own output."""
+  """Processes of one run on this machine, each with its own output.
 
-  def __init__(self, count, workdir, *flags, devices=1, each=None):
+  `killed` is the number of one that gets a signal, the step it then asks for, and the signal.
+  """
+
+  def __init__(self, count, workdir, *flags, devices=1, each=None, killed=None):
     port = free_port()
     environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
     self.processes = []
@@ -47,9 +49,12 @@ class Job:
         f'--process_id={number}',
       ]
       own = each(number) if each else ()
+      command = COMMAND
+      if killed and killed[0] == number:
+        command = [*KILLED, *map(str, map(int, killed[1:])), CONFIG]
       self.processes.append(
         subprocess.Popen(
-          [*COMMAND, f'--workdir={workdir}', *flags, *hosts, *own],
+          [*command, f'--workdir={workdir}', *flags, *hosts, *own],
           env=environment,
           stdout=subprocess.PIPE,
           stderr=subprocess.STDOUT,
@@ -65,15 +70,6 @@ class Job:
       for process in self.processes:
         process.kill()
     return [process.returncode for process in self.processes], outputs
-
-  def read_until(self, text, number=0):
-    """Reads the output of a process up to a line with `text`."""
-    read = ''
-    for line in self.processes[number].stdout:
-      read += line
-      if text in line:
-        return read
-    raise AssertionError(f'no {text!r} in: {read}')
 
 
 def variables_of(workdir):
@@ -131,15 +127,11 @@ def leaves(tree):
 
 def test_sigterm_to_one_stops_all_at_the_same_step(uninterrupted, tmp_path):
   # Process 1 gets the signal; and process 0 saves.
-  job = Job(2, tmp_path, *SHORT, '--config.bn.scope=global')
-  job.read_until('step      1')
-  job.processes[1].send_signal(signal.SIGTERM)
-  statuses, outputs = job.wait()
-  if statuses == [0, 0]:
-    pytest.fail('the run was over before the signal')
+  flags = (*SHORT, '--config.bn.scope=global')
+  statuses, outputs = Job(2, tmp_path, *flags, killed=(1, 3, signal.SIGTERM)).wait()
   assert statuses == [75, 75], outputs
   assert 'preempted: saved step' in outputs[0]
-  statuses, outputs = Job(2, tmp_path, *SHORT, '--config.bn.scope=global').wait()
+  statuses, outputs = Job(2, tmp_path, *flags).wait()
   assert statuses == [0, 0] and 'resumed from step' in outputs[0], outputs
   assert summary_of(tmp_path)['params_sha256'] == summary_of(uninterrupted[0])['params_sha256']
 
@@ -147,12 +139,7 @@ def test_sigterm_to_one_stops_all_at_the_same_step(uninterrupted, tmp_path):
 @pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sigkill_of_one_ends_the_others(victim, uninterrupted, tmp_path):
   flags = (*SHORT, '--config.bn.scope=global', '--config.checkpoint.every_steps=1')
-  job = Job(2, tmp_path, *flags)
-  job.read_until('step      3')
-  job.processes[victim].kill()
-  since = time.monotonic()
-  statuses, outputs = job.wait()
-  assert time.monotonic() - since < ENDED
+  statuses, outputs = Job(2, tmp_path, *flags, killed=(victim, 4, signal.SIGKILL)).wait()
   assert statuses[1 - victim] not in (0, 2, 75)
   # Ours, or that of JAX's runtime, whichever notices first.
   assert re.search('lost another process|another task died', outputs[1 - victim]), outputs

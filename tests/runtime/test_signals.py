@@ -48,7 +48,7 @@ def test_a_second_interrupt_ends_what_is_busy_at_once():
     assert 'saves and stops; Ctrl-C once more ends at once' in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == 'senet_jax: interrupted.\n'
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -3,12 +3,10 @@
 import errno
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -32,12 +30,19 @@ from tests.helpers.small_run import SMALL, kill_at, small
 DEFAULTS = paths.TESTS / 'helpers' / 'default_config.py'
 
 
-def arguments(workdir, **fields) -> list[str]:
+def arguments(workdir, *module, **fields) -> list[str]:
   """The command line of a run of `small(**fields)`."""
   values = {**SMALL, **{k.replace('__', '.'): v for k, v in fields.items()}}
   overrides = [f'--config.{k}={v}' for k, v in values.items()]
-  command = [sys.executable, '-m', 'senet_jax.main', f'--config={DEFAULTS}']
-  return [*command, f'--workdir={workdir}', *overrides]
+  module = module or ('senet_jax.main',)
+  return [
+    sys.executable, '-m', *module, f'--config={DEFAULTS}', f'--workdir={workdir}', *overrides
+  ]  # fmt: skip
+
+
+def killed(workdir, step, number) -> list[str]:
+  """The command line of a run that gets a signal when it asks for the inputs of `step`."""
+  return arguments(workdir, 'tests.helpers.killed_run', str(step), str(int(number)))
 
 
 def summary(workdir) -> dict:
@@ -50,13 +55,6 @@ def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
   assert train(small(), workdir)
   return workdir
-
-
-def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path):
-  deadline = time.monotonic() + 240
-  while not any(p.name.isdigit() for p in workdir.glob('checkpoints/*')):
-    assert process.poll() is None and time.monotonic() < deadline
-    time.sleep(0.01)
 
 
 # --- resumption ----------------------------------------------------------------------------------
@@ -93,26 +91,20 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
 
 @pytest.mark.thorough
 def test_sigkill_between_checkpoints(whole, tmp_path):
-  process = subprocess.Popen(arguments(tmp_path, steps=2000), stdout=subprocess.DEVNULL)
-  try:
-    wait_for_checkpoint(process, tmp_path)
-  finally:
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-  done = max(int(p.name) for p in tmp_path.glob('checkpoints/*') if p.name.isdigit())
-  assert done < 20  # else it shows nothing
+  done = subprocess.run(killed(tmp_path, 12, signal.SIGKILL), stdout=subprocess.DEVNULL)
+  assert done.returncode == -signal.SIGKILL
+  # The save of step 10, which is under way, has waited for that of step 8.
+  assert (tmp_path / 'checkpoints' / '8').exists()
   assert train(small(), tmp_path)
   assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
 
 
 @pytest.mark.thorough
-def test_command_ends_with_75_after_sigterm(whole, tmp_path):
-  process = subprocess.Popen(arguments(tmp_path, steps=2000), stdout=subprocess.PIPE, text=True)
-  wait_for_checkpoint(process, tmp_path)
-  process.send_signal(signal.SIGTERM)
-  out, _ = process.communicate(timeout=120)
-  assert process.returncode == cli.PREEMPTED
-  assert 'the same command resumes from there' in out
+def test_command_ends_with_75_after_sigterm(tmp_path):
+  command = killed(tmp_path, 7, signal.SIGTERM)
+  done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+  assert done.returncode == cli.PREEMPTED
+  assert 'the same command resumes from there' in done.stdout
 
 
 @pytest.mark.thorough
