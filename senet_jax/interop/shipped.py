@@ -27,6 +27,11 @@ def is_name(name: str | os.PathLike) -> bool:
   return str(name) in list_pretrained() and not pathlib.Path(name).is_dir()
 
 
+def facts(name: str) -> dict[str, Any]:
+  """Returns what is known of a network in the package: data, error, how it was trained."""
+  return _index()[name]
+
+
 def path_of(name: str | os.PathLike) -> pathlib.Path:
   """Returns the file of a network in the package.
 
@@ -34,7 +39,7 @@ def path_of(name: str | os.PathLike) -> pathlib.Path:
     UserError: it is not as it was published.
   """
   path = folder() / f'{name}.safetensors'
-  expected = _index()[str(name)]['sha256']
+  expected = facts(str(name))['sha256']
   if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
     raise UserError(f'{path} is damaged: its checksum is another one; install senet_jax again.')
   return path

@@ -71,13 +71,16 @@ def pages(root: pathlib.Path) -> dict[pathlib.Path, str]:
   from senet_jax.measure import evidence_tables
 
   results, table = root / 'results', pages_lib.results_table
-  studies = (path.read_text() for path in sorted((results / 'studies').glob('*.md')))
+  studies = {path.stem: path.read_text() for path in sorted((results / 'studies').glob('*.md'))}
+  first = [text.strip() for name, text in studies.items() if name.startswith('cifar10_r20')]
   return {
     root / 'README.md': '\n\n'.join(
-      [table(root, 'results', only_run=True), evidence_tables.overview(results)]
+      [*first, table(root, 'results', only_run=True), evidence_tables.overview(results)]
     ),
     root / 'docs' / 'performance.md': evidence_tables.details(results),
-    root / 'configs' / 'README.md': '\n\n'.join([table(root, '../results'), *studies]).rstrip(),
+    root / 'configs' / 'README.md': '\n\n'.join(
+      [table(root, '../results'), *studies.values()]
+    ).rstrip(),
   }
 
 

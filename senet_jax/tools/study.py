@@ -5,7 +5,8 @@ r"""Runs the experiments of a table, those that are missing, and prints it.
 
 A study is a list of configurations, with seeds and what was published. Each run is one of
 `senet_jax.main` with its workdir in WORKDIR/ROW/seedK, so the same command goes on wherever it was
-stopped. Configurations, data and classes of all runs are checked before the first one begins.
+stopped; a run whose summary is in RECORDS/ROW/seedK counts as made. Configurations, data and
+classes of all runs are checked before the first one begins.
 --shard=1/4 makes the first quarter of the runs, for four machines with one WORKDIR; --table makes
 none. A row that fails is shown as such, and the others go on. --output writes the table as JSON,
 and as .csv and .md beside it. --rows and --seeds take a part of a study, --config.FIELD=VALUE
@@ -35,7 +36,9 @@ def main(argv: list[str]) -> int:
   study = studies.part(reading.load_study(args.study), args.rows, args.seeds, overrides)
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
   studies.check(study, args.study)
-  runs = studies.runs_of(study, args.workdir)
+  if args.records and not args.records.is_dir():
+    raise UserError(f'--records={args.records} is not a directory; check the path.')
+  runs = studies.runs_of(study, args.workdir, args.records)
   finished = args.table or _make(runs[_shard(args.shard)], args.together)
   rows = [studies.results(row, runs) for row in study.rows]
   study_table.compare(rows, {row.name: row.baseline for row in study.rows})
@@ -55,6 +58,7 @@ def _parse(argv: list[str]):
   add = parser.add_argument
   add('--study', required=True, help='FILE.py or FILE.py:small')
   parser.add_bare('--workdir', type=pathlib.Path)
+  add('--records', type=pathlib.Path, help='directory with the summaries of runs made before')
   add('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
   add('--rows', type=cli.words, help='only these, with commas')
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')

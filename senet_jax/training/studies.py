@@ -75,11 +75,13 @@ class StudyRun:
     row: the row that it belongs to.
     seed: its seed.
     workdir: where it is, `ROW/seedK` below that of the study.
+    record: the directory of what is kept of it elsewhere, such as in a repository; None: nothing.
   """
 
   row: Row
   seed: int
   workdir: pathlib.Path
+  record: pathlib.Path | None = None
 
   def __str__(self) -> str:
     return f'{self.row.name}, seed {self.seed}'
@@ -105,11 +107,14 @@ class StudyRun:
 
   def summary(self) -> dict[str, Any] | None:
     """Returns its summary; None before its end, or if the file is damaged: it is made anew."""
-    try:
-      found = json.loads((self.workdir / 'summary.json').read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-      return None
-    return found if isinstance(found, dict) and 'params_sha256' in found else None
+    for directory in filter(None, (self.workdir, self.record)):
+      try:
+        found = json.loads((directory / 'summary.json').read_bytes())
+      except (FileNotFoundError, ValueError, RecursionError):
+        continue
+      if isinstance(found, dict) and 'params_sha256' in found:
+        return found
+    return None
 
   def last_evaluation(self) -> dict[str, Any] | None:
     """Returns the last record of an evaluation, None before the first."""
@@ -122,13 +127,19 @@ class StudyRun:
     cli.say(f'{self} failed: {why}')
 
 
-def runs_of(study: Study, root: pathlib.Path) -> list[StudyRun]:
-  """Returns the runs of a study, row by row, with their workdirs below `root`."""
-  return [
-    StudyRun(row, seed, root / row.name / f'seed{seed}')
-    for row in study.rows
-    for seed in study.seeds
-  ]
+def runs_of(
+  study: Study, root: pathlib.Path, records: pathlib.Path | None = None
+) -> list[StudyRun]:
+  """Returns the runs of a study, row by row.
+
+  Args:
+    study: the table.
+    root: the directory of their workdirs.
+    records: a directory laid out like `root` with the `summary.json` of finished runs, which are
+      not made again.
+  """
+  names = [(row, seed, f'{row.name}/seed{seed}') for row in study.rows for seed in study.seeds]
+  return [StudyRun(row, seed, root / name, records and records / name) for row, seed, name in names]
 
 
 def check(study: Study, path: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 import senet_jax
 from senet_jax import runtime
 from senet_jax.data import photos
+from senet_jax.interop import shipped
 from senet_jax.tools import convert, evaluate, prepare_data
 from tests.helpers.paths import ROOT
 
@@ -32,15 +33,27 @@ def unpacked(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='module')
+def arrays(unpacked):
+  directory = unpacked / 'arrays'
+  prepare_data.main(
+    ['--dataset=cifar10', f'--source={unpacked}', f'--data_dir={directory}', '--arrays_only']
+  )
+  return directory
+
+
+@pytest.mark.parametrize(
+  ('name', 'facts'), [(name, shipped.facts(name)) for name in senet_jax.list_pretrained()]
+)
+def test_networks_in_the_package(name, facts, arrays, capsys):
+  evaluate.main([f'--workdir={name}', f'--data_dir={arrays}'])
+  assert f'top1_error   {facts["test_error_percent"]:.4f} %' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
   ('name', 'error'), [('resnet20-12fca82f.th', 8.27), ('resnet56-4bfd9763.th', 6.61)]
 )
-def test_cifar_networks_of_akamaster(name, error, unpacked, tmp_path, capsys):
-  arrays = unpacked / 'arrays'
-  if not arrays.exists():
-    prepare_data.main(
-      ['--dataset=cifar10', f'--source={unpacked}', f'--data_dir={arrays}', '--arrays_only']
-    )
+def test_cifar_networks_of_akamaster(name, error, arrays, tmp_path, capsys):
   convert.main([f'--from={WEIGHTS / name}', f'--to={tmp_path}/run'])
   evaluate.main([f'--workdir={tmp_path}/run', f'--data_dir={arrays}'])
   assert f'top1_error    {error:.4f} %' in capsys.readouterr().out

@@ -109,6 +109,22 @@ def test_a_study_goes_on_where_it_was_stopped(study_file, errors, tmp_path, caps
   assert (tmp_path / 'out' / 't.md').read_text() in shown
 
 
+def test_runs_that_are_on_record_are_not_made_again(study_file, errors, tmp_path, capsys):
+  found, ran = errors
+  found |= dict.fromkeys(RUNS, 9.0)
+  records = tmp_path / 'records'
+  kept = records / 'se' / 'seed1'
+  kept.mkdir(parents=True)
+  summary = {'final': {'top1_error': 4.0}, 'wall_time_s': 60.0, 'params_sha256': 'x'}
+  (kept / 'summary.json').write_text(json.dumps(summary))
+  arguments = [study_file, f'--workdir={tmp_path / "runs"}']
+  assert tool.main([*arguments, f'--records={records}']) == 0
+  assert ran == RUNS[:3]
+  assert '6.50' in capsys.readouterr().out  # the mean of 9 and 4
+  with pytest.raises(UserError, match=r'--records=nowhere is not a directory'):
+    tool.main([*arguments, '--records=nowhere'])
+
+
 def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsys):
   found, ran = errors
   found |= dict(
