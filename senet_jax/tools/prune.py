@@ -45,11 +45,11 @@ def main(argv: list[str]) -> None:
   from senet_jax import runtime
   from senet_jax.data import feeds
   from senet_jax.excitation import activations, pruning, pruning_figure, pruning_trial
-  from senet_jax.workdir import saved, summary
+  from senet_jax.workdir import networks, summary
 
   runtime.use_compilation_cache()
   mesh = runtime.data_mesh()
-  run = pruning.prepared(saved.load(args.workdir, args.checkpoint, mesh))
+  run = pruning.prepared(networks.load(args.workdir, args.checkpoint, mesh))
   config = run.evaluation_config(args.data_dir, args.batch_size)
   pruning_trial.check_blocks(run, config, args.drop_blocks or ())
   split = args.split or config.data.eval_split
