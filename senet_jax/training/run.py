@@ -13,7 +13,7 @@ from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
-from senet_jax.training import initial, patience, resume, sanity, setup
+from senet_jax.training import folded, initial, patience, resume, sanity, setup
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
@@ -77,6 +77,9 @@ class Run:
     )
     if found is None:
       variables = initial.initial_variables(config, self._model, feeds.mesh, reporter.say)
+      if variables and folded.is_folded(variables):
+        reporter.say('its BN was folded into the convolutions: statistics are of the first batch')
+        variables = folded.with_statistics(self._model, feeds, variables)
       found = self._fresh_state(variables), resume.fresh_progress(config, feeds)
     self.state, self.progress = found
     self.step = int(self.state.step)
