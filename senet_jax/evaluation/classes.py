@@ -1,4 +1,4 @@
-"""Checks that the outputs of networks and the labels of data mean the same classes."""
+"""Makes the outputs of networks and the labels of data mean the same classes."""
 
 import dataclasses
 import os
@@ -23,18 +23,33 @@ class Outputs:
   names: tuple[str, ...] | None
   dataset: str
 
-  def check_data(self, names: Sequence[str] | None, dataset: str) -> None:
-    """Checks that labels of a data set mean the same; names that are not known cannot differ.
+  def order(self, names: Sequence[str] | None, dataset: str) -> tuple[int, ...] | None:
+    """Returns the outputs in the order of the labels of a data set, those of no label behind.
+
+    A data set may have a part of the classes, such as ten folders of ImageNet's, in any order.
+
+    Args:
+      names: of label 0, 1, …; those that are not known cannot differ.
+      dataset: for messages.
+
+    Returns:
+      All outputs; None if they are in that order already.
 
     Raises:
-      UserError: a class has another name.
+      UserError: a class of the data is none of the network's.
     """
-    for label, (there, here) in enumerate(zip(self.names or (), names or (), strict=False)):
-      if there != here:
+    if not names or not self.names or all(map(str.__eq__, self.names, names)):
+      return None
+    outputs = {name: output for output, name in enumerate(self.names)}
+    for label, name in enumerate(names):
+      if name not in outputs:
+        there = self.names[label] if label < len(self.names) else 'none'
         raise UserError(
-          f'class {label} of {dataset} is {here!r}, and {there!r} in the data that the network was '
-          'trained on; evaluate it on data with the same classes.'
+          f'class {label} of {dataset} is {name!r}, which is none of the {self.count} classes of '
+          f'{self.where} (its class {label} is {there!r}); evaluate it on data with its classes.'
         )
+    first = [outputs[name] for name in names]
+    return (*first, *(output for output in range(self.count) if output not in set(first)))
 
 
 def check_same(networks: Sequence[Outputs]) -> None:

@@ -13,9 +13,11 @@ class Ensemble:
 
   Attributes:
     models: the networks, all with the same classes.
+    order: the classes in the order in which they are wanted; None: as they are.
   """
 
   models: tuple[nn.Module, ...]
+  order: tuple[int, ...] | None = None
 
   def apply(
     self, variables: tuple[dict, ...], images: tuple[jax.Array, ...], train: bool = False
@@ -36,6 +38,8 @@ class Ensemble:
       rows = model.apply(weights, crops.reshape(-1, *crops.shape[2:]), train=train)
       logits.append(rows.reshape(*crops.shape[:2], -1))
     every = jnp.concatenate(logits, axis=1)
+    if self.order is not None:
+      every = every[..., jnp.asarray(self.order)]
     if every.shape[1] == 1:
       return every[:, 0]
     # As logarithms, so that no small probability becomes zero.

@@ -1,0 +1,44 @@
+"""Outputs of networks and labels of data that mean the same, in another order or in part."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from senet_jax.errors import UserError
+from senet_jax.evaluation.classes import Outputs
+from senet_jax.evaluation.ensemble import Ensemble
+
+NAMES = ('background', 'tench', 'goldfish', 'shark')
+
+
+@pytest.mark.parametrize(
+  ('names', 'labels', 'order'),
+  [(NAMES, ('shark', 'tench'), (3, 1, 0, 2)), (NAMES, NAMES, None), (NAMES, NAMES[:2], None),
+   (None, ('shark',), None), (NAMES, None, None)],
+)  # fmt: skip
+def test_order(names, labels, order):
+  assert Outputs('runs/net', 4, names, 'imagenet2012').order(labels, 'image_folder') == order
+
+
+def test_a_class_that_the_network_does_not_know():
+  outputs = Outputs('runs/net', 4, NAMES, 'imagenet2012')
+  with pytest.raises(
+    UserError, match=r"class 1 of image_folder is 'whale'.* none of the 4 classes"
+  ):
+    outputs.order(('shark', 'whale'), 'image_folder')
+
+
+class Given:
+  """A network whose logits are its images."""
+
+  def apply(self, variables, images, train):
+    del variables, train
+    return images.reshape(len(images), -1)
+
+
+def test_an_ensemble_answers_in_that_order():
+  images = jax.random.normal(jax.random.key(0), (5, 1, 1, 1, 4))
+  plain = Ensemble((Given(),)).apply(({},), (images,))
+  ordered = Ensemble((Given(),), (3, 1, 0, 2)).apply(({},), (images,))
+  np.testing.assert_array_equal(ordered, jnp.asarray(plain)[:, [3, 1, 0, 2]])
