@@ -298,7 +298,7 @@ def _rate(context: Context) -> list[Command]:
   alone = context.machine['platform'] == 'tpu'  # a TPU serves one process at a time
   if context.rehearse:
     arguments += [*_DIGITS, '--repeats=1', '--seconds=0.1', '--steps_per_dispatch=1']
-    return [_tool(context, 'cifar_rate', 'benchmark', *arguments, *_together(alone, '1,2'))]
+    return [_tool(context, 'cifar_rate', 'benchmark', *arguments, *_together(alone, '2'))]
   directory = _data_dir(context, 'cifar10')
   arguments += [f'--config.data.dir={directory}'] if directory else []
   arguments += ['--repeats=2', '--seconds=2', '--steps_per_dispatch=10,50,200']

@@ -744,8 +744,9 @@ def test_fields_that_do_not_fit(fields, message):
 
 
 def run_config(place, **fields):
-  fields = {'model__width': 8, 'model__se__ratio': 4, 'steps': 20, 'log__tensorboard': False,
-            'checkpoint__every_steps': 5, 'batch_size': 16, **fields}  # fmt: skip
+  fields = {'model__width': 8, 'model__depths': (1, 1, 1), 'model__se__ratio': 4, 'steps': 20,
+            'log__tensorboard': False, 'checkpoint__every_steps': 5, 'batch_size': 16,
+            **fields}  # fmt: skip
   config = stream_config(place, **fields)
   config.schedule.name = 'constant'
   return config

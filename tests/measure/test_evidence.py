@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,6 +19,7 @@ from senet_jax.runtime import children as children_lib
 from senet_jax.tools import benchmark, evidence as tool, latency
 from senet_jax.training import studies
 from tests.helpers.paths import ROOT
+from tests.helpers.until import until
 
 MACHINE = {
   'platform': 'gpu',
@@ -154,6 +155,32 @@ def test_every_measurement_comes_after_what_it_is_made_from():
   names = [m.name for m in plan.MEASUREMENTS]
   for i, measurement in enumerate(plan.MEASUREMENTS):
     assert measurement.after is None or measurement.after in names[:i]
+
+
+def test_two_runs_are_compared(context):
+  (determinism,) = plan.chosen(('determinism',))
+  labels = [command.label for command in determinism.commands(context)]
+  for other, equal in (('a', True), ('b', False)):
+    results = [{'params_sha256': 'a', 'steps': 4}, {'params_sha256': other}, {'changes': [1]}]
+    found = determinism.merge(dict(zip(labels, results, strict=True)))
+    assert found['bitwise_equal'] is equal and found['params_sha256'] == ['a', other]
+    assert found['runs'] == results[:2] and found['changes'] == [1]
+
+
+def test_devices_are_compared_with_one(context):
+  (devices,) = plan.chosen(('devices',))
+  counts, rates = [1, 2, 4, 8], [100.0, 190.0, 300.0, 400.0]
+  commands = devices.commands(context)
+  assert [c.label for c in commands] == [f'devices_{count}' for count in counts]
+  assert all(f'--devices={n}' in c.arguments for n, c in zip(counts, commands, strict=True))
+  results = {
+    command.label: {'device': 'x', 'rows': [{'devices': n, 'images_per_second': {'median': rate}}]}
+    for command, n, rate in zip(commands, counts, rates, strict=True)
+  }
+  found = devices.merge(results)
+  assert [row['devices'] for row in found['rows']] == counts and found['device'] == 'x'
+  assert [row['efficiency'] for row in found['rows']] == pytest.approx([1, 0.95, 0.75, 0.5])
+  assert evidence.headline(found).startswith('1 devices 100 %; 2 devices 95 %')
 
 
 # --- one after the other -------------------------------------------------------------------------
@@ -353,21 +380,21 @@ def test_a_child_ends_with_its_parent(tmp_path):
     'from senet_jax.runtime.children import Children\n'
     'with Children() as children:\n'
     '  run = ("main", "--config=configs/digits_se_r20.py", "--config.epochs=10000",\n'
-    '         "--config.log.every_steps=1", f"--workdir={sys.argv[1]}/run")\n'
+    '         "--config.model.depths=(1, 1, 1)", "--config.log.every_steps=1",\n'
+    '         "--config.log.tensorboard=False", f"--workdir={sys.argv[1]}/run")\n'
     '  child = children.start(run, pathlib.Path(sys.argv[1], "log"))\n'
     '  print(child.pid, flush=True)\n'
     '  time.sleep(600)\n'
   )
-  parent = subprocess.Popen([sys.executable, '-c', code, tmp_path], stdout=subprocess.PIPE)
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
+  parent = subprocess.Popen(
+    [sys.executable, '-c', code, tmp_path], env=environment, stdout=subprocess.PIPE
+  )
   child = int(parent.stdout.readline())
-  deadline = time.monotonic() + 120
-  while b'train  epoch' not in (tmp_path / 'log').read_bytes() and time.monotonic() < deadline:
-    time.sleep(0.2)
+  until(lambda: b'train  epoch' in (tmp_path / 'log').read_bytes())
   parent.kill()
   parent.wait()
-  while pathlib.Path(f'/proc/{child}').exists() and time.monotonic() < deadline:
-    time.sleep(0.2)
-  assert not pathlib.Path(f'/proc/{child}').exists()
+  until(lambda: not pathlib.Path(f'/proc/{child}').exists())
   assert 'preempted: saved step' in (tmp_path / 'log').read_text()  # SIGTERM, not a crash
 
 
