@@ -24,7 +24,7 @@ from senet_jax.storage import files
 from senet_jax.training import loop
 from senet_jax.training.classification import Classification
 from senet_jax.training.plan import Plan
-from senet_jax.workdir import network
+from senet_jax.workdir import network, summary
 from senet_jax.workdir.records import read_records
 
 
@@ -106,10 +106,9 @@ class StudyRun:
   def summary(self) -> dict[str, Any] | None:
     """Returns its summary; None before its end, or if the file is damaged: it is made anew."""
     try:
-      found = json.loads((self.workdir / 'summary.json').read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+      return summary.read(self.workdir)
+    except UserError:
       return None
-    return found if isinstance(found, dict) and 'params_sha256' in found else None
 
   def last_evaluation(self) -> dict[str, Any] | None:
     """Returns the last record of an evaluation, None before the first."""
@@ -263,7 +262,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   return {
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
-    'errors': {seed: s[chosen]['top1_error'] for seed, s in summaries.items()},
+    'errors': {seed: s.get(chosen, s['final'])['top1_error'] for seed, s in summaries.items()},
     'unfinished': {
       seed: last
       for seed, run in by_seed.items()

@@ -176,3 +176,11 @@ def test_host_of_an_earlier_version_has_no_seal(workdir):
     path.write_text(json.dumps({**old, **wrong}))
     with pytest.raises(Damaged):
       damage.read_host(workdir / 'checkpoints/2')
+
+
+def test_a_link_to_itself_is_damage(workdir):
+  path = workdir / 'checkpoints' / '2' / 'state' / 'manifest.ocdbt'
+  path.unlink()
+  path.symlink_to(path)
+  assert resume(workdir)[0] == 1
+  assert set_aside(workdir) == ['2.0']
