@@ -237,12 +237,10 @@ def png_of(body: bytes) -> bytes:
 
 
 def test_black_png_whose_data_are_damaged_behind_the_pixels():
-  rows = bytes(8 * 9)
-  assert not pixels(png_of(zlib.compress(rows))).any()
-  # Fewer rows, and after them what is no checksum of zlib.
-  for kept in (rows[:27], rows[:-1]):
-    with pytest.raises(photos.UnreadableImage):
-      photos.open_rgb(png_of(zlib.compress(kept)[:-4] + b'\xff' * 4))
+  data = zlib.compress(bytes(8 * 9 + 100))
+  assert not pixels(png_of(data)).any()
+  with pytest.raises(photos.UnreadableImage, match='incorrect data check'):
+    photos.open_rgb(png_of(data[:-4] + b'\xff' * 4))
 
 
 @_QUIET
