@@ -72,20 +72,10 @@ free_port() {
 }
 
 # Puts the number of a process before its lines. Ignores what ends a run: a process that saves must still be
-# able to print. When another process is gone, JAX's runtime dumps its stack and aborts: one line says so.
+# able to print.
 prefix() {
-  local lost=''
   trap '' TERM INT HUP
-  while IFS= read -r line || [ -n "$line" ]; do
-    case $line in
-      *'because the JAX distributed service detected fatal errors'*)
-        [ -n "$lost" ] || printf '[%s] senet_jax: %s\n' "$1" 'lost another process; start all again, and the run goes on where it saved.'
-        lost=1
-        ;;
-      *coordination_service*.cc:* | *preemption_sync_manager.cc:* | 'Additional GRPC error'* | ':UNKNOWN:Error received from peer'*) ;;
-      *) [ -n "$lost" ] || printf '[%s] %s\n' "$1" "$line" ;;
-    esac
-  done
+  while IFS= read -r line || [ -n "$line" ]; do printf '[%s] %s\n' "$1" "$line"; done
 }
 
 pids=() stopping=''

@@ -136,7 +136,10 @@ def _check_png(data: bytes) -> None:
     length, kind = struct.unpack('>I4s', data[at : at + 8])
     piece = data[at + 8 : at + 8 + length] if kind == b'IDAT' else b''
     while piece:
-      found += len(inflate.decompress(piece, 2**20))
+      try:
+        found += len(inflate.decompress(piece, 2**20))
+      except zlib.error as error:  # behind the pixels, where Pillow does not look
+        raise UnreadableImage(str(error)) from error
       piece = inflate.unconsumed_tail
     at += length + 12
   if found < expected:

@@ -226,6 +226,8 @@ def _reader(name: str, builder: Any, base: str) -> Callable[[np.ndarray], list[b
     if not 0 <= length <= size:
       raise _damaged(file, f'{size} bytes cannot hold {length} records')
   folder = buckets.to_path(builder.data_dir)
+  if not files:
+    raise _damaged(str(folder), f'its split {base} has no files')
   distant = buckets.in_bucket(folder)
   if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
     if distant:

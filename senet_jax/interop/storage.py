@@ -1,6 +1,7 @@
 """Files with weights: what is in them, read without executing anything, and new ones."""
 
 import contextlib
+import json
 import os
 import pathlib
 import zipfile
@@ -74,9 +75,16 @@ def write_safetensors(
   """
   with needs('safetensors', f'to write {path}'):
     import safetensors.numpy
-  with files.whole(path) as partial:
-    # Not its save_file, whose files nobody else may read.
-    partial.write_bytes(safetensors.numpy.save(dict(arrays), dict(metadata)))
+  # Not its save_file, whose files nobody else may read.
+  content = memoryview(safetensors.numpy.save(dict(arrays), dict(metadata)))
+  end = 8 + int.from_bytes(content[:8], 'little')
+  header = json.loads(bytes(content[8:end]))
+  if '__metadata__' in header:  # in another order each time; equal weights are to be equal files
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)
+  with files.whole(path) as partial, partial.open('wb') as file:
+    file.writelines((len(text).to_bytes(8, 'little'), text, content[end:]))
 
 
 @contextlib.contextmanager

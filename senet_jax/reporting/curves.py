@@ -109,5 +109,5 @@ def comparison(runs: Sequence[tuple[str, list[dict[str, Any]]]], title: str) -> 
 
 
 def _points(records: list[dict[str, Any]], kind: str, key: str) -> tuple[list, list]:
-  chosen = [record for record in records if record['kind'] == kind]
+  chosen = [record for record in records if record['kind'] == kind and key in record]
   return [record['epoch'] for record in chosen], [record[key] for record in chosen]

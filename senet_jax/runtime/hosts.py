@@ -24,7 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from senet_jax.errors import USER_ERROR, UserError
-from senet_jax.runtime import coordination
+from senet_jax.runtime import coordination, last_words
 from senet_jax.runtime.devices import per_device
 from senet_jax.runtime.signals import StopSignals
 
@@ -79,6 +79,8 @@ def connect(
     given, where = dict.fromkeys(given), 'the processes that the cluster tells of'
   else:
     return
+  number = given['process_id']
+  last_words.listen(f'a process on {platform.node()}' if number is None else _who(number))
   # The runtime would end the process with a stack trace.
   patience = threading.Timer(timeout, _give_up, [timeout, where])
   patience.daemon = True
@@ -255,8 +257,9 @@ def together() -> Iterator[None]:
   barrier('end')
 
 
-def _who() -> str:
-  return f'process {coordination.process_id()} on {platform.node()}'
+def _who(number: int | None = None) -> str:
+  number = coordination.process_id() if number is None else number
+  return f'process {number} on {platform.node()}'
 
 
 def _watch() -> None:

@@ -162,6 +162,8 @@ class Lines:
       self._written, self._time = len(self._kept), time.monotonic()
     else:
       path.parent.mkdir(parents=True, exist_ok=True)
+      if path.is_symlink() and not path.exists():
+        path.unlink()  # or the file would be made where the link leads
       path.touch()
 
   def append(self, line: str) -> None:

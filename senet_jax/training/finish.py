@@ -1,13 +1,12 @@
 """The end of a run: its summary and its curves."""
 
-from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
 from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds, Task
+from senet_jax.workdir import summary as summary_lib
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
-from senet_jax.workdir.summary import summarize
 
 
 def finish(
@@ -19,11 +18,11 @@ def finish(
   reporter: Reporter,
 ) -> None:
   """Writes `summary.json` and `curves.png` of a complete run, and says where they are."""
-  summary = summarize(state, progress)
+  summary = summary_lib.summarize(state, progress)
   if feeds.streamed:
     unreadable = feeds.unreadable().items()
     summary['unreadable_images'] = {split: sorted(v.values()) for split, v in unreadable}
-  files.write_json(workdir / 'summary.json', summary)
+  summary_lib.write(workdir, summary)
   config, final, best = task.config, summary['final'], summary['best']
   result = f'{config.data.eval_split} {task.headline_metric} {task.headline(final)}'
   title = f'{config.model.name} on {config.data.name}: {result}'

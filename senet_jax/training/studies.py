@@ -1,5 +1,6 @@
 """The runs of a study: which are there, those that are missing made, and what they came to."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -24,7 +25,7 @@ from senet_jax.storage import files
 from senet_jax.training import loop
 from senet_jax.training.classification import Classification
 from senet_jax.training.plan import Plan
-from senet_jax.workdir import network
+from senet_jax.workdir import network, summary
 from senet_jax.workdir.records import read_records
 
 
@@ -108,12 +109,8 @@ class StudyRun:
   def summary(self) -> dict[str, Any] | None:
     """Returns its summary; None before its end, or if the file is damaged: it is made anew."""
     for directory in filter(None, (self.workdir, self.record)):
-      try:
-        found = json.loads((directory / 'summary.json').read_bytes())
-      except (FileNotFoundError, ValueError, RecursionError):
-        continue
-      if isinstance(found, dict) and 'params_sha256' in found:
-        return found
+      with contextlib.suppress(UserError):
+        return summary.read(directory)
     return None
 
   def last_evaluation(self) -> dict[str, Any] | None:
@@ -274,7 +271,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   return {
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
-    'errors': {seed: s[chosen]['top1_error'] for seed, s in summaries.items()},
+    'errors': {seed: s.get(chosen, s['final'])['top1_error'] for seed, s in summaries.items()},
     'unfinished': {
       seed: last
       for seed, run in by_seed.items()

@@ -1,8 +1,10 @@
 """Evidence that a checkpoint is damaged; what else goes wrong while one is read is no damage."""
 
+import errno
 import itertools
 import json
 import math
+import os
 import re
 import zlib
 from typing import Any
@@ -21,14 +23,16 @@ _DIRECTORY = 'damaged'
 # Numbers what the processes tell each other; each name serves once.
 _EXCHANGES = itertools.count()
 _SEAL, _ORBAX, _METRICS = 'host_checksum', 'orbax', 'metrics'
+# What the system says where there is something else than a file.
+_NO_FILE = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # How TensorStore begins: with a status, which it leaves out for an invalid argument.
 _STATUS = re.compile('([A-Z_]{5,}): |Error (?:open|read)ing ')
 # Those that say that bytes are missing or wrong; with UNAVAILABLE, PERMISSION_DENIED and so on they
 # may be whole.
 _UNREADABLE = ('DATA_LOSS', 'OUT_OF_RANGE', 'NOT_FOUND', 'FAILED_PRECONDITION', None)
-# What code raises on contents that it does not expect.
+# What code raises on contents that it does not expect, or that lack a file.
 _UNEXPECTED = (
-  ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError,
+  ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, FileNotFoundError,
 )  # fmt: skip
 
 
@@ -135,7 +139,9 @@ def evidence(error: Exception, path: Path) -> Damaged | None:
     chain.append(cause)
     cause = cause.__cause__ or cause.__context__
   found = [match[1] for e in chain if (match := _STATUS.match(str(e)))]
-  if found and not set(found) <= set(_UNREADABLE):
+  # Of which TensorStore says UNKNOWN; it does not pass, either.
+  loops = any(os.strerror(errno.ELOOP) in str(e) for e in chain)
+  if found and not set(found) <= set(_UNREADABLE) and not loops:
     return None
   # Another version might read what this one did not expect.
   if found or (host.get(_ORBAX) == ocp.__version__ and isinstance(error, _UNEXPECTED)):
@@ -189,7 +195,9 @@ def set_aside(directory: Path, names: list[str]) -> None:
 def _read_json(path: Path) -> Any:
   try:
     return json.loads(path.read_bytes())
-  except FileNotFoundError as error:
+  except OSError as error:
+    if not isinstance(error, FileNotFoundError) and error.errno not in _NO_FILE:
+      raise
     raise Damaged(f'{path.parent.name}/{path.name} is missing') from error
   except (ValueError, RecursionError) as error:
     raise Damaged(f'{path.parent.name}/{path.name} is not JSON: {error}') from error

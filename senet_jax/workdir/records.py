@@ -1,6 +1,7 @@
-"""The records of a run, `metrics.jsonl`."""
+"""The records of a run, `metrics.jsonl`: `kind`, `step`, `epoch`, and other numbers by name."""
 
 import json
+import sys
 from typing import Any
 
 from senet_jax.storage.buckets import Path
@@ -18,6 +19,11 @@ def damaged_lines(path: Path) -> int:
   return _read(path)[1]
 
 
+def is_number(value: Any) -> bool:
+  """Returns whether a value of a JSON file is a number, and a finite one."""
+  return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
   lines = path.read_bytes().decode(errors='replace').splitlines() if path.exists() else []
   records, damaged = [], 0
@@ -28,7 +34,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
       damaged += number < len(lines)  # a kill cuts the last one short
       continue
     match record:
-      case {'kind': kind, 'step': int(), 'epoch': int() | float()} if kind in KINDS:
+      case {'kind': kind, 'step': int(), 'epoch': _, **numbers} if kind in KINDS and all(
+        is_number(value) for value in (record['epoch'], *numbers.values())
+      ):
         records.append(record)
       case _:
         damaged += 1

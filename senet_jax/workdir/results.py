@@ -1,7 +1,6 @@
 """Keeps what finished runs came to: results files, and pictures of their curves."""
 
 import datetime
-import json
 import os
 import pathlib
 from typing import Any
@@ -12,12 +11,14 @@ from senet_jax.models import model_info
 from senet_jax.reporting import curves, look, published
 from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
+from senet_jax.workdir import summary
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.saved import read_config
 
 # What the results file has of the summary of each run.
 RUN_FIELDS = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
               'images_per_second', 'params_sha256')  # fmt: skip
+_ORIGIN = ('git_commit', 'device', 'versions')
 _POINT_FIELDS = ('kind', 'epoch', 'loss', 'top1_error')
 
 
@@ -40,7 +41,7 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
       raise UserError(f'{workdir} differs from {workdirs[0]} in {", ".join(sorted(differing))}.')
   if len({config.seed for config in configs}) < len(configs):
     raise UserError('two of the runs have the same seed; a mean over them would be one of fewer.')
-  summaries = [_read_summary(workdir) for workdir in workdirs]
+  summaries = [summary.read(workdir, (*RUN_FIELDS, 'params', *_ORIGIN)) for workdir in workdirs]
   info, first = model_info(configs[0].model.name), summaries[0]
   errors = [s['final']['top1_error'] for s in summaries]
   # What is held out of the training images is not what the published figures are of.
@@ -94,32 +95,21 @@ def draw(
       {
         'model': c.model.name,
         'seed': c.seed,
-        'points': [{k: r[k] for k in _POINT_FIELDS} for r in points],
+        'points': [{k: r[k] for k in _POINT_FIELDS if k in r} for r in points],
       }
       for c, points in zip(configs, records, strict=True)
     ]
-    row = _origin(command, note, _read_summary(workdirs[0])) | {'runs': runs}
+    row = _origin(command, note, summary.read(workdirs[0], _ORIGIN)) | {'runs': runs}
     files.write_json(path.with_suffix('.json'), row)
   return labels
 
 
-def _origin(command: str, note: str, summary: dict[str, Any]) -> dict[str, Any]:
+def _origin(command: str, note: str, first: dict[str, Any]) -> dict[str, Any]:
   """Returns where a result comes from: the command, and machine and versions of its first run."""
   return {
     'command': command,
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     'note': note,
-    **{key: summary[key] for key in ('git_commit', 'device', 'versions')},
+    **{key: first[key] for key in _ORIGIN},
     'cpu_cores': os.cpu_count(),
   }
-
-
-def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads((workdir / 'summary.json').read_text())
-  except FileNotFoundError as error:
-    raise UserError(f'{workdir} holds no finished run: there is no summary.json in it.') from error
-  except (ValueError, RecursionError) as error:
-    raise UserError(
-      f'{workdir}/summary.json is damaged ({error}); the command that made the run writes it anew.'
-    ) from error

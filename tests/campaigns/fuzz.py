@@ -27,6 +27,7 @@ import pickle
 import resource
 import shutil
 import signal
+import struct
 import sys
 import tarfile
 import tempfile
@@ -42,6 +43,7 @@ from typing import Any
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import google_crc32c
 import jax
 import numpy as np
 import torch
@@ -52,19 +54,23 @@ import senet_jax
 from senet_jax import cli, config as config_lib, flags, runtime
 from senet_jax.config import FIELDS, reading
 from senet_jax.config.fields import Field
+from senet_jax.config.study import Row, Study
 from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
 from senet_jax.data.builders import cifar, imagenet, packed
 from senet_jax.errors import UserError
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
+from senet_jax.reporting import study_table
 from senet_jax.storage import files
 from senet_jax.tools import convert
-from senet_jax.training import optimizer, sanity, setup
+from senet_jax.training import optimizer, sanity, setup, studies
 from senet_jax.training.plan import Plan
+from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds
-from senet_jax.workdir import saved, summary
+from senet_jax.workdir import damage, results, saved, summary
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.network import build_model, check_model
+from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
 from tests.helpers.paths import ROOT
@@ -164,9 +170,31 @@ def mutated_json(rng: np.random.Generator, value: Any) -> Any:
     del value[key]
   elif what < 0.2 and isinstance(value, dict):
     value[_TEXTS[rng.integers(len(_TEXTS))]] = strange(rng)
+  elif what < 0.3 and isinstance(value, dict):
+    value[misspelt(rng, key)] = value.pop(key)
+  elif what < 0.4:
+    value[key] = near(rng, value[key])
   else:
     value[key] = mutated_json(rng, value[key])
   return value
+
+
+def misspelt(rng: np.random.Generator, text: str) -> str:
+  """`text` with a letter that is missing or another."""
+  at = int(rng.integers(len(text) + 1))
+  return text[:at] + str(rng.choice(['', '', 'x', '/', '-'])) + text[at + 1 :]
+
+
+def near(rng: np.random.Generator, value: Any) -> Any:
+  """What somebody may have made of `value`: another type, another sign, a letter more or less."""
+  if isinstance(value, str) and rng.random() < 0.8:
+    return misspelt(rng, value)
+  nearly = [[value], {'0': value}, str(value), None, value]
+  if isinstance(value, int | float):
+    nearly += [-value, value + 1, value / 2, value * 1000, float(value), [value] * 3, value > 0]
+  if isinstance(value, list | dict):
+    nearly += [[], {}, list(value), list(value)[:1], dict(enumerate(value)), 1, 'x']
+  return nearly[rng.integers(len(nearly))]
 
 
 def _json(value: Any) -> bytes:
@@ -217,6 +245,28 @@ class Material:
         stepped = dataclasses.replace(state, step=np.int32(step))
         checkpoints.save(stepped, RunProgress(identity), {'top1_error': 50.0 / step})
     return workdir
+
+  @functools.cached_property
+  def finished(self) -> pathlib.Path:
+    """What runs of two seeds leave of themselves, but for checkpoints."""
+    root = self.folder / 'finished'
+    for seed in range(2):
+      workdir = root / 'row' / f'seed{seed}'
+      record = {'step': 2, 'epoch': 2.0, 'loss': 1.0, 'top1_error': 50.0, 'top5_error': 5.0}
+      progress = RunProgress(
+        {}, None, examples_seen=16, train_time_s=1.0, final=record, best=record
+      )
+      made = summary.summarize(self.fresh_state(), progress)
+      files.write_json(workdir / 'config.json', {**self.config.to_dict(), 'seed': seed})
+      files.write_json(workdir / 'summary.json', made)
+      timed = {'learning_rate': 0.1, 'images_per_second': 9.0, 'eta_s': 1.0}
+      lines = [
+        {'kind': kind, **record, 'step': step, 'epoch': float(step), **more}
+        for step in (1, 2)
+        for kind, more in (('train', timed), ('eval', {}))
+      ]
+      files.write_text(workdir / 'metrics.jsonl', ''.join(json.dumps(x) + '\n' for x in lines))
+    return root
 
   def fresh_state(self):
     config = self.config
@@ -510,8 +560,11 @@ def workdirs(rng: np.random.Generator, material: Material, folder: pathlib.Path)
   """A workdir, to predict from, or to be resumed."""
   workdir = folder / 'run'
   shutil.copytree(material.workdir, workdir)
-  for _ in range(rng.integers(1, 3)):
-    _damage_tree(rng, workdir, material.outside)
+  if rng.random() < 0.4:
+    _other_host(rng, workdir)
+  else:
+    for _ in range(rng.integers(1, 3)):
+      _damage_tree(rng, workdir, material.outside)
   checkpoint = str(rng.choice(['best', 'latest', '1', '2']))
   if rng.random() < 0.05:
     checkpoint = str(rng.choice(['3', '-1', '0x1', '²', '', '9' * 5000]))
@@ -521,6 +574,21 @@ def workdirs(rng: np.random.Generator, material: Material, folder: pathlib.Path)
   with Checkpoints(workdir) as checkpoints:
     if checkpoints.steps():
       checkpoints.restore_latest(material.abstract, lambda line: None)
+
+
+def _other_host(rng: np.random.Generator, workdir: pathlib.Path) -> None:
+  """Makes another `host` item of a checkpoint: with a checksum that fits, or without one."""
+  steps = sorted(workdir.glob('checkpoints/*/host'))
+  path = steps[rng.integers(len(steps))] / damage.HOST_FILE
+  host = json.loads(path.read_bytes())
+  del host[damage._SEAL]
+  for _ in range(rng.integers(1, 4)):
+    host = mutated_json(rng, host)
+  if isinstance(host, dict) and rng.random() < 0.8:
+    host[damage._SEAL] = damage._checksum(host)
+    if rng.random() < 0.3:  # those that are kept beside it are the same
+      (path.parents[1] / 'metrics' / 'metrics').write_bytes(_json(host.get(damage._METRICS)))
+  path.write_bytes(_json(host))
 
 
 def _damage_tree(rng: np.random.Generator, root: pathlib.Path, outside: pathlib.Path) -> None:
@@ -536,7 +604,13 @@ def _damage_tree(rng: np.random.Generator, root: pathlib.Path, outside: pathlib.
   if kind <= 2 and path.is_file():
     data = path.read_bytes()
     try:
-      path.write_bytes(_json(mutated_json(rng, json.loads(data))))
+      if path.suffix == '.jsonl':
+        lines = data.splitlines(keepends=True)
+        at = int(rng.integers(len(lines)))
+        lines[at] = _json(mutated_json(rng, json.loads(lines[at]))) + b'\n'
+        path.write_bytes(b''.join(lines))
+      else:
+        path.write_bytes(_json(mutated_json(rng, json.loads(data))))
     except ValueError:
       path.write_bytes(mutated(rng, data))
   elif kind == 3 and path.is_file():
@@ -575,9 +649,34 @@ def _remove(path: pathlib.Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def finished_runs(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """What runs say of themselves, for the table of a study, a file of results, or to go on."""
+  root = folder / 'finished'
+  shutil.copytree(material.finished, root)
+  for _ in range(rng.integers(1, 4)):
+    _damage_tree(rng, root / 'row', material.outside)
+  workdirs = [root / 'row' / f'seed{seed}' for seed in range(2)]
+  kind = rng.integers(4)
+  if kind == 0:
+    row = Row('row', str(ROOT / 'configs/digits_se_r20.py'), _MODEL)
+    study = Study('Fuzzed', (row,), (0, 1))
+    rows = [studies.results(row, studies.runs_of(study, root))]
+    study_table.compare(rows, {'row': None})
+    assert study_table.markdown(study, rows) and study_table.csv(rows)
+  elif kind == 1:
+    results.record(folder / 'results' / 'made.json', workdirs, '--config=x', '')
+  elif kind == 2:
+    results.draw(folder / 'made.png', workdirs, 'x', '')
+  else:
+    with Reporter(workdirs[0], str, tensorboard=False) as reporter:
+      reporter.resume(lambda record: record['step'] <= 1)
+    assert all(record['step'] <= 1 for record in read_records(reporter.path))
+
+
 def photos(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
   """A photo, to be named, packed, or trained on."""
-  data = mutated(rng, material.images[rng.integers(len(material.images))])
+  data = material.images[rng.integers(len(material.images))]
+  data = _other_image(rng, data) if rng.random() < 0.3 else mutated(rng, data)
   path = folder / 'photo.jpg'
   path.write_bytes(data)
   how = rng.random()
@@ -595,6 +694,33 @@ def photos(rng: np.random.Generator, material: Material, folder: pathlib.Path) -
     if rng.random() < 0.5:
       _damage_tree(rng, folder, material.outside)
     _stream(material, folder, 'image_folder')
+
+
+def _other_image(rng: np.random.Generator, data: bytes) -> bytes:
+  """An image whose header says another size than it has: of few rows, or of a billion pixels."""
+  sides = (0, 1, 8, 9, 65, 3000, 16_000, 2**15, 2**16 - 1, 2**31 - 1)
+  height, width = (int(rng.choice(sides)) for _ in range(2))
+  if data[:2] == b'\xff\xd8' and rng.random() < 0.8:
+    at = max(data.find(b'\xff\xc0'), data.find(b'\xff\xc2'))  # the frame header of a JPEG
+    sizes = struct.pack('>HH', height % 2**16, width % 2**16)
+    return data[: at + 5] + sizes + data[at + 9 :]
+  if rng.random() < 0.2:
+    return b'GIF89a' + struct.pack('<HH', height % 2**16, width % 2**16) + data[10:]
+  kinds = ((0, 1), (2, 3), (3, 1), (4, 2), (6, 4), (7, 9))
+  kind, channels = kinds[rng.integers(len(kinds))]
+  depth, interlaced = int(rng.choice([1, 8, 16, 7])), int(rng.choice([0, 1], p=[0.8, 0.2]))
+  header = struct.pack('>IIBBBBB', width, height, depth, kind, 0, 0, interlaced)
+  rows = bytes(min((1 + width * channels) * int(rng.choice([0, 1, 3, height])), 10**7))
+  chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(rows, 1)), (b'IEND', b'')]
+  if rng.random() < 0.3:
+    text = zlib.compress(bytes(10**7), 9)
+    named = ((b'zTXt', b'x\0\0' + text), (b'iCCP', b'x\0\0' + text), (b'PLTE', bytes(7)),
+             (b'tRNS', bytes(300)), (b'eXIf', bytes(9)), (b'acTL', b'\x80' + bytes(7)))  # fmt: skip
+    chunks.insert(int(rng.integers(1, 3)), named[rng.integers(len(named))])
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+    for name, body in chunks
+  )
 
 
 def _stream(material: Material, folder: pathlib.Path, name: str) -> None:
@@ -619,10 +745,10 @@ def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) 
     data = {
       'safetensors': _other_safetensors,
       'npz': _other_npz,
-      'pth': _other_pickle,
+      'pth': lambda *given: (_other_pickle, _other_archive)[rng.integers(2)](*given),
       'caffemodel': _other_caffemodel,
       'h5': mutated,
-      'ckpt': mutated,
+      'ckpt': _other_archive,
     }[kind](rng, data)
   if rng.random() < 0.03:
     name = str(rng.choice(['a.bin', 'a.pt', 'a.npz', 'a.pth', 'a.caffemodel', 'a.txt']))
@@ -716,6 +842,27 @@ def _other_pickle(rng: np.random.Generator, data: bytes) -> bytes:
   return out.getvalue()
 
 
+def _other_archive(rng: np.random.Generator, data: bytes) -> bytes:
+  """With one member that is another, in an archive whose checksums are right."""
+  if not zipfile.is_zipfile(io.BytesIO(data)):
+    return mutated(rng, data)
+  out = io.BytesIO()
+  with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, 'w') as new:
+    names = old.namelist()
+    pickles = [name for name in names if name.endswith('.pkl')]
+    wrong = str(rng.choice(pickles if rng.random() < 0.6 else names))
+    for name in names:
+      content = old.read(name)
+      if name == wrong:
+        if rng.random() < 0.1:
+          continue
+        content = mutated(rng, content)
+        if rng.random() < 0.2:
+          name = str(rng.choice(['../outside', 'archive/version', 'x/data.pkl', name + '0']))
+      new.writestr(name, content, zipfile.ZIP_DEFLATED if rng.random() < 0.1 else None)
+  return out.getvalue()
+
+
 def _other_caffemodel(rng: np.random.Generator, data: bytes) -> bytes:
   """With another blob."""
   from senet_jax.interop import caffe
@@ -801,9 +948,12 @@ def _tar(
 
 def data_sets(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
   """A prepared data set: arrays, or records of tfds."""
-  name = 'cifar10' if rng.random() < 0.8 else 'fuzzed'
+  name = 'cifar10' if rng.random() < 0.5 else 'fuzzed'
   shutil.copytree(material.prepared / name, folder / name)
-  _damage_tree(rng, folder / name, material.outside)
+  if name == 'fuzzed' and rng.random() < 0.7:
+    (_other_description, _other_record)[rng.integers(2)](rng, folder / name)
+  else:
+    _damage_tree(rng, folder / name, material.outside)
   if name == 'cifar10':
     datasets.load(name, str(rng.choice(['train', 'test', 'train[:50%]', 'test[2:4]'])), str(folder))
     datasets.class_names(name, str(folder))
@@ -811,6 +961,60 @@ def data_sets(rng: np.random.Generator, material: Material, folder: pathlib.Path
     if rng.random() < 0.2:
       _hostile_index(rng, folder / name)
     _stream(material, folder, name)
+
+
+def _other_description(rng: np.random.Generator, root: pathlib.Path) -> None:
+  """Lets tfds read something else of the records: other lengths of shards, types, or classes."""
+  [path] = root.rglob(str(rng.choice(['features.json', 'dataset_info.json'])))
+  found = json.loads(path.read_bytes())
+  own = 'tensorflow_datasets.core.features.'
+  kinds = ('text_feature.Text', 'tensor_feature.Tensor', 'scalar.Scalar', 'image_feature.Image',
+           'dataset_feature.Dataset', 'features_dict.FeaturesDict', 'os.system', '')  # fmt: skip
+  owners = [value for value in _dicts(found) if value.keys() & {'pythonClassName', 'shardLengths'}]
+  owner = owners[rng.integers(len(owners))]
+  if rng.random() < 0.4:
+    found = mutated_json(rng, found)
+  elif 'shardLengths' in owner:
+    numbers = [str(number) for number in _NUMBERS]
+    owner['shardLengths'] = [str(rng.choice(numbers)) for _ in range(rng.integers(4))]
+    if rng.random() < 0.5:
+      owner['shardLengths'] = near(rng, owner['shardLengths'])
+  else:
+    name = str(rng.choice(kinds))
+    owner['pythonClassName'] = rng.choice([own, '']) + name if rng.random() < 0.8 else strange(rng)
+  path.write_bytes(_json(found))
+
+
+def _dicts(value: Any) -> Iterator[dict]:
+  if isinstance(value, dict):
+    yield value
+    value = list(value.values())
+  if isinstance(value, list):
+    for part in value:
+      yield from _dicts(part)
+
+
+def _other_record(rng: np.random.Generator, root: pathlib.Path) -> None:
+  """Turns bits of a file of records, or writes another record whose checksums are right."""
+  paths = sorted(root.rglob('*.tfrecord*'))
+  path = paths[rng.integers(len(paths))]
+  data = bytearray(path.read_bytes())
+  length = int.from_bytes(data[:8], 'little')
+  if rng.random() < 0.5:
+    for _ in range(rng.integers(1, 4)):
+      end = len(data) if rng.random() < 0.3 else int(rng.choice([12, 12 + length, 16 + length]))
+      data[end - 1 - int(rng.integers(min(end, 40)))] ^= 1 << rng.integers(8)
+  else:
+    record = mutated(rng, bytes(data[12 : 12 + length]))
+    head = struct.pack('<Q', len(record))
+    data[: 16 + length] = head + _masked(head) + record + _masked(record)
+  path.write_bytes(data)
+
+
+def _masked(data: bytes) -> bytes:
+  """The CRC that TFRecord puts behind data."""
+  crc = google_crc32c.value(data)
+  return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
 
 
 def _hostile_index(rng: np.random.Generator, root: pathlib.Path) -> None:
@@ -863,13 +1067,14 @@ def evidence_records(rng: np.random.Generator, material: Material, folder: pathl
 TARGETS = {
   overrides: (16, ('configs',)),
   configurations: (10, ()),
-  workdirs: (8, ('workdir', 'abstract')),
-  photos: (20, ('images', 'predictor', 'config')),
+  workdirs: (10, ('workdir', 'abstract')),
+  finished_runs: (4, ('finished', 'config')),
+  photos: (16, ('images', 'predictor', 'config')),
   weights: (18, ('weights',)),
   archives: (8, ('images',)),
   data_sets: (8, ('prepared', 'config')),
-  packs: (6, ('pack',)),
-  evidence_records: (6, ('records',)),
+  packs: (5, ('pack',)),
+  evidence_records: (5, ('records',)),
 }
 
 

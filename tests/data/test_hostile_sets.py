@@ -63,6 +63,16 @@ def test_a_flipped_bit_in_a_record_is_seen(copied):
   assert sorted(feed.damaged) == [3, 5]
 
 
+def test_a_split_without_files(copied):
+  path = copied / 'dataset_info.json'
+  info = json.loads(path.read_text())
+  for split in info['splits']:
+    split['shardLengths'] = []
+  path.write_text(json.dumps(info))
+  with pytest.raises(UserError, match='split train has no files'):
+    sources.open_source(config_of(copied), 'train')
+
+
 @pytest.mark.parametrize('name', ['module_that_harms.Feature', 'os.path', 5, None, ''])
 def test_only_the_features_of_tfds_are_loaded(name, copied, tmp_path, monkeypatch):
   (tmp_path / 'module_that_harms.py').write_text('import pathlib\npathlib.Path("harm").touch()\n')

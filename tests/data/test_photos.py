@@ -3,8 +3,10 @@
 import contextlib
 import io
 import pathlib
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -223,6 +225,22 @@ def test_nothing_is_printed(tmp_path):
   command = [sys.executable, '-c', code, *map(str, tmp_path.iterdir())]
   done = subprocess.run(command, capture_output=True, text=True, check=True)
   assert not done.stdout + done.stderr
+
+
+def png_of(body: bytes) -> bytes:
+  """A black PNG of 8x8 pixels, whose data are `body`."""
+  chunks = (b'IHDR', struct.pack('>IIBBBBB', 8, 8, 8, 0, 0, 0, 0)), (b'IDAT', body), (b'IEND', b'')
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    for name, data in chunks
+  )
+
+
+def test_black_png_whose_data_are_damaged_behind_the_pixels():
+  data = zlib.compress(bytes(8 * 9 + 100))
+  assert not pixels(png_of(data)).any()
+  with pytest.raises(photos.UnreadableImage, match='incorrect data check'):
+    photos.open_rgb(png_of(data[:-4] + b'\xff' * 4))
 
 
 @_QUIET

@@ -214,8 +214,7 @@ if process == 0:
   assert _gone(int((base / 'out' / 'child').read_text())) and _gone(_calls(base, 0)[0]['pid'])
 
 
-def test_local_says_in_one_line_that_a_process_lost_another(base):
-  # What JAX's runtime prints then, once local.sh has seen the end of the other.
+def test_local_says_which_process_lost_another(base):
   body = """
 def is_there():
   try:
@@ -229,19 +228,10 @@ if process == 0:
   os.kill(os.getpid(), signal.SIGKILL)
 while is_there(): time.sleep(0.02)
 time.sleep(0.5)
-print('''step 3
-E1127 11:40:34.2 11847 coordination_service_agent.cc:289] Polled an error from coordination service.
-F1127 11:40:34.2 11847 client.h:80] Ended because the JAX distributed service detected fatal errors.
-Additional GRPC error information from remote target coordination_service while calling /xla:
-:UNKNOWN:Error received from peer  {{grpc_message:"Socket closed", grpc_status:14}}
-*** Check failure stack trace: ***
-    @     0x7f7bdd040634  absl::lts_20260107::log_internal::LogMessage::SendToLog()''', flush=True)
 os.kill(os.getpid(), signal.SIGABRT)
 """
-  done = _run(LAUNCH / 'local.sh', '-n', '2', '--', 'x', BODY=body.format())
+  done = _run(LAUNCH / 'local.sh', '-n', '2', '--', 'x', BODY=body)
   assert done.returncode == 137
-  first, second = done.stdout.splitlines()
-  assert first == '[1] step 3' and second.startswith('[1] senet_jax: lost another process; start')
   assert done.stderr.splitlines() == [
     'local.sh: process 0 ended with status 137',
     'local.sh: process 1 ended as it lost another one',

@@ -33,8 +33,8 @@ def project(tmp_path):
     files.write_json(workdir / 'config.json', values.to_dict())
     result = {'top1_error': error, 'loss': 1.0, 'epoch': 164.0, 'kind': 'eval', 'step': 64000}
     summary = dict.fromkeys(results.RUN_FIELDS, 0) | {
-      'final': result, 'epochs': 164.0, 'images_per_second': 100.0 + seed, 'params': 7,
-      'device': '1 x cpu', 'versions': {}, 'git_commit': 'abc',
+      'final': result, 'best': result, 'epochs': 164.0, 'images_per_second': 100.0 + seed,
+      'params': 7, 'params_sha256': 'ab', 'device': '1 x cpu', 'versions': {}, 'git_commit': 'abc',
     }  # fmt: skip
     files.write_json(workdir / 'summary.json', summary)
     (workdir / 'metrics.jsonl').write_text(json.dumps(result) + '\n')

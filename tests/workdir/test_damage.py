@@ -105,10 +105,11 @@ def test_what_is_no_damage_is_raised_and_moves_nothing(workdir, monkeypatch, err
   assert not set_aside(workdir)
 
 
-def test_contents_unknown_to_this_orbax_are_damage_if_it_wrote_them(workdir, monkeypatch):
+@pytest.mark.parametrize('error', [KeyError('key_type'), FileNotFoundError('no subdirectory')])
+def test_contents_unknown_to_this_orbax_are_damage_if_it_wrote_them(workdir, monkeypatch, error):
   def restore(step, args):
     if step == 2:
-      raise KeyError('key_type')
+      raise error
     return real(step, args=args)
 
   with Checkpoints(workdir) as checkpoints:
@@ -116,7 +117,7 @@ def test_contents_unknown_to_this_orbax_are_damage_if_it_wrote_them(workdir, mon
     monkeypatch.setattr(checkpoints._manager, 'restore', restore)
     with monkeypatch.context() as patch:
       patch.setattr(damage.ocp, '__version__', '99.0')
-      with pytest.raises(KeyError):
+      with pytest.raises(type(error)):
         checkpoints.restore_latest(ABSTRACT, print)
     assert int(checkpoints.restore_latest(ABSTRACT, print).state.step) == 1
   assert set_aside(workdir) == ['2.0']
@@ -176,3 +177,21 @@ def test_host_of_an_earlier_version_has_no_seal(workdir):
     path.write_text(json.dumps({**old, **wrong}))
     with pytest.raises(Damaged):
       damage.read_host(workdir / 'checkpoints/2')
+
+
+@pytest.mark.parametrize(
+  'place', ['host', 'host/metadata', 'metrics/metrics', 'state/_METADATA', 'state/manifest.ocdbt']
+)
+@pytest.mark.parametrize('kind', ['file', 'directory', 'link to itself'])
+def test_what_is_something_else_is_damage(workdir, place, kind):
+  path = workdir / 'checkpoints' / '2' / place
+  shutil.rmtree(path) if path.is_dir() else path.unlink()
+  match kind:
+    case 'file':
+      path.write_bytes(b'x')
+    case 'directory':
+      path.mkdir()
+    case _:
+      path.symlink_to(path)
+  assert resume(workdir)[0] == 1
+  assert set_aside(workdir) == ['2.0']

@@ -1,12 +1,13 @@
 """One bad file of a workdir does not end what its whole checkpoints allow."""
 
 import json
+import math
 
 import pytest
 
 from senet_jax.errors import UserError
 from senet_jax.training.progress import Reporter
-from senet_jax.workdir import results, saved
+from senet_jax.workdir import saved, summary
 from senet_jax.workdir.records import damaged_lines, read_records
 
 GOOD = [
@@ -23,7 +24,9 @@ def write(path, lines):
   [
     'null', '[]', '{"kind": "trian", "step": 4, "epoch": 1}', '{"step": 4, "epoch": 1}',
     '{"kind": "eval", "step": null, "epoch": 1}', '{"kind": ["eval"], "step": 1, "epoch": 1}',
-    '\x00\x01', '[' * 100_000,
+    '{"kind": "eval", "step": 4, "epoch": 1, "loss": "x"}', '\x00\x01', '[' * 100_000,
+    '{"kind": "eval", "step": 4, "epoch": 1, "loss": NaN}',
+    f'{{"kind": "eval", "step": 4, "epoch": {10**400}}}',
   ],
 )  # fmt: skip
 def test_damaged_records_are_kept_beside_the_others(bad, tmp_path, capsys):
@@ -44,11 +47,38 @@ def test_a_record_cut_short_by_a_kill_is_no_damage(tmp_path):
   assert damaged_lines(tmp_path / 'metrics.jsonl') == 0
 
 
-@pytest.mark.parametrize('text', ['', '{"final": {"top1', '[' * 100_000])
+SUMMARY = {
+  'final': {'step': 8, 'epoch': 1.0, 'top1_error': 5.0}, 'wall_time_s': 1.0, 'params_sha256': 'ab',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '', '{"final": {"top1', '[' * 100_000, '[]',
+    *(json.dumps(SUMMARY | {name: value}) for name, value in (
+      ('final', {}), ('final', 5.0), ('final', SUMMARY['final'] | {'top1_error': 'x'}),
+      ('best', None), ('wall_time_s', '1'), ('wall_time_s', math.nan), ('epochs', 10**30),
+      ('params', 1.5), ('params_sha256', None), ('device', ['cpu']),
+    )),
+    json.dumps({'final': SUMMARY['final'], 'params_sha256': 'ab'}),
+  ],
+)  # fmt: skip
 def test_a_damaged_summary_is_named(text, tmp_path):
+  summary.write(tmp_path, SUMMARY)
+  assert summary.read(tmp_path) == SUMMARY
   (tmp_path / 'summary.json').write_text(text)
   with pytest.raises(UserError, match=r'summary\.json is damaged .* writes it anew'):
-    results._read_summary(tmp_path)
+    summary.read(tmp_path)
+
+
+def test_a_link_to_nothing_is_not_followed_where_records_are_written(tmp_path):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'metrics.jsonl').symlink_to(tmp_path / 'elsewhere')
+  with Reporter(tmp_path / 'run', str, tensorboard=False):
+    pass
+  assert not (tmp_path / 'elsewhere').exists()
+  assert (tmp_path / 'run' / 'metrics.jsonl').read_text() == ''
 
 
 @pytest.mark.parametrize('count', [10**12, 0, -1])
