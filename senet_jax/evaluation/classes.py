@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from senet_jax.data import class_names
 from senet_jax.errors import UserError
 
 
@@ -23,33 +24,37 @@ class Outputs:
   names: tuple[str, ...] | None
   dataset: str
 
-  def order(self, names: Sequence[str] | None, dataset: str) -> tuple[int, ...] | None:
-    """Returns the outputs in the order of the labels of a data set, those of no label behind.
+  def order(
+    self, labels: Sequence[str] | None, dataset: str
+  ) -> tuple[tuple[int, ...] | None, Sequence[str]]:
+    """Returns the outputs in the order of the labels of a data set, and their names.
 
-    A data set may have a part of the classes, such as ten folders of ImageNet's, in any order.
+    A data set may have a part of the classes, such as ten folders of ImageNet's, in any order; the
+    classes that it has not come behind.
 
     Args:
-      names: of label 0, 1, …; those that are not known cannot differ.
+      labels: names of label 0, 1, …; those that are not known cannot differ.
       dataset: for messages.
 
     Returns:
-      All outputs; None if they are in that order already.
+      All outputs, or None if they are in that order already; and a name for each.
 
     Raises:
       UserError: a class of the data is none of the network's.
     """
-    if not names or not self.names or all(map(str.__eq__, self.names, names)):
-      return None
+    if not labels or not self.names or all(map(str.__eq__, self.names, labels)):
+      return None, class_names.complete(labels or self.names, self.count)
     outputs = {name: output for output, name in enumerate(self.names)}
-    for label, name in enumerate(names):
+    for label, name in enumerate(labels):
       if name not in outputs:
         there = self.names[label] if label < len(self.names) else 'none'
         raise UserError(
           f'class {label} of {dataset} is {name!r}, which is none of the {self.count} classes of '
           f'{self.where} (its class {label} is {there!r}); evaluate it on data with its classes.'
         )
-    first = [outputs[name] for name in names]
-    return (*first, *(output for output in range(self.count) if output not in set(first)))
+    first = [outputs[name] for name in labels]
+    order = (*first, *(output for output in range(self.count) if output not in set(first)))
+    return order, [self.names[output] for output in order]
 
 
 def check_same(networks: Sequence[Outputs]) -> None:

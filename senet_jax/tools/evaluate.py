@@ -29,7 +29,6 @@ def main(argv: list[str]) -> None:
   pairs = _pairs(args.workdir, args.checkpoint or ['best'])
 
   from senet_jax import runtime
-  from senet_jax.data import class_names
   from senet_jax.evaluation import classes, competition, exclusion, outcomes as outcomes_lib
   from senet_jax.evaluation.ensemble import Ensemble
   from senet_jax.evaluation.evaluate import evaluate_each
@@ -51,10 +50,7 @@ def main(argv: list[str]) -> None:
     [run.config for run in runs], args.size, args.scales, args.crops == 10
   )
   feed, excluded = competition.open_feed(config, split, mesh, transform, left_out)
-  labels = feed.split.class_names
-  order = outputs[0].order(labels, config.data.name)
-  if order:
-    print(f"{len(labels)} of the network's {outputs[0].count} classes are in the data")
+  order, names = outputs[0].order(feed.split.class_names, config.data.name)
   ensemble = Ensemble(tuple(run.model for run in runs), order)
   results, outcomes = evaluate_each(ensemble, tuple(run.variables for run in runs), feed, mesh)
   members = [
@@ -77,10 +73,6 @@ def main(argv: list[str]) -> None:
   crops = transform.crops
   several = f', {len(crops)} crops of each: {crops.describe()}' if len(crops) > 1 else ''
   _print(members, row, several)
-  known = labels or next(filter(None, (run.class_names for run in runs)), None)
-  if order:
-    known = tuple(outputs[0].names[output] for output in order)
-  names = class_names.complete(known, outputs[0].count)
   if args.per_class:
     outcomes_lib.write_per_class(args.per_class, outcomes, names)
   if args.confusion:
