@@ -313,7 +313,7 @@ def _headlines(record: dict[str, Any]) -> Iterator[str]:
   for tax in record.get('se_tax', ()):
     if ':' not in tax['network']:
       where = f'{tax["mode"]} {tax["batch_size"]}'
-      whose = "PyTorch's " if tax['framework'] == 'torch' else ''
+      whose = "PyTorch's " if tax.get('framework') == 'torch' else ''
       yield f'{whose}{tax["network"]} {tax["percent"]["median"]:+.1f} % ({where})'
   for change in record.get('changes', ()):
     yield f'{change["network"]} {change["percent"]["median"]:+.1f} %'

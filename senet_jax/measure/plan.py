@@ -443,13 +443,13 @@ def _torch(name: str, what: str, minutes: float, *options: str) -> Measurement:
 
 MEASUREMENTS: tuple[Measurement, ...] = (
   Measurement('digits', 'smoke', 'the run of make demo', 0.5, _digits),
-  Measurement('logits', 'smoke', 'logits of SE-ResNet-50 beside the CPU', 1, _logits),
+  Measurement('logits', 'smoke', 'logits of SE-ResNet-50 beside the CPU', 0.5, _logits),
   _benchmark(
     'families', 'smoke', 'a training step of each family', 3, _FAMILIES, _TRAIN, '--batch=16',
     '--repeats=1', '--seconds=0.1', tiny='se_wrn16_8,se_resnet20_cifar',
   ),
-  _tax('se_tax_r50_train', 'SE-ResNet-50, training, 128', 1.5, _R50, _TRAIN, '--batch=128'),
-  _tax('se_tax_r50_train_256', 'the same, 256', 1.5, _R50, _TRAIN, '--batch=256'),
+  _tax('se_tax_r50_train', 'SE-ResNet-50, training, 128', 2, _R50, _TRAIN, '--batch=128'),
+  _tax('se_tax_r50_train_256', 'the same, 256', 2, _R50, _TRAIN, '--batch=256'),
   _tax('se_tax_r50_inference', 'SE-ResNet-50, inference', 1.5, _R50, _INFER, '--batch=128,256'),
   *(
     _tax(f'se_tax_{name}', what, 2, models, '--mode=both', '--batch=128,256', tiny=tiny)
@@ -459,10 +459,10 @@ MEASUREMENTS: tuple[Measurement, ...] = (
       ('senet154', 'SENet-154', 'senet154', 'se_resnet20_cifar'),
     )
   ),
-  _torch('torch_train', 'training beside PyTorch', 2.5, _TRAIN, '--batch=256'),
+  _torch('torch_train', 'training beside PyTorch', 3.5, _TRAIN, '--batch=256'),
   _torch('torch_inference', 'inference beside PyTorch', 2.5, _INFER, '--batch=1,32,256'),
   Measurement(
-    'cifar_rate', 'cifar', 'the fastest way to train SE-ResNet-110 on CIFAR-10', 3, _rate,
+    'cifar_rate', 'cifar', 'the fastest way to train SE-ResNet-110 on CIFAR-10', 7, _rate,
     ('cifar10',),
   ),
   _study(
@@ -487,7 +487,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     'determinism', 'determinism', 'two deterministic runs, and what that costs', 2, _determinism,
     merge=_merge_determinism,
   ),
-  Measurement('where_time_goes', 'where', 'a step of SE-ResNet-50 by layer', 1, _where),
+  Measurement('where_time_goes', 'where', 'a step of SE-ResNet-50 by layer', 0.5, _where),
   Measurement(
     'latency_section_4', 'latency', 'the networks of section 4', 1.5,
     _latency('latency_section_4', 'resnet50,resnext50_32x4d,mobilenet_v1', '1,16'),
