@@ -83,7 +83,7 @@ def comparison(runs: Sequence[tuple[str, list[dict[str, Any]]]], title: str) -> 
     runs: names, as of `labels`, and their `metrics.jsonl`.
     title: above the picture.
   """
-  figure = look.canvas(7, 4.2)
+  figure = look.canvas(7, 4.2, title)
   axes = figure.subplots()
   names = [name for name, _ in runs]
   groups = list(dict.fromkeys(name.removeprefix('se_') for name in names))
@@ -102,7 +102,7 @@ def comparison(runs: Sequence[tuple[str, list[dict[str, Any]]]], title: str) -> 
       'markerfacecolor': colour if style == '-' else 'white',
     }
     axes.plot(*evaluation, style, color=colour, linewidth=2.0, label=f'{name}, evaluation', **dots)
-  axes.set(xlabel='epoch', ylabel='top-1 error (%)', title=title)
+  axes.set(xlabel='epoch', ylabel='top-1 error (%)')
   axes.grid(alpha=0.3)
   axes.legend(frameon=False)
   return figure

@@ -1,6 +1,7 @@
 """The look that all figures share: colours, an empty figure, and how it becomes a file."""
 
 import pathlib
+import textwrap
 from typing import TYPE_CHECKING
 
 from senet_jax.storage import files
@@ -13,6 +14,7 @@ BLUE, VERMILION, GREEN, PURPLE = '#0072B2', '#D55E00', '#009E73', '#CC79A7'
 ORANGE, SKY = '#E69F00', '#56B4E9'
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 _DPI = 110
+_LETTERS = 11  # of a title, an inch
 
 
 def canvas(
@@ -25,7 +27,7 @@ def canvas(
   figure = Figure(figsize=(width, height), layout=layout)
   FigureCanvasAgg(figure)
   if title:
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, int(_LETTERS * width)))
   return figure
 
 
