@@ -346,3 +346,5 @@ def _headlines(record: dict[str, Any]) -> Iterator[str]:
     step = profile.get('measured', {}).get('step_s')
     if step:
       yield f'{1000 * step:.1f} ms a step'
+  if note := record.get('note'):
+    yield note
