@@ -172,7 +172,14 @@ def test_committed_tables_are_those_of_the_results(page):
   assert f'{pages.BEGIN}\n{text}\n{pages.END}' in (ROOT / page).read_text()
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'results').rglob('*.json')), ids=lambda p: p.stem)
+def _is_row(path):
+  """What a run leaves is no row, and the index of `tools.evidence` only says where it was."""
+  return path.name not in ('config.json', 'summary.json', 'evidence.json')
+
+
+@pytest.mark.parametrize(
+  'path', sorted(filter(_is_row, (ROOT / 'results').rglob('*.json'))), ids=lambda p: p.stem
+)
 def test_results_are_evidence(path):
   row = json.loads(path.read_text())
   assert {'command', 'git_commit', 'device', 'versions'} <= row.keys()
