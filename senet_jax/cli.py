@@ -1,6 +1,7 @@
 """Parsing, exit statuses, and user errors as one line, for all commands."""
 
 import argparse
+import ast
 import ctypes
 import errno
 import importlib.util
@@ -255,6 +256,12 @@ def silence() -> None:
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, sys.stdout.fileno())
   os.close(nowhere)
+
+
+def first_line(path: pathlib.Path) -> str:
+  """Returns the first line of the docstring of a Python file, which is not run."""
+  doc = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+  return (doc or '').partition('\n')[0]
 
 
 def say(text: str) -> None:

@@ -14,7 +14,8 @@ def make_parser(doc: str = '') -> cli.Parser:
   """Returns the parser, whose help begins with `doc`; imports nothing slow."""
   parser = cli.Parser('main', doc)
   add = parser.add_argument
-  add('--config', required=True, metavar='FILE', help='configs/NAME.py, or configs/NAME.py:VARIANT')
+  add('--config', required=True, metavar='NAME', help='a file, or the name of one in the package; '
+      'NAME:VARIANT; list prints the names')  # fmt: skip
   add('--config.FIELD', metavar='VALUE', help='changes a field of the configuration')
   parser.add_bare(
     '--workdir',
@@ -48,6 +49,13 @@ class _PrintFields(argparse.Action):
     parser.exit()
 
 
+def _print_configs() -> None:
+  from senet_jax.config import reading
+
+  for name, path in reading.shipped().items():
+    print(f'{name:34} {cli.first_line(path)}')
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
   """Parses the command line.
 
@@ -77,4 +85,7 @@ def parse_with_config(
   from senet_jax.config import reading
 
   options, overrides = parser.parse_with_overrides(argv)
+  if options.config == 'list':
+    _print_configs()
+    parser.exit()
   return options, reading.load(options.config, overrides)

@@ -216,7 +216,7 @@ def test_print_config_shows_overrides(monkeypatch, capsys, request):
 def test_help_lists_the_flags_and_where_the_fields_are(monkeypatch, capsys):
   assert main.main(['--help']) == 0
   text = capsys.readouterr().out
-  for flag in ('--config FILE', '--config.FIELD', '--workdir', '--print_config', '--fields',
+  for flag in ('--config NAME', '--config.FIELD', '--workdir', '--print_config', '--fields',
                '--coordinator', '--num_processes', '--process_id', '--hosts_timeout'):  # fmt: skip
     assert f'\n  {flag}' in text
   with pytest.raises(SystemExit) as exit_info:

@@ -37,6 +37,7 @@ ROOMS = (
   'measure',
   'main',
   'tools',
+  'console',
 )
 
 

@@ -6,6 +6,7 @@ mistakes as tracebacks.
 
 import ast
 import contextlib
+import difflib
 import importlib.util
 import inspect
 import os
@@ -26,6 +27,8 @@ from senet_jax.errors import UserError, one_of, shown
 FIELD, NO_FIELD = '--config.', '--noconfig.'
 # Errors of Python for a text that is no value; the last two are for thousands of brackets.
 _NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
+# In a checkout a link to its `configs/`.
+_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 
 
@@ -80,13 +83,37 @@ def _mistakes_in(source: str) -> Iterator[None]:
 def _call(flag: str, path: str, function: str) -> Any:
   """Calls a function of the user's file, with what is behind the colon, if anything is."""
   name, _, argument = path.partition(':')
-  file = pathlib.Path(name)
-  if not os.path.isfile(file):  # also of a name that cannot be one
-    raise UserError(f'there is no file {shown(name)[1:-1]}; see configs/README.md for a list.')
-  get = getattr(_module(file), function)
+  get = getattr(_module(_file(name, studies=flag == '--study')), function)
   if argument and not inspect.signature(get).parameters:
     raise UserError(f'it has no variants; leave :{argument} out.')
   return get(argument) if argument else get()
+
+
+def shipped(*, studies: bool = False) -> dict[str, pathlib.Path]:
+  """Returns the configurations, or the studies, that come with the package, by their names."""
+  folder = _CONFIGS / 'studies' if studies else _CONFIGS
+  return {path.stem: path for path in sorted(folder.glob('*.py'))}
+
+
+def _file(name: str, *, studies: bool) -> pathlib.Path:
+  """Returns the file of a path or, if there is none, of the name of one in the package.
+
+  Raises:
+    UserError: there is neither.
+  """
+  if os.path.isfile(name):  # also of a name that cannot be one
+    return pathlib.Path(name)
+  known = shipped(studies=studies)
+  folder = 'configs/studies/' if studies else 'configs/'
+  stem = name.removeprefix(folder).removesuffix('.py')
+  if stem in known:
+    return known[stem]
+  near = difflib.get_close_matches(stem, known, 1)
+  hint = f'did you mean {near[0]}? ' if near else ''
+  raise UserError(
+    f'there is no file {shown(name)[1:-1]}, and none of that name in the package; '
+    f'{hint}--config=list prints them.'
+  )
 
 
 def apply(config: ConfigDict, override: str) -> None:
