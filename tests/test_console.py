@@ -1,6 +1,7 @@
 """The command `senet`, and what the wheel has: the configurations, from any directory."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,8 +19,14 @@ def installed(tmp_path_factory):
   """The contents of the wheel, where nothing of the checkout is."""
   pytest.importorskip('setuptools')
   directory = tmp_path_factory.mktemp('wheel')
+  source = directory / 'source'  # a copy, since setuptools builds where the code is
+  unneeded = shutil.ignore_patterns('__pycache__')
+  for name in ('senet_jax', 'configs'):
+    shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=unneeded)
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
   command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation']
-  subprocess.run([*command, '--wheel-dir', directory, ROOT], check=True, capture_output=True)
+  subprocess.run([*command, '--wheel-dir', directory, source], check=True, capture_output=True)
   (wheel,) = directory.glob('*.whl')
   with zipfile.ZipFile(wheel) as archive:
     archive.extractall(directory / 'site')
