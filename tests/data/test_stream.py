@@ -683,7 +683,11 @@ def test_storage_that_does_not_answer(photos, tmp_path):
   flags = ['name=image_folder', f'dir={root}', 'eval_split=val', 'image_size=32', 'read_timeout=2']
   command = [sys.executable, '-c', code, f'--workdir={tmp_path}/run']
   command += ['--config=configs/imagenette_se_r18.py', '--config.batch_size=48']  # all, at once
-  command += ['--config.model.depths=(1,1,1,1)', '--config.model.se.ratio=4', *(f'--config.data.{flag}' for flag in flags)]
+  command += [
+    '--config.model.depths=(1,1,1,1)',
+    '--config.model.se.ratio=4',
+    *(f'--config.data.{flag}' for flag in flags),
+  ]
   done = subprocess.run(command, timeout=120, capture_output=True, text=True)
   assert done.returncode == 2, done.stderr
   message = rf'^senet_jax: {platform.node()} has waited 2 s for {root}/train/\S+ and those'
