@@ -168,7 +168,8 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)
   image_key, label_key = _image_and_label(info)
-  files = [str(path) for path in info.splits[base].filepaths]
+  with _mistakes_in_description(data.name, data_dir):
+    files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
   read = _reader(data.name, builder, base)
   chosen = np.arange(info.splits[base].num_examples)[part(info.splits[base].num_examples)]
@@ -240,6 +241,16 @@ def _reader(name: str, builder: Any, base: str) -> Callable[[np.ndarray], list[b
   return (_distant_records if distant else _tfrecords)(files, *index)
 
 
+@contextlib.contextmanager
+def _mistakes_in_description(name: str, data_dir: Path) -> Iterator[None]:
+  """Turns what tfds raises on the JSON files of a data set into a `UserError`."""
+  try:
+    yield
+  except Exception as error:  # of many kinds
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f'config.data.name={name!r} in {data_dir}: tfds says: {reason}') from error
+
+
 def _builder(name: str, data_dir: Path):
   import tensorflow_datasets as tfds
 
@@ -250,13 +261,11 @@ def _builder(name: str, data_dir: Path):
       'code: prepare them with tfds first, and give the name that they have in config.data.dir.'
     )
   tfds_features.check(data_dir / name.partition(':')[0].partition('/')[0])
-  try:
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-  except tfds.core.DatasetNotFoundError:
-    builder = None
-  except Exception as error:
-    reason = str(error).strip().splitlines()[0]
-    raise UserError(f'config.data.name={name!r} in {data_dir}: tfds says: {reason}') from error
+  with _mistakes_in_description(name, data_dir):
+    try:
+      builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.DatasetNotFoundError:
+      builder = None
   if builder is None or not builder.info.splits:
     prepared = sorted({p.parents[1].name for p in data_dir.glob('*/*/dataset_info.json')})
     if name in datasets.DATASETS:

@@ -35,7 +35,8 @@ _LOOK_S = 1
 _MOST_S = 3600
 _FAILED = 'senet_jax/failed'
 # What collectives say when the other end is gone.
-_LOST = re.compile('Gloo|NCCL|onnection (reset|closed|refused)|UNAVAILABLE|ABORTED')
+_COLLECTIVE = re.compile('[Gg]loo|NCCL')
+_LOST = re.compile('onnection (reset|closed|refused)|UNAVAILABLE|ABORTED')
 _VARIABLES = {
   'coordinator': 'JAX_COORDINATOR_ADDRESS',
   'num_processes': 'JAX_NUM_PROCESSES',
@@ -244,7 +245,7 @@ def together() -> Iterator[None]:
     what, status = str(error) or type(error).__name__, 1
     if isinstance(error, UserError):
       status = USER_ERROR
-    elif isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(what):
+    elif _lost_another(error):
       what = f'lost another process ({what}); start all again, and the run goes on where it saved.'
     else:
       traceback.print_exc()
@@ -255,6 +256,14 @@ def together() -> Iterator[None]:
     # A clean exit would wait for the others.
     _end(f'{who}: {what}', status)
   barrier('end')
+
+
+def _lost_another(error: BaseException) -> bool:
+  what = str(error)
+  return bool(
+    _COLLECTIVE.search(what)  # of an error of any kind, by where it came up
+    or (isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(what))
+  )
 
 
 def _who(number: int | None = None) -> str:

@@ -63,6 +63,16 @@ def test_a_flipped_bit_in_a_record_is_seen(copied):
   assert sorted(feed.damaged) == [3, 5]
 
 
+def test_names_of_files_that_tfds_cannot_make(copied):
+  path = copied / 'dataset_info.json'
+  info = json.loads(path.read_text())
+  for split in info['splits']:
+    split['filepathTemplate'] = '{DATASET}-{SPLIT}-{WHAT}'
+  path.write_text(json.dumps(info))
+  with pytest.raises(UserError, match='tfds says: '):
+    sources.open_source(config_of(copied), 'train')
+
+
 def test_a_split_without_files(copied):
   path = copied / 'dataset_info.json'
   info = json.loads(path.read_text())

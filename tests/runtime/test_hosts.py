@@ -13,6 +13,7 @@ import pytest
 
 from senet_jax import runtime
 from senet_jax.errors import UserError
+from senet_jax.runtime import hosts as hosts_lib
 from senet_jax.storage import files
 from senet_jax.training import loop
 from senet_jax.workdir import saved
@@ -150,6 +151,20 @@ def test_sigkill_of_one_ends_the_others(victim, uninterrupted, tmp_path):
   assert statuses == [0, 0], outputs
   assert 'resumed from step' in outputs[0]
   assert summary_of(tmp_path)['params_sha256'] == summary_of(uninterrupted[0])['params_sha256']
+
+
+@pytest.mark.parametrize(
+  ('error', 'lost'),
+  [
+    (ValueError('Gather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error'), True),
+    (jax.errors.JaxRuntimeError('INTERNAL: Gloo all-reduce failed'), True),
+    (jax.errors.JaxRuntimeError('UNAVAILABLE: Failed to send RPC'), True),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory'), False),
+    (ConnectionResetError(104, 'Connection reset by peer'), False),  # of a bucket
+  ],
+)
+def test_what_is_the_loss_of_another_process(error, lost):
+  assert hosts_lib._lost_another(error) is lost
 
 
 def test_processes_that_differ_are_named(tmp_path):
