@@ -27,6 +27,7 @@ from tests.helpers.small_run import configured
 RUN = {
   'model.name': 'se_resnet20_cifar',
   'model.width': 8,
+  'model.depths': (1, 1, 1),
   'model.se.ratio': 4,
   'data.name': 'digits',
   'data.pad': 1,

@@ -66,7 +66,6 @@ def _comparisons():
   return {(c.row.table, c.row.label): c for c in map(paper_costs.compare, paper_costs.rows())}
 
 
-@pytest.mark.thorough
 def test_all_rows_are_there_in_the_order_of_the_paper():
   assert list(_comparisons()) == [row[:2] for row in ROWS]
 

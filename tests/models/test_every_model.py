@@ -22,13 +22,11 @@ pytestmark = pytest.mark.thorough
 SIDES = {'inception': 107, 'inception_cifar': 107, 'inception_resnet': 107, 'vgg': 64}
 
 
-def networks(*quick: str) -> list:
-  """All networks; those that are not `quick` are slow."""
-  return [
-    pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in list_models()
-  ]
-
-
+# One is looked at with every change; what is special to the others, their own tests see.
+QUICK = 'se_resnet20_cifar'
+NETWORKS = [
+  pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in list_models()
+]
 RNGS = {'dropout': jax.random.key(1), 'shake': jax.random.key(2)}
 
 
@@ -59,7 +57,7 @@ def built(name: str):
   return model, init(jax.random.key(0, impl='rbg')), images
 
 
-@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
+@pytest.mark.parametrize('name', NETWORKS)
 def test_forward_and_backward(name):
   model, variables, images = built(name)
 
@@ -100,7 +98,7 @@ def test_forward_and_backward(name):
     assert len(idle) < len(jax.tree.leaves(grads)) / 2, idle
 
 
-@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
+@pytest.mark.parametrize('name', NETWORKS)
 def test_activations_neither_vanish_nor_explode(name):
   """Standard deviations of the outputs of all convolutions, in training mode, at the start."""
   model, variables, images = built(name)
@@ -129,7 +127,7 @@ def test_activations_neither_vanish_nor_explode(name):
   assert np.median(found) > 0.05 and found.min() > 1e-3
 
 
-@pytest.mark.parametrize('name', networks('se_resnet18', 'se_resnet20_cifar'))
+@pytest.mark.parametrize('name', NETWORKS)
 def test_bfloat16_is_near_float32(name):
   model, variables, images = built(name)
   run = jax.jit(lambda v, x, m: m.apply(v, x, train=False), static_argnums=2)
@@ -148,7 +146,7 @@ def photos(imagenette):
   return paths, np.array([folders.index(path.parent) for path in paths])
 
 
-@pytest.mark.parametrize('name', networks('se_resnet20_cifar', 'se_shufflenet_v1_g3'))
+@pytest.mark.parametrize('name', NETWORKS)
 def test_loss_falls_on_real_images(name, photos):
   paths, labels = photos
   side = side_of(name)
