@@ -797,7 +797,8 @@ def test_class_aware_sampling_goes_on_where_it_stopped(packed, tmp_path):
 def test_evaluation_on_other_classes(photos, tmp_path):
   place = {'data.name': 'image_folder', 'data.dir': str(photos)}
   train(run_config(place, steps=1), tmp_path / 'run')
-  for changed, message in (('cow', "class 0 of image_folder is 'cow', which is none of the 3 classes"), (None, None)):
+  cow = "class 0 of image_folder is 'cow', which is none of the 3 classes"
+  for changed, message in (('cow', cow), (None, None)):
     other = tmp_path / f'other_{changed}'
     shutil.copytree(photos, other)
     if changed:
