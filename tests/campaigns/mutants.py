@@ -243,6 +243,34 @@ MUTANTS = (
     "record['step'] <= done[record['kind']] + 1000",
     ('training/test_training.py',),
   ),
+  Mutant(
+    'squares of pixels without the padding in front',
+    'layers/platform_conv.py',
+    'fronts = [front % 2 for front, _ in padding]',
+    'fronts = [0 for _ in padding]',
+    ('layers/test_platform_conv.py',),
+  ),
+  Mutant(
+    'squeeze at inference beside the running mean',
+    'layers/normalization.py',
+    'by_product = lambda: cheaper() - center',
+    'by_product = lambda: cheaper()',
+    ('layers/test_platform_forms.py',),
+  ),
+  Mutant(
+    'another function after folded BN is measured',
+    'training/folded.py',
+    "params[*path, 'bias'] += slope",
+    "params[*path, 'bias'] -= slope",
+    ('training/test_folded.py',),
+  ),
+  Mutant(
+    'classes of the data at other outputs',
+    'evaluation/classes.py',
+    'first = [outputs[name] for name in labels]',
+    'first = sorted(outputs[name] for name in labels)',
+    ('evaluation/test_classes.py',),
+  ),
 )
 
 
