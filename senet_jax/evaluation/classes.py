@@ -46,6 +46,11 @@ class Outputs:
       return None, class_names.complete(labels or self.names, self.count)
     outputs = {name: output for output, name in enumerate(self.names)}
     for label, name in enumerate(labels):
+      if self.names.count(name) > 1 or list(labels).count(name) > 1:
+        raise UserError(
+          f'class {label} of {dataset} is {name!r}, a name that two classes have, and the classes '
+          f'are not in the order of those of {self.where}; give each class a name of its own.'
+        )
       if name not in outputs:
         there = self.names[label] if label < len(self.names) else 'none'
         raise UserError(
@@ -57,27 +62,32 @@ class Outputs:
     return order, [self.names[output] for output in order]
 
 
+def known(networks: Sequence[Outputs]) -> Outputs:
+  """Returns the first network whose classes have names; the first one if none has."""
+  return next((network for network in networks if network.names), networks[0])
+
+
 def check_same(networks: Sequence[Outputs]) -> None:
   """Checks that the outputs of all networks of an ensemble mean the same.
 
   Raises:
     UserError: their numbers differ, or their names; or no names are known, and their data differs.
   """
-  first = networks[0]
+  first, named = networks[0], known(networks)
   for other in networks[1:]:
     if other.count != first.count:
       raise UserError(
         f'{other.where} has {other.count} classes, {first.where} has {first.count}; the networks '
         'of an ensemble need the same classes.'
       )
-    pairs = list(zip(other.names or (), first.names or (), strict=False))
+    pairs = zip(other.names or (), named.names or (), strict=False)
     for label, (here, there) in enumerate(pairs):
       if here != there:
         raise UserError(
-          f'class {label} of {other.where} is {here!r}, of {first.where} {there!r}; the networks '
+          f'class {label} of {other.where} is {here!r}, of {named.where} {there!r}; the networks '
           'of an ensemble need the same classes.'
         )
-    if other.dataset != first.dataset and not pairs:
+    if other.dataset != first.dataset and not (other.names and first.names):
       raise UserError(
         f'{other.where} was trained on {other.dataset}, {first.where} on {first.dataset}, and the '
         'names of their classes are not known; the networks of an ensemble need the same data.'

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     [run.config for run in runs], args.size, args.scales, args.crops == 10
   )
   feed, excluded = competition.open_feed(config, split, mesh, transform, left_out)
-  order, names = outputs[0].order(feed.split.class_names, config.data.name)
+  order, names = classes.known(outputs).order(feed.split.class_names, config.data.name)
   ensemble = Ensemble(tuple(run.model for run in runs), order)
   results, outcomes = evaluate_each(ensemble, tuple(run.variables for run in runs), feed, mesh)
   members = [

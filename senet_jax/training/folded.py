@@ -18,8 +18,6 @@ from senet_jax.layers import BatchNorm
 from senet_jax.runtime import DATA_AXIS
 from senet_jax.training.task import Feeds
 
-_Path = tuple[str, ...]
-
 
 def is_folded(variables: dict[str, Any]) -> bool:
   """Returns whether all BN statistics of a network are those of one that has seen no image."""
@@ -41,38 +39,32 @@ def with_statistics(model: nn.Module, feeds: Feeds, variables: dict[str, Any]) -
     feeds: of the run; the first batch of its training is read.
     variables: `params` and `batch_stats`.
   """
-  epsilon: dict[_Path, float] = {}
 
-  def moments(variables, inputs):
+  def measured(variables, inputs):
     found = {}
 
     def record(call, args, kwargs, context):
       if isinstance(context.module, BatchNorm) and context.method_name == '__call__':
-        x, path = args[0].astype(jnp.float32), context.module.path
+        x = args[0].astype(jnp.float32)
         mean = jax.lax.pmean(x.mean((0, 1, 2)), DATA_AXIS)
-        found[path] = mean, jax.lax.pmean(jnp.square(x - mean).mean((0, 1, 2)), DATA_AXIS)
-        epsilon[path] = context.module.bn.epsilon
+        var = jax.lax.pmean(jnp.square(x - mean).mean((0, 1, 2)), DATA_AXIS)
+        found[context.module.path] = mean, var, context.module.bn.epsilon
       return call(*args, **kwargs)
 
     images = feeds.train.batch(inputs, jnp.int32(0))['images']
     with nn.intercept_methods(record):
       model.apply(variables, images, train=False)
-    return found
+    params, stats = (
+      traverse_util.flatten_dict(dict(variables[name])) for name in ('params', 'batch_stats')
+    )
+    for path, (mean, var, epsilon) in found.items():
+      slope = params[*path, 'scale'] / jnp.sqrt(stats[*path, 'var'] + epsilon)
+      params[*path, 'bias'] += slope * (mean - stats[*path, 'mean'])
+      params[*path, 'scale'] = slope * jnp.sqrt(var + epsilon)
+      stats[*path, 'mean'], stats[*path, 'var'] = mean, var
+    new = {'params': params, 'batch_stats': stats}
+    return {name: traverse_util.unflatten_dict(leaves) for name, leaves in new.items()}
 
   whole = PartitionSpec()
-  program = runtime.data_parallel(moments, feeds.mesh, (whole, feeds.train.input_spec), whole)
-  inputs, _ = feeds.train.inputs(0, 1)
-  measured = program(variables, inputs)
-
-  params = traverse_util.flatten_dict(dict(variables['params']))
-  stats = traverse_util.flatten_dict(dict(variables['batch_stats']))
-  for path, (mean, var) in measured.items():
-    slope = params[*path, 'scale'] / jnp.sqrt(stats[*path, 'var'] + epsilon[path])
-    params[*path, 'bias'] += slope * (mean - stats[*path, 'mean'])
-    params[*path, 'scale'] = slope * jnp.sqrt(var + epsilon[path])
-    stats[*path, 'mean'], stats[*path, 'var'] = mean, var
-  return {
-    **variables,
-    'params': traverse_util.unflatten_dict(params),
-    'batch_stats': traverse_util.unflatten_dict(stats),
-  }
+  program = runtime.data_parallel(measured, feeds.mesh, (whole, feeds.train.input_spec), whole)
+  return program(variables, feeds.train.inputs(0, 1)[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.evaluation.classes import Outputs
+from senet_jax.evaluation.classes import Outputs, check_same, known
 from senet_jax.evaluation.ensemble import Ensemble
 
 NAMES = ('background', 'tench', 'goldfish', 'shark')
@@ -29,6 +29,20 @@ def test_a_class_that_the_network_does_not_know():
     UserError, match=r"class 1 of image_folder is 'whale'.* none of the 4 classes"
   ):
     outputs.order(('shark', 'whale'), 'image_folder')
+
+
+def test_a_name_of_two_classes_says_nothing():
+  outputs = Outputs('runs/net', 3, ('crane', 'tench', 'crane'), 'imagenet2012')
+  with pytest.raises(UserError, match=r"class 1 of image_folder is 'crane', a name that two"):
+    outputs.order(('tench', 'crane'), 'image_folder')
+
+
+def test_names_are_those_of_the_network_that_has_them():
+  plain, named = (Outputs(name, 4, names, 'digits') for name, names in (('a', None), ('b', NAMES)))
+  assert known([plain, named]) is named and known([plain]) is plain
+  other = Outputs('c', 4, NAMES[::-1], 'digits')
+  with pytest.raises(UserError, match=r"class 0 of c is 'shark', of b 'background'"):
+    check_same([plain, named, other])
 
 
 class Given:
