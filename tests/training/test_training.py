@@ -73,6 +73,14 @@ def test_two_halves_are_the_whole(whole, tmp_path, capsys):
   assert list(evals) == [8, 10, 16, 20]
 
 
+def test_records_of_steps_that_are_run_again_go(whole, tmp_path):
+  assert train(small(steps=10), tmp_path)
+  shutil.rmtree(tmp_path / 'checkpoints' / '10')  # as if it had been killed after step 8
+  assert train(small(), tmp_path)
+  steps = [(r['kind'], r['step']) for r in read_records(tmp_path / 'metrics.jsonl')]
+  assert steps == [(r['kind'], r['step']) for r in read_records(whole / 'metrics.jsonl')]
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch):
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
