@@ -36,18 +36,46 @@ def read(results: pathlib.Path) -> dict[str, dict[str, Record]]:
 
 
 def overview(results: pathlib.Path) -> str:
-  """Returns what the README shows: what SE costs, and the errors of Tables 4 and 5."""
+  """Returns what the README shows: what SE costs, Tables 4 and 5, and what was not run."""
+  groups = ('se_tax', 'torch', 'cifar')
+  shown = [m for m in plan.MEASUREMENTS if m.group in groups and m.name != 'cifar_rate']
   found = read(results)
-  cells = []
-  for measurement in plan.MEASUREMENTS:
-    if measurement.group not in ('se_tax', 'torch', 'cifar') or measurement.name == 'cifar_rate':
-      continue
-    rows = [(d, records[measurement.name]) for d, records in found.items()
-            if measurement.name in records]  # fmt: skip
-    for device, record in rows or ((None, None),):
-      result = evidence.headline(record) if record else _NOT_RUN
-      cells.append((measurement.what, result, device or ''))
-  return _table(('measurement', 'result', 'on'), cells)
+  parts = []
+  for device, records in found.items():
+    known = [records[m.name] for m in shown if m.name in records]
+    notes = dict.fromkeys(record['note'] for record in known if record.get('note'))
+    parts += [_cost(device, known), _errors(records), *(f'Note: {note}.' for note in notes)]
+  missing = [m.what for m in shown if not any(m.name in records for records in found.values())]
+  parts.append(f'Not run on an accelerator: {"; ".join(missing)}.' if missing else '')
+  return '\n\n'.join(part for part in parts if part)
+
+
+def _cost(device: str, records: Sequence[Record]) -> str:
+  """Returns a table of what SE adds to the time of a network: ours, plainly, in PyTorch."""
+  rows: dict[tuple, dict[str, str]] = {}
+  for record in records:
+    for tax in record.get('se_tax', ()):
+      network, _, changed = tax['network'].partition(':')
+      if changed:
+        continue
+      plainly = network == 'textbook_se'
+      name = 'se_resnet50' if plainly else network
+      kind = 'plain' if plainly else tax.get('framework', 'senet_jax')
+      row = rows.setdefault((name, tax['mode'], tax['batch_size']), {})
+      row.setdefault(kind, f'{tax["percent"]["median"]:+.1f} %')
+    for ratio in record.get('against_torch', ()):
+      if _key(ratio) in rows:
+        rows[_key(ratio)]['ratio'] = f'{ratio["ratio"]["median"]:.2f}'
+  kinds = ('senet_jax', 'plain', 'torch', 'ratio')
+  columns = (device, 'mode', 'images', 'SE adds', 'written as in Flax\'s example', 'in PyTorch',
+             'our speed / PyTorch\'s')  # fmt: skip
+  lines = [
+    (f'`{name}`', mode, str(batch), *(row.get(kind, '') for kind in kinds))
+    for (name, mode, batch), row in sorted(
+      rows.items(), key=lambda item: (item[0][1] != 'train', item[0][2])
+    )
+  ]
+  return _table(columns, lines)
 
 
 def details(results: pathlib.Path) -> str:

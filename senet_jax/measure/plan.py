@@ -449,7 +449,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     '--repeats=1', '--seconds=0.1', tiny='se_wrn16_8,se_resnet20_cifar',
   ),
   _tax('se_tax_r50_train', 'SE-ResNet-50, training, 128', 2, _R50, _TRAIN, '--batch=128'),
-  _tax('se_tax_r50_train_256', 'the same, 256', 2, _R50, _TRAIN, '--batch=256'),
+  _tax('se_tax_r50_train_256', 'SE-ResNet-50, training, 256', 2, _R50, _TRAIN, '--batch=256'),
   _tax('se_tax_r50_inference', 'SE-ResNet-50, inference', 1.5, _R50, _INFER, '--batch=128,256'),
   *(
     _tax(f'se_tax_{name}', what, 2, models, '--mode=both', '--batch=128,256', tiny=tiny)
