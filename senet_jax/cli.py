@@ -64,6 +64,7 @@ _PACKAGES = {
   'optax': 'optax',
   'orbax': 'orbax-checkpoint',
   'rich': 'rich',
+  'safetensors': 'safetensors',
   'scipy': 'scipy',
   'sklearn': 'scikit-learn',
   'wrapt': 'wrapt',

@@ -50,8 +50,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
   path = pathlib.Path(path)
   path.open('rb').close()  # whatever is raised from here on, the file is there
   if path.suffix == SAFETENSORS:
-    with needs('safetensors', f'to read {path}'):
-      import safetensors
+    import safetensors
+
     with whole(path), safetensors.safe_open(path, framework='np') as file:
       return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
   if path.suffix == NPZ:
@@ -68,13 +68,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
 def write_safetensors(
   path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-  """Writes a `.safetensors` file, whole or not at all.
+  """Writes a `.safetensors` file, whole or not at all."""
+  import safetensors.numpy
 
-  Raises:
-    UserError: safetensors is not installed.
-  """
-  with needs('safetensors', f'to write {path}'):
-    import safetensors.numpy
   # Not its save_file, whose files nobody else may read.
   content = memoryview(safetensors.numpy.save(dict(arrays), dict(metadata)))
   end = 8 + int.from_bytes(content[:8], 'little')

@@ -345,15 +345,6 @@ def _umask():
   return current
 
 
-@pytest.mark.parametrize('package', ['safetensors'])
-def test_missing_package(folder, tmp_path, package, monkeypatch, capsys):
-  suffix = package
-  monkeypatch.setitem(sys.modules, package, None)
-  arguments = [f'--from={folder}/weights.{suffix}', f'--to={tmp_path}/x']
-  message = rf"{package} is not installed.*pip install 'senet_jax\[interop\]'"
-  fails(arguments, message, monkeypatch, capsys)
-
-
 def test_help_imports_nothing_slow():
   code = (
     'import sys, contextlib, io\n'
