@@ -1,5 +1,11 @@
 """Squeeze-and-Excitation Networks in JAX."""
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a checkout is run
+  print('senet_jax needs Python 3.11 or newer; this is', sys.version.split()[0], file=sys.stderr)
+  raise SystemExit(2)
+
 __version__ = '0.1.0'
 
 

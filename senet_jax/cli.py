@@ -50,27 +50,27 @@ _USER_OS_ERRORS = {
   errno.ENAMETOOLONG: 'give a shorter path',
 }
 
-# What setup.cfg requires, and wrapt, which clu does: module -> its name for pip.
-_PACKAGES = {
-  'PIL': 'Pillow',
-  'clu': 'clu',
-  'etils': 'etils',
-  'flax': 'flax',
-  'fsspec': 'fsspec',
-  'jax': 'jax',
-  'matplotlib': 'matplotlib',
-  'ml_collections': 'ml_collections',
-  'numpy': 'numpy',
-  'optax': 'optax',
-  'orbax': 'orbax-checkpoint',
-  'rich': 'rich',
-  'safetensors': 'safetensors',
-  'scipy': 'scipy',
-  'sklearn': 'scikit-learn',
+# What setup.cfg requires, and wrapt, which clu does, by the names of their modules.
+REQUIRED = {
+  'PIL': 'Pillow>=11.0',
+  'clu': 'clu>=0.0.12',
+  'etils': 'etils>=1.9',
+  'flax': 'flax>=0.12',
+  'fsspec': 'fsspec>=2025.3',
+  'jax': 'jax>=0.10',
+  'matplotlib': 'matplotlib>=3.8',
+  'ml_collections': 'ml-collections>=1.0',
+  'numpy': 'numpy>=2.0',
+  'optax': 'optax>=0.2.5',
+  'orbax': 'orbax-checkpoint>=0.12',
+  'rich': 'rich>=13.0',
+  'safetensors': 'safetensors>=0.5',
+  'scipy': 'scipy>=1.11',
+  'sklearn': 'scikit-learn>=1.4',
   'wrapt': 'wrapt',
 }
 # Those that only the files of tfds need: the extra `tensorflow`, and what it works with.
-_TENSORFLOW = {
+OF_TENSORFLOW = {
   'google_crc32c': 'google-crc32c',
   'importlib_resources': 'importlib_resources',
   'tensorflow': 'TensorFlow',
@@ -222,7 +222,7 @@ def _explanation(error: Exception) -> str | None:
   if isinstance(error, UserError):
     return str(error)
   if isinstance(error, ImportError):
-    return _missing(error)
+    return _too_old() or _missing(error)
   if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
     what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
     return f'{what}; {_USER_OS_ERRORS[error.errno]}.'
@@ -236,7 +236,7 @@ def _explanation(error: Exception) -> str | None:
       f'out of memory ({first}); lower config.batch_size or --batch_size, or raise the limit '
       '(ulimit -v, the container).'
     )
-  return None
+  return _too_old()
 
 
 def _warn_of_little_memory() -> None:
@@ -308,26 +308,54 @@ def end_with_parent() -> None:
 def _missing(error: ImportError) -> str | None:
   """Returns what to install after a failed import; None if it was of no package that we require."""
   module = (error.name or '').partition('.')[0]
-  if module in _TENSORFLOW:
+  if module in OF_TENSORFLOW:
     return (
-      f'the files of tfds need {_TENSORFLOW[module]}, which is not installed: '
+      f'the files of tfds need {OF_TENSORFLOW[module]}, which is not installed: '
       "pip install 'senet_jax[tensorflow]'. Folders of photos, digits, data sets that are prepared "
       'as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
     )
-  if module not in _PACKAGES:
+  if module not in REQUIRED:
     return None
-  missing = [name for name in _PACKAGES if not _is_installed(name)]
+  missing = [name for name in REQUIRED if not _is_installed(name)]
   if not missing:
     return (
-      f'the {_PACKAGES[module]} that is installed does not fit ({error}); '
+      f'the {_name(module)} that is installed does not fit ({error}); '
       '`pip install -c constraints.txt -e .` brings the versions that were tested.'
     )
-  names = [_PACKAGES[name] for name in missing]
+  names = [_name(module) for module in missing]
   how = ' '.join(['--no-deps', *_ALONE] if set(missing) <= set(_ALONE) else names)
   return (
     f'{", ".join(names)} must be installed, too: pip install {how} (tools.evidence --pack '
     'writes what a machine without network needs).'
   )
+
+
+def _name(module: str) -> str:
+  return REQUIRED[module].partition('>=')[0]
+
+
+def _too_old() -> str | None:
+  """Returns what to bring up to date, if a package is older than what setup.cfg asks for."""
+  import importlib.metadata
+
+  old = []
+  for requirement in REQUIRED.values():
+    name, _, oldest = requirement.partition('>=')
+    try:
+      version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+    if _numbers(version) < _numbers(oldest):
+      old.append((f'{name} {version}', requirement))
+  if not old:
+    return None
+  found, needed = (', '.join(column) for column in zip(*old, strict=True))
+  what = ' '.join(f"'{requirement}'" for _, requirement in old)
+  return f'{needed} is needed, and {found} is installed: pip install {what}.'
+
+
+def _numbers(version: str) -> list[int]:
+  return [int(number) for number in re.findall(r'\d+', version)]
 
 
 def _is_installed(module: str) -> bool:

@@ -80,26 +80,24 @@ def same(a, b):
 
 
 def test_every_required_package_is_known():
-  setup = configparser.ConfigParser()
+  setup = configparser.ConfigParser(inline_comment_prefixes='#')
   setup.read(commit.ROOT / 'setup.cfg')
-  lines = setup['options']['install_requires'].split('\n')
-  required = {re.match(r'[\w-]*', line)[0] for line in lines} - {''}
-  known = {*cli._PACKAGES.values(), *cli._TENSORFLOW.values()} - {
-    'wrapt',
+  lines = setup['options']['install_requires'].replace('[epath]', '').split()
+  of_tfds = [line for line in lines if line.startswith(('importlib_resources', 'tensorflow-'))]
+  assert {*lines} - {*of_tfds} == {*cli.REQUIRED.values()} - {'wrapt'}
+  assert {line.partition('>=')[0] for line in of_tfds} == {*cli.OF_TENSORFLOW.values()} - {
     'TensorFlow',
     'google-crc32c',
-  }
-  assert {n.lower().replace('_', '-') for n in known} == {
-    n.lower().replace('_', '-') for n in required
   }
 
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_all_packages_are_missing(name, tmp_path):
-  done = bare(','.join([*cli._PACKAGES, *cli._TENSORFLOW]), COMMANDS[name], tmp_path)
+  done = bare(','.join([*cli.REQUIRED, *cli.OF_TENSORFLOW]), COMMANDS[name], tmp_path)
   assert done.returncode == 2, done.stderr
   assert done.stderr.count('\n') == 1
-  assert f'{", ".join(cli._PACKAGES.values())} must be installed' in done.stderr
+  names = [requirement.partition('>=')[0] for requirement in cli.REQUIRED.values()]
+  assert f'{", ".join(names)} must be installed' in done.stderr
   assert not list(tmp_path.iterdir())
 
 
@@ -107,7 +105,7 @@ def test_small_packages_are_missing(tmp_path):
   done = bare(NEW, TRAIN, tmp_path)
   assert (done.returncode, done.stderr) == (
     2,
-    'senet_jax: clu, ml_collections must be installed, too: pip install --no-deps clu '
+    'senet_jax: clu, ml-collections must be installed, too: pip install --no-deps clu '
     'ml_collections wrapt (tools.evidence --pack writes what a machine without network needs).\n',
   )
   assert '--workdir' in bare(NEW, ['main', '--help'], tmp_path).stdout
@@ -144,6 +142,30 @@ def test_other_import_errors(monkeypatch, capsys):
   status, line = run(ImportError("cannot import name 'x' from 'jax'", name='jax'))
   assert status == 2
   assert "the jax that is installed does not fit (cannot import name 'x' from 'jax')" in line
+
+
+@pytest.mark.parametrize('error', [AttributeError('none of that name'), ImportError(name='jax')])
+def test_packages_that_are_too_old(error, monkeypatch, capsys):
+  versions = dict.fromkeys(cli.REQUIRED.values(), '2026.9') | {'jax': '0.9.2', 'numpy': '1.26.4'}
+  monkeypatch.setattr('importlib.metadata.version', lambda name: versions.get(name, '2026.9'))
+
+  def command(argv):
+    raise error
+
+  with pytest.raises(SystemExit, match='2'):
+    cli.run(command)
+  assert capsys.readouterr().err == (
+    'senet_jax: jax>=0.10, numpy>=2.0 is needed, and jax 0.9.2, numpy 1.26.4 is installed: '
+    "pip install 'jax>=0.10' 'numpy>=2.0'.\n"
+  )
+
+
+def test_a_python_that_is_too_old(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'version_info', (3, 10, 4))
+  source = (commit.ROOT / 'senet_jax' / '__init__.py').read_text()
+  with pytest.raises(SystemExit, match='2'):
+    exec(source, {})
+  assert capsys.readouterr().err.startswith('senet_jax needs Python 3.11 or newer; this is ')
 
 
 # --- arrays without tfds -------------------------------------------------------------------------
