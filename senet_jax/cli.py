@@ -23,6 +23,9 @@ from senet_jax.storage import buckets
 # Set by a command for those that it starts: its process, with which they end.
 PARENT = 'SENET_JAX_PARENT'
 
+# Set by argcomplete where a shell asks a command what may follow: the number of its first word.
+COMPLETION = '_ARGCOMPLETE'
+
 # What shells say of a command that wrote into a pipe without a reader.
 _NO_READER = 128 + signal.SIGPIPE
 _STDERR = 2
@@ -123,6 +126,10 @@ class Parser(argparse.ArgumentParser):
 
   def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
     """Parses a command line; an option of `add_bare` is where it would be with its name."""
+    if COMPLETION in os.environ:  # a shell asks for what may follow, and this answers and ends
+      import argcomplete
+
+      argcomplete.autocomplete(self)
     parsed = super().parse_args(args, namespace)
     if self._bare is None:
       return parsed

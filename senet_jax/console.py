@@ -4,10 +4,12 @@
   senet evaluate --workdir=runs/digits
   senet predict --workdir=se_resnet20_cifar10 photo.jpg
   senet COMMAND --help
+  eval "$(register-python-argcomplete senet)"   # Tab completes, once argcomplete is installed
 
 `senet train` is `python -m senet_jax.main`, the others are `python -m senet_jax.tools.COMMAND`.
 """
 
+import os
 import pathlib
 import runpy
 import sys
@@ -38,6 +40,8 @@ def main() -> None:
 
 
 def _dispatch(argv: list[str]) -> int:
+  if cli.COMPLETION in os.environ:
+    argv = _asked()
   name, *rest = argv or ['--help']
   if name in ('--help', '-h'):
     print(help_text())
@@ -47,7 +51,21 @@ def _dispatch(argv: list[str]) -> int:
 
     print(__version__)
     return 0
+  if cli.COMPLETION in os.environ and name not in commands():
+    parser = cli.Parser('console', __doc__)
+    parser.add_argument('command', choices=commands())
+    parser.parse_args()  # answers, and ends
   errors.one_of('the command', name, commands())
   sys.argv[1:] = rest
   runpy.run_module(commands()[name], run_name='__main__', alter_sys=True)
   return 0
+
+
+def _asked() -> list[str]:
+  """Returns the words for which a shell asks what may follow, and hands them to their command."""
+  line = os.environ['COMP_LINE'][: int(os.environ['COMP_POINT'])]
+  words = line.split()[1:] + [''] * line.endswith(' ')
+  if len(words) < 2:
+    return ['']  # no command yet
+  os.environ[cli.COMPLETION] = str(int(os.environ[cli.COMPLETION]) + 1)  # its own parser answers
+  return words

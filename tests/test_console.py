@@ -1,6 +1,7 @@
 """The command `senet`, and what the wheel has: the configurations, from any directory."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,20 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
   assert reading.load('configs/digits_se_r20.py', []).data.name == 'digits'
   with pytest.raises(UserError, match=r'there is no file mine, and none of that name'):
     reading.load('mine', [])
+
+
+@pytest.mark.parametrize(
+  ('line', 'answer'),
+  [('senet ', {'train', 'predict'}), ('senet tr', {'train '}), ('senet train', {'train '}),
+   ('senet train --wo', {'--workdir '}), ('senet predict --top', {'--top_k '})],
+)  # fmt: skip
+def test_a_shell_completes(line, answer, tmp_path):
+  pytest.importorskip('argcomplete')
+  asked = {'_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)), 'IFS': '\v'}
+  code = 'from senet_jax.console import main; main()'
+  done = subprocess.run(
+    ['bash', '-c', 'exec "$0" -c "$1" 8>&1 9>&2 1>/dev/null', sys.executable, code],
+    capture_output=True, text=True, env={**os.environ, **asked, 'PYTHONPATH': str(ROOT)},
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert answer <= set(re.split('[\v\n]', done.stdout))
