@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test test-interop golden mutants lint clean
+.PHONY: demo test test-interop golden mutants lint docs clean
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -31,8 +31,13 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
+# The documentation site, docs/_build/index.html; a warning is an error, and so is a broken link.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -d docs/_build/.doctrees docs docs/_build
+	$(VENV)/bin/python docs/check_site.py docs/_build
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) docs/_build runs
 
 $(VENV)/.base: setup.cfg $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -43,6 +48,10 @@ $(VENV)/.base: setup.cfg $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.base
 	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e '.[test]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
 $(VENV)/.test-interop: $(VENV)/.test

@@ -236,8 +236,8 @@ class BatchNorm(nn.Module):
   """Batch normalisation over `[N, H, W]`, statistics and arithmetic in float32.
 
   Statistics come from sums of `x - c` and `(x - c)²` with `c` the running mean: one pass over `x`,
-  yet, unlike plain sums of squares, no loss of digits where |mean| >> std, once the running mean is
-  near. The running variance is the biased one, as in Flax (PyTorch and Caffe store the unbiased
+  yet, unlike plain sums of squares, no loss of digits where `|mean| >> std`, once the running mean
+  is near. The running variance is the biased one, as in Flax (PyTorch and Caffe store the unbiased
   one).
 
   Attributes:
