@@ -7,6 +7,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'docs' / '_ext')]
 
+import senet_jax  # noqa: E402
+
 _SETUP = configparser.ConfigParser()
 _SETUP.read(ROOT / 'setup.cfg')
 # Where the files of the repository can be read; while it is empty the site has copies of them.
@@ -15,7 +17,7 @@ repository_url = _SETUP['metadata'].get('url', '')
 project = 'senet_jax'
 author = 'The senet_jax authors'
 copyright = author
-version = release = _SETUP['metadata']['version']
+version = release = senet_jax.__version__
 
 extensions = [
   'myst_nb',

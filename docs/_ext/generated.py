@@ -23,7 +23,9 @@ class PresentPages(TocTree):
   def run(self):
     """Returns nothing where no entry is left."""
     found = self.env.found_docs
-    there = [e for e in self.content if list(patfilter(found, e)) or e.partition('<')[2][:-1] in found]
+    there = [
+      e for e in self.content if list(patfilter(found, e)) or e.partition('<')[2][:-1] in found
+    ]
     self.content.data[:] = there
     return super().run() if there else []
 
