@@ -148,7 +148,8 @@ class SqueezeExcited(nn.Module):
     """Puts the module in this one's place."""
     # `nn.jit` runs its old trace for every module with the same fields, whatever the path: without
     # the block of this one, or with that of another, in silence. Submodules inherit flags.
-    self.scope.flags = freeze({**self.scope.flags, 'add_squeeze_excite': _NotUnderJit()})
+    if self.scope is not None:  # as in every `setup`
+      self.scope.flags = freeze({**self.scope.flags, 'add_squeeze_excite': _NotUnderJit()})
     module = self.plan.module
     self._module = module.clone(parent=self.scope, name=self.name or type(module).__name__)
     self._interceptor = _Interceptor(self.plan.rules, self.path)
@@ -202,7 +203,9 @@ class _Interceptor:
       )
     self._gated.add(path)
     # The transformations around the submodule see its own scope and what is pushed from there.
-    return SqueezeExcite(matching[0], name=_NAME, parent=scope.push(_NAME, reuse=True))(x)
+    inner = scope.push(_NAME, reuse=True)
+    # Flax takes a scope for a parent, which the annotation of the field leaves out.
+    return SqueezeExcite(matching[0], name=_NAME, parent=inner)(x)  # type: ignore[arg-type]
 
   def check_matches(self, params: Mapping) -> None:
     """Raises UserError if a pattern has matched nothing, and `params` have no block for it."""

@@ -1,6 +1,6 @@
 """Channel attention in general: a squeeze, a gate, and the product with the map."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,12 @@ class ChannelGate(nn.Module):
     del channels
     return 0.0
 
+  @overload
+  def __call__(self, x: jax.Array) -> jax.Array: ...
+
+  @overload
+  def __call__(self, x: DeferredAffine) -> jax.Array | DeferredAffine: ...
+
   @nn.compact
   def __call__(self, x: jax.Array | DeferredAffine) -> jax.Array | DeferredAffine:
     """Gates `x` `[N, …, C]` of any float dtype; returns the same shape and dtype.
@@ -59,8 +65,8 @@ class ChannelGate(nn.Module):
     A `DeferredAffine` that knows the means of its images stays deferred.
     """
     if isinstance(x, DeferredAffine):
-      if self.squeeze == 'avg' and x.image_mean is not None:
-        return x.times(self._sown(self.gate(x.mean())))
+      if self.squeeze == 'avg' and (mean := x.mean()) is not None:
+        return x.times(self._sown(self.gate(mean)))
       x = materialize(x)
     squeeze = SQUEEZES[self.squeeze]
     squeezed = x.astype(jnp.float32)

@@ -1,6 +1,7 @@
 """The convolution and the classifier of every network here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,8 @@ def conv(
   stride: int = 1,
   groups: int = 1,
   *,
-  padding: str | int | tuple[int, int] = 'symmetric',
-  **kwargs,
+  padding: str | int | Sequence[int | tuple[int, int]] = 'symmetric',
+  **kwargs: Any,
 ) -> nn.Conv:
   """Returns a convolution without bias, with He initialisation.
 
@@ -42,7 +43,7 @@ def conv(
   kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
   if padding == 'symmetric':
     padding = [(size // 2, size // 2) for size in kernel]
-  options = {'use_bias': False, 'kernel_init': he_normal_fan_out, **kwargs}
+  options: dict[str, Any] = {'use_bias': False, 'kernel_init': he_normal_fan_out, **kwargs}
   return nn.Conv(
     features,
     kernel,
@@ -75,13 +76,13 @@ def pointwise_mean(convolution: nn.Conv, x: jax.Array) -> jax.Array:
   return jnp.matmul(mean, kernel, precision='highest') + params.get('bias', 0.0)
 
 
-def depthwise_conv(channels: int, stride: int = 1, **kwargs) -> nn.Conv:
+def depthwise_conv(channels: int, stride: int = 1, **kwargs: Any) -> nn.Conv:
   """Returns a 3x3 convolution of each channel by itself, without bias; for options see `conv`.
 
   A weight goes to one channel of the output and not to all, so that He initialisation takes 9 for
   its fan in either direction; `conv` would start with nearly nothing.
   """
-  options = {'kernel_init': nn.initializers.he_normal(), **kwargs}
+  options: dict[str, Any] = {'kernel_init': nn.initializers.he_normal(), **kwargs}
   return conv(channels, 3, stride, channels, **options)
 
 

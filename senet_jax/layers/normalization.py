@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn, struct
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers.derivatives import own_gradient
@@ -79,10 +80,15 @@ class DeferredAffine(struct.PyTreeNode):
   scale: jax.Array
   shift: jax.Array
   image_mean: jax.Array | None
-  dtype: jnp.dtype = struct.field(pytree_node=False)
+  dtype: DTypeLike = struct.field(pytree_node=False)
 
-  def mean(self) -> jax.Array:
-    """Returns the mean over each image, `[N, 1, 1, C]` float32, by the linearity of the mean."""
+  def mean(self) -> jax.Array | None:
+    """Returns the mean over each image, `[N, 1, 1, C]` float32, by the linearity of the mean.
+
+    None where `image_mean` is.
+    """
+    if self.image_mean is None:
+      return None
     return self.image_mean * self.scale + self.shift
 
   def materialize(self, residual: jax.Array | None = None, *, relu: bool = False) -> jax.Array:
@@ -250,7 +256,7 @@ class BatchNorm(nn.Module):
   """
 
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   deferred: bool = False
   image_means: bool = False

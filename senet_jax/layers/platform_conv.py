@@ -22,6 +22,7 @@ in the window) took 0.8-4 times as long.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +140,8 @@ def _forms(
     dtype = jnp.promote_types(images.dtype, jnp.float32)  # that of the sum
     shifted = _shifted(images.astype(dtype), kernel.shape[:2], strides, padding)
     weights = kernel.astype(dtype).reshape(-1, kernel.shape[-1])
-    return sum(map(jnp.multiply, shifted, weights)).astype(images.dtype)
+    total: Any = sum(map(jnp.multiply, shifted, weights))
+    return total.astype(images.dtype)
 
   def cpu(images, kernel):
     *window, width, features = kernel.shape
@@ -163,7 +165,7 @@ def _forms(
   return {'cpu': cpu, 'cuda': gpu, 'rocm': gpu, 'default': default}
 
 
-def _has_squares(images: jax.Array, strides: _Pair) -> bool:
+def _has_squares(images: jax.Array, strides: tuple[int, ...]) -> bool:
   """Returns whether a GPU is to convolve squares of four pixels in place of the pixels."""
   few = images.shape[-1] <= _FEW and not any(size % 2 for size in images.shape[1:3])
   return strides == (2, 2) and few

@@ -119,9 +119,10 @@ def avg_pool(
     UserError: `padding` is unknown.
   """
   errors.one_of('padding', padding, ('SAME', 'VALID', 'CEIL'))
+  pads: str | list[tuple[int, int]] = padding
   if padding == 'CEIL':
-    padding, count_padding = _ceil_padding(x, size, stride), False
-  y = nn.avg_pool(x, (size, size), (stride, stride), padding, count_include_pad=count_padding)
+    pads, count_padding = _ceil_padding(x, size, stride), False
+  y = nn.avg_pool(x, (size, size), (stride, stride), pads, count_include_pad=count_padding)
   return y.astype(x.dtype)  # Flax divides by float32 counts.
 
 

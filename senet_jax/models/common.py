@@ -6,12 +6,12 @@ from typing import Any
 import jax
 
 from senet_jax import errors
-from senet_jax.layers import DeferredAffine, SEConfig, SqueezeExcite
+from senet_jax.layers import SEConfig, SqueezeExcite
 from senet_jax.models.registry import Preprocessing
 
 # Image size, classes and preprocessing of the paper's ImageNet recipe (section 5.1: mean
 # subtraction only; the means are those of the released models, as RGB).
-IMAGENET = {
+IMAGENET: dict[str, Any] = {
   'image_size': 224,
   'num_classes': 1000,
   'preprocessing': Preprocessing(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0), resize=256),
@@ -29,11 +29,7 @@ def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
   return {table: top_errors(*top), **others}
 
 
-def gated(
-  se: SEConfig | None,
-  position: str,
-  x: jax.Array | DeferredAffine,
-) -> jax.Array | DeferredAffine:
+def gated(se: SEConfig | None, position: str, x: jax.Array) -> jax.Array:
   """Gates `x` `[N, H, W, C]` by the SE block `se` of a unit if the unit has it at `position`."""
   if se is None or se.position != position:
     return x

@@ -6,11 +6,12 @@ released, Szegedy et al. 2015 (Inception-v3) with torchvision's definition, the 
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -20,6 +21,7 @@ from senet_jax.layers import (
   avg_pool,
   classifier,
   conv,
+  materialize,
   max_pool,
 )
 from senet_jax.models.common import (
@@ -70,7 +72,7 @@ class Layers:
   """
 
   bn: BatchNormConfig
-  dtype: jnp.dtype
+  dtype: DTypeLike
   keras: bool
   conv_bias: bool
   count_padding: bool
@@ -132,11 +134,15 @@ class ConvUnit(nn.Module):
     """Maps `[N, H, W, C]` to `[N, H', W', features]`."""
     features, kernel, stride, padding = self.spec
     layers = self.layers
-    options = {'dtype': layers.dtype, 'padding': padding, 'use_bias': layers.conv_bias}
+    options: dict[str, Any] = {
+      'dtype': layers.dtype,
+      'padding': padding,
+      'use_bias': layers.conv_bias,
+    }
     if layers.keras:
       options['kernel_init'] = nn.initializers.glorot_uniform()
     x = conv(features, kernel, stride, name='conv', **options)(x)
-    return nn.relu(BatchNorm(layers.bn, layers.dtype, name='bn')(x, train))
+    return materialize(BatchNorm(layers.bn, layers.dtype, name='bn')(x, train), relu=True)
 
 
 class InceptionModule(nn.Module):
@@ -229,7 +235,7 @@ class Inception(nn.Module):
   dropout: float = 0.0
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     check_dropout(self.dropout)
@@ -286,7 +292,8 @@ class Inception(nn.Module):
       if step == 'max/2':
         least = 2 * least + 1
       elif isinstance(step, ConvSpec) and step.padding == 'VALID':
-        least = (least - 1) * step.stride + step.kernel
+        side = step.kernel if isinstance(step.kernel, int) else max(step.kernel)
+        least = (least - 1) * step.stride + side
     if min(height, width) < least:
       raise errors.UserError(
         f'images of {height}x{width} pixels leave nothing behind the last stage; use at least '

@@ -97,14 +97,20 @@ class InceptionResNet(Inception):
 
   def _modules(self, stage: int, layers: Layers) -> list[nn.Module]:
     se, name = se_of_stage(self.se, stage), f'stage{stage}'
-    (mixed,), depth = (rows[stage - STAGES[0]] for rows in (self.stages, self.depths))
+    i = stage - STAGES[0]
+    (mixed,), depth = self.stages[i], self.depths[i]
     branches, scale = _BLOCKS[stage]
-    modules = [InceptionModule(mixed, layers, se if self.se_mixed else None, name=f'{name}_mixed')]
+    modules: list[nn.Module] = [
+      InceptionModule(mixed, layers, se if self.se_mixed else None, name=f'{name}_mixed')
+    ]
     for block in range(1, depth + 1):
       # The very last block adds all of its branch, and its output may be negative.
       last = stage == STAGES[-1] and block == depth
-      options = {'scale': 1.0 if last else scale, 'activate': not last, 'se': se}
-      modules.append(ResidualBlock(branches, layers, name=f'{name}_block{block}', **options))
+      modules.append(
+        ResidualBlock(
+          branches, layers, 1.0 if last else scale, not last, se, name=f'{name}_block{block}'
+        )
+      )
     return modules
 
 

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -18,6 +19,7 @@ from senet_jax.layers import (
   classifier,
   conv,
   depthwise_conv,
+  materialize,
 )
 from senet_jax.models.common import IMAGENET, check_se, figures, gated, se_of_stage
 from senet_jax.models.registry import register_pair
@@ -44,7 +46,7 @@ class SeparableUnit(nn.Module):
   padding: str = 'symmetric'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -54,9 +56,11 @@ class SeparableUnit(nn.Module):
     x = depthwise_conv(
       x.shape[-1], self.stride, padding=self.padding, dtype=self.dtype, name='depthwise_conv'
     )(x)
-    x = gated(self.se, 'conv3x3', activate(norm(name='depthwise_bn')(x, train)))
+    x = materialize(norm(name='depthwise_bn')(x, train))
+    x = gated(self.se, 'conv3x3', activate(x))
     x = conv(self.features, 1, dtype=self.dtype, name='pointwise_conv')(x)
-    return gated(self.se, 'standard', activate(norm(name='pointwise_bn')(x, train)))
+    x = materialize(norm(name='pointwise_bn')(x, train))
+    return gated(self.se, 'standard', activate(x))
 
 
 class MobileNet(nn.Module):
@@ -89,7 +93,7 @@ class MobileNet(nn.Module):
   padding: str = 'symmetric'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.activation', self.activation, _ACTIVATIONS)
@@ -110,7 +114,8 @@ class MobileNet(nn.Module):
     """
     stem = conv(self.width, 3, 2, padding=self.padding, dtype=self.dtype, name='stem_conv')
     x = stem(images.astype(self.dtype))
-    x = _ACTIVATIONS[self.activation](BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train))
+    x = materialize(BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train))
+    x = _ACTIVATIONS[self.activation](x)
     for stage, depth in enumerate(self.depths, start=1):
       for block in range(1, depth + 1):
         x = self._unit(stage, block)(x, train)

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import BatchNormConfig, SEConfig
@@ -76,7 +77,7 @@ def register(
   arguments: dict[str, Any],
   *,
   unused: tuple[str, ...] = (),
-  **info,
+  **info: Any,
 ) -> None:
   """Registers a network.
 
@@ -98,7 +99,7 @@ def register_pair(
   unused: tuple[str, ...] = (),
   published: dict[str, Any],
   se_published: dict[str, Any],
-  **info,
+  **info: Any,
 ) -> None:
   """Registers a network under `name` and its SE twin under `se_` + `name`, as of `register`.
 
@@ -132,8 +133,8 @@ def model_info(name: str) -> ModelInfo:
 def create_model(
   name: str,
   num_classes: int | None = None,
-  dtype: jnp.dtype = jnp.float32,
-  **overrides,
+  dtype: DTypeLike = jnp.float32,
+  **overrides: Any,
 ) -> nn.Module:
   """Builds a network.
 

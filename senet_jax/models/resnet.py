@@ -9,11 +9,12 @@ appendix, the released models of each, and the code of its student reproduction.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -44,7 +45,7 @@ _STEMS = {
 _SHORTCUTS = ('projection', 'pad', 'pad_both', 'strided_3x3', 'like_last')
 
 # What Keras does where nothing else is said.
-_KERAS = {
+_KERAS: dict[str, Any] = {
   'use_bias': True,
   'padding': 'SAME',
   'kernel_init': nn.initializers.glorot_uniform(),
@@ -53,6 +54,7 @@ _KERAS = {
 
 # What makes a layer: a partial of its class or function, which takes the rest and `name`.
 ModuleDef = Callable[..., nn.Module]
+ConvDef = Callable[..., nn.Conv]
 _DEFERRED_NORM = functools.partial(BatchNorm, deferred=True)
 
 
@@ -105,7 +107,7 @@ class ResidualBlock(nn.Module):
   kept: tuple[int, ...] | None = None
   attention: BlockAttention | None = None
   options: BlockOptions = BlockOptions()
-  conv: ModuleDef = conv
+  conv: ConvDef = conv
   norm: ModuleDef = _DEFERRED_NORM
 
   @nn.compact
@@ -125,16 +127,23 @@ class ResidualBlock(nn.Module):
     """Returns the names of the modules that gate, by their positions in the unit."""
     return {self.attention.position: self.attention.kind} if self.attention else {}
 
+  @overload
+  def _gated(self, position: str, x: jax.Array) -> jax.Array: ...
+
+  @overload
+  def _gated(self, position: str, x: DeferredAffine) -> jax.Array | DeferredAffine: ...
+
   def _gated(self, position: str, x: jax.Array | DeferredAffine) -> jax.Array | DeferredAffine:
     """Gates `x` `[N, H, W, C]` if `position` is where this unit has its attention."""
-    if position not in self.gates():
+    if self.attention is None or position != self.attention.position:
       return x
     return self.attention.block(self.features if position == 'standard' else None)(x)
 
   @nn.nowrap
   def _gives_image_means(self, position: str) -> bool:
     """Returns whether the BN that `position` directly follows has to take means of images."""
-    return position in self.gates() and self.attention.uses_image_means
+    attention = self.attention
+    return attention is not None and position == attention.position and attention.uses_image_means
 
   def _convolutions(self) -> list[tuple[int, int, int, int]]:
     """Returns features, kernel size, stride and groups of each convolution of the branch."""
@@ -258,7 +267,7 @@ class ResNet(nn.Module):
   attention: str = 'se'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.stem', self.stem, _STEMS)
@@ -341,11 +350,13 @@ class ResNet(nn.Module):
     Returns:
       Logits `[N, num_classes]`, float32.
     """
-    layers = {
+    layers: dict[str, Any] = {
       'conv': functools.partial(conv, dtype=self.dtype, **(_KERAS if self.keras else {})),
       'norm': functools.partial(BatchNorm, self.bn, self.dtype, deferred=True),
     }
-    shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BlockOptions)}
+    shared: dict[str, Any] = {
+      field.name: getattr(self, field.name) for field in dataclasses.fields(BlockOptions)
+    }
     unit = functools.partial(ResidualBlock, options=BlockOptions(**shared), **layers)
     x = self._stem(images.astype(self.dtype), train, **layers)
     for stage, depth in enumerate(self.depths, start=2):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -27,7 +28,7 @@ from senet_jax.layers.attention import block_attention, check_attention
 from senet_jax.layers.shake import BACKWARDS
 from senet_jax.models import common
 from senet_jax.models.registry import Preprocessing, register_pair
-from senet_jax.models.resnet import BlockOptions, ModuleDef, ResidualBlock
+from senet_jax.models.resnet import BlockOptions, ConvDef, ModuleDef, ResidualBlock
 
 
 class _Branch(ResidualBlock):
@@ -77,7 +78,7 @@ class ShakeBlock(nn.Module):
   stride: int
   attention: BlockAttention | None
   options: ShakeOptions
-  conv: ModuleDef
+  conv: ConvDef
   norm: ModuleDef
 
   @nn.compact
@@ -94,8 +95,8 @@ class ShakeBlock(nn.Module):
       conv=self.conv,
       norm=functools.partial(self.norm, deferred=True),
     )
-    branches = [branch(name=f'branch{i}')(activated, train) for i in (1, 2)]
-    y = shake(*branches, self.make_rng('shake') if train else None, train, self.options.backward)
+    a, b = (branch(name=f'branch{i}')(activated, train) for i in (1, 2))
+    y = shake(a, b, self.make_rng('shake') if train else None, train, self.options.backward)
     if self.attention is not None and self.options.se_at == 'mix':
       y = self.attention.block()(y)
     if x.shape[-1] != self.features or self.stride > 1:
@@ -156,7 +157,7 @@ class ShakeNet(nn.Module):
   attention: str = 'se'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.shortcut', self.shortcut, ('shifted', 'projection'))
@@ -183,11 +184,13 @@ class ShakeNet(nn.Module):
     Returns:
       Logits `[N, num_classes]`, float32.
     """
-    layers = {
+    layers: dict[str, Any] = {
       'conv': functools.partial(conv, dtype=self.dtype),
       'norm': functools.partial(BatchNorm, self.bn, self.dtype),
     }
-    shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(ShakeOptions)}
+    shared: dict[str, Any] = {
+      field.name: getattr(self, field.name) for field in dataclasses.fields(ShakeOptions)
+    }
     unit = functools.partial(ShakeBlock, options=ShakeOptions(**shared), **layers)
     x = layers['conv'](self.stem_width, 3, name='stem_conv')(images.astype(self.dtype))
     x = layers['norm'](name='stem_bn')(x, train)

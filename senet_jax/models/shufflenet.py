@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -17,6 +18,7 @@ from senet_jax.layers import (
   classifier,
   conv,
   depthwise_conv,
+  materialize,
   max_pool,
 )
 from senet_jax.layers.pooling import ALIGNMENTS
@@ -49,7 +51,7 @@ class ShuffleUnit(nn.Module):
   first_groups: int
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -61,11 +63,11 @@ class ShuffleUnit(nn.Module):
       shortcut = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
     y = gated(self.se, 'pre', x)
     y = conv(self.bottleneck, 1, groups=self.first_groups, dtype=self.dtype, name='conv1')(y)
-    y = channel_shuffle(nn.relu(norm(name='bn1')(y, train)), self.groups)
+    y = channel_shuffle(materialize(norm(name='bn1')(y, train), relu=True), self.groups)
     y = depthwise_conv(self.bottleneck, self.stride, dtype=self.dtype, name='conv2')(y)
-    y = gated(self.se, 'conv3x3', norm(name='bn2')(y, train))
+    y = gated(self.se, 'conv3x3', materialize(norm(name='bn2')(y, train)))
     y = conv(branch, 1, groups=self.groups, dtype=self.dtype, name='conv3')(y)
-    y = gated(self.se, 'standard', norm(name='bn3')(y, train))
+    y = gated(self.se, 'standard', materialize(norm(name='bn3')(y, train)))
     shortcut = gated(self.se, 'identity', shortcut)
     y = shortcut + y if self.stride == 1 else jnp.concatenate([shortcut, y], -1)
     return gated(self.se, 'post', nn.relu(y))
@@ -112,7 +114,7 @@ class ShuffleNet(nn.Module):
   pool_align: str = 'torch'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.bottleneck_of', self.bottleneck_of, ('unit', 'branch'))
@@ -142,7 +144,7 @@ class ShuffleNet(nn.Module):
       Logits `[N, num_classes]`, float32.
     """
     x = conv(self.stem_width, 3, 2, dtype=self.dtype, name='stem_conv')(images.astype(self.dtype))
-    x = nn.relu(BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train))
+    x = materialize(BatchNorm(self.bn, self.dtype, name='stem_bn')(x, train), relu=True)
     x = max_pool(x, self.pool_align)
     for stage, depth in enumerate(self.depths, start=2):
       for block in range(1, depth + 1):

@@ -9,6 +9,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import (
@@ -17,6 +18,7 @@ from senet_jax.layers import (
   SEConfig,
   classifier,
   conv,
+  materialize,
 )
 from senet_jax.models.common import IMAGENET, check_dropout, check_se, figures, gated, se_of_stage
 from senet_jax.models.registry import register_pair
@@ -41,13 +43,13 @@ class ConvUnit(nn.Module):
   use_bias: bool = True
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[N, H, W, C]` to `[N, H, W, features]`."""
     x = conv(self.features, 3, use_bias=self.use_bias, dtype=self.dtype, name='conv')(x)
-    x = nn.relu(BatchNorm(self.bn, self.dtype, name='bn')(x, train))
+    x = materialize(BatchNorm(self.bn, self.dtype, name='bn')(x, train), relu=True)
     return gated(self.se, 'standard', x)
 
 
@@ -85,7 +87,7 @@ class VGG(nn.Module):
   dropout: float = 0.5
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     errors.one_of('model.head', self.head, _HEADS)

@@ -113,8 +113,8 @@ MUTANTS = (
   Mutant(
     'channels not shuffled',
     'models/shufflenet.py',
-    "channel_shuffle(nn.relu(norm(name='bn1')(y, train)), self.groups)",
-    "nn.relu(norm(name='bn1')(y, train))",
+    "channel_shuffle(materialize(norm(name='bn1')(y, train), relu=True), self.groups)",
+    "materialize(norm(name='bn1')(y, train), relu=True)",
     ('models/test_models_plain.py',),
   ),
   Mutant(
