@@ -120,11 +120,12 @@ class Parser(argparse.ArgumentParser):
       options: as of `add_argument`; with `action='append'` or `nargs='*'` there may be several.
     """
     option = self.add_argument(flag, **options)
-    self.add_argument('bare', nargs='*', metavar=option.dest.upper(), type=options.get('type'),
+    kind: Any = options.get('type')
+    self.add_argument('bare', nargs='*', metavar=option.dest.upper(), type=kind,
                       help=f'the same as {flag}')  # fmt: skip
     self._bare, self._bare_required = option, required
 
-  def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+  def parse_args(self, args=None, namespace=None) -> Any:
     """Parses a command line; an option of `add_bare` is where it would be with its name."""
     if COMPLETION in os.environ:  # a shell asks for what may follow, and this answers and ends
       import argcomplete
@@ -388,7 +389,7 @@ def _quiet_background() -> None:
   logging.getLogger('senet_jax').propagate = False
 
 
-def _without_known(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+def _without_known(hook: Callable[[Any], object]) -> Callable[[Any], None]:
   """Returns `hook` of `threading` or `sys`, which leaves out errors that are reported elsewhere."""
 
   def hook_others(args: Any) -> None:

@@ -114,7 +114,7 @@ class Predictor:
     return self._rows(images, program, width)
 
   def _rows(
-    self, images: Sequence[Photo] | np.ndarray, program: Callable, width: int
+    self, images: Sequence[Photo] | np.ndarray | Photo, program: Callable, width: int
   ) -> np.ndarray:
     """Returns the results of `program` for all images, `[N, width]`."""
     images = _several(images)
@@ -211,7 +211,7 @@ class Predictor:
     """Compiles `(variables, images) -> probabilities`."""
 
     def predict(variables: dict, images: jax.Array) -> jax.Array:
-      logits = self.model.apply(variables, self.preprocessing.to_input(images), train=False)
+      logits: Any = self.model.apply(variables, self.preprocessing.to_input(images), train=False)
       return jax.nn.softmax(logits)
 
     return self._compiled(predict)
@@ -260,7 +260,7 @@ def _last_of(stage: str, modules: Iterable[str]) -> str:
   modules = [name for name in modules if name.startswith('stage')]
   one_of('stage', stage, sorted({name.partition('_')[0] for name in modules}))
   number = {name: int((re.findall(r'_block(\d+)', name) or [0])[0]) for name in modules}
-  return max((n for n in modules if n.startswith(f'{stage}_')), key=number.get)
+  return max((n for n in modules if n.startswith(f'{stage}_')), key=number.__getitem__)
 
 
 def _features(

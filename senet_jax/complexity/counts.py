@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import jax
 import jax.extend.core as jex
@@ -134,7 +135,7 @@ def complexity(model: nn.Module, image_size: int, batch: int = 1) -> Complexity:
     stages[layer.stage].append(layer)
   # A gate's output has the shape of its input.
   gates = [(gate, trace.outputs[path]) for path, gate in trace.gates.items()]
-  sizes = collections.Counter()
+  sizes: collections.Counter[str] = collections.Counter()
   for (collection, *path), leaf in trace.variables.items():
     sizes[collection] += leaf.size
     sizes['se_weights'] += leaf.size * (path[-1] == 'kernel' and trace.in_se(path))
@@ -193,7 +194,7 @@ def _trace(model: nn.Module, image_size: int, batch: int) -> _Trace:
 
 def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
   """Counts the MACs of `jaxpr`, run by the module at `path`, by path of the innermost module."""
-  counts = collections.Counter()
+  counts: collections.Counter[_Path] = collections.Counter()
   for eqn in jaxpr.eqns:
     inner = path
     for name in str(eqn.source_info.name_stack).split('/'):
@@ -205,7 +206,8 @@ def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
       platforms = eqn.params.get('branches_platforms') or ()
       if None in platforms:
         branches = [branches[platforms.index(None)]]
-      counts.update(max(branches, key=collections.Counter.total))
+      dearest = max(branches, key=lambda branch: branch.total())
+      counts.update(dearest)
       continue
     if primitive == 'while' and any(branches):
       raise ValueError('The multiply-adds of a while loop are unknown; use a loop of fixed length.')
@@ -219,22 +221,22 @@ def _macs(jaxpr: jex.Jaxpr, path: _Path = ()) -> collections.Counter[_Path]:
 
 def _equation_macs(eqn: jex.JaxprEqn) -> int:
   """Returns the elements of the output times the products that each of them sums."""
+  inputs: list[Any] = [variable.aval for variable in eqn.invars]
+  output: Any = eqn.outvars[0].aval
   if eqn.primitive.name == 'conv_general_dilated':
-    kernel = eqn.invars[1].aval
-    return eqn.outvars[0].aval.size * (
-      kernel.size // kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-    )
+    kernel = inputs[1]
+    return output.size * (kernel.size // kernel.shape[eqn.params['dimension_numbers'].rhs_spec[0]])
   if eqn.primitive.name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
-    return eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+    return output.size * math.prod(inputs[0].shape[i] for i in contracted)
   return 0
 
 
 def _layers(trace: _Trace) -> list[Layer]:
-  params = collections.Counter()
-  for (collection, *path), leaf in trace.variables.items():
+  params: collections.Counter[_Path] = collections.Counter()
+  for (collection, *names), leaf in trace.variables.items():
     if collection == 'params':
-      params[tuple(path[:-1])] += leaf.size
+      params[tuple(names[:-1])] += leaf.size
   owners = {path[:i] for path in trace.modules for i in range(len(path))}
   paths = [*trace.modules, *(path for path in params if path not in trace.modules)]
   staged = any(map(_stage, paths))

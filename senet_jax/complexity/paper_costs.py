@@ -101,7 +101,7 @@ class Comparison:
     cut = {
       layer.output[-1]: None
       for layer in self.cost.layers
-      if layer.se and layer.path.endswith('fc2') and layer.output[-1] % ratio
+      if layer.output and layer.se and layer.path.endswith('fc2') and layer.output[-1] % ratio
     }
     return '; '.join(
       f'{channels} channels have {channels // ratio} hidden units for {channels / ratio:g}'

@@ -115,7 +115,7 @@ def report(
     UserError: the network or an option does not exist.
   """
   info = model_info(name)
-  overrides = {'stride_in': stride_in} if stride_in else {}
+  overrides: dict[str, Any] = {'stride_in': stride_in} if stride_in else {}
   if info.se and se:
     overrides['se'] = SEConfig(**se)
   num_classes = num_classes or info.num_classes
@@ -186,7 +186,7 @@ def paper(
     Table(f'Table {number}', _PAPER_COLUMNS, list(map(_paper_row, members)))
     for number, members in itertools.groupby(comparisons, lambda c: c.row.table)
   ]
-  unlike = {}
+  unlike: dict[Any, Comparison] = {}
   for c in comparisons:
     if c.row.se:
       unlike.setdefault((c.row.model, c.row.se), c)

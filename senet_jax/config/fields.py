@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Field:
   Attributes:
     default: its value where nothing else is said; None: the field is optional.
     help: one line on what it does.
-    kind: type of the value, or of each element of a tuple; None: that of `default`.
+    kind: type of the value, or of each element of a tuple; `NoneType`: that of `default`.
     within: least and greatest number, None for no bound.
     choices: the only values, where other rooms do not know more.
     lengths: how many elements a tuple may have; None: the value is no tuple.
@@ -46,7 +47,7 @@ class Field:
 
   default: Any
   help: str
-  kind: type | None = None
+  kind: type = types.NoneType
   _: dataclasses.KW_ONLY
   within: tuple[float | None, float | None] = (None, None)
   choices: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class Field:
   function: bool = False
 
   def __post_init__(self):
-    if self.kind is None:
+    if self.kind is types.NoneType:
       object.__setattr__(self, 'kind', type(self.default))
 
   @property

@@ -156,6 +156,8 @@ def _parsed(field: Field, text: str) -> Any:
 
 def _module(file: pathlib.Path) -> types.ModuleType:
   spec = importlib.util.spec_from_file_location('config_file', file)
+  if spec is None or spec.loader is None:
+    raise ImportError(f'{file} is no Python file')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module

@@ -101,8 +101,8 @@ def study(
   if isinstance(baselines, str):
     baselines = {name: baselines for name in rows if name != baselines}
   if size != 'small':
-    made = (Row(name, config, (), baselines.get(name)) for name, config in rows.items())
-    return Study(title, tuple(made), note=note)
+    full = (Row(name, config, (), baselines.get(name)) for name, config in rows.items())
+    return Study(title, tuple(full), note=note)
   made = []
   for name, options in small.items():
     network = 'r20' if options is None else 'se_r20'

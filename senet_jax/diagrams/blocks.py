@@ -165,8 +165,10 @@ def layout(graph: Graph) -> list[tuple[float, int]]:
     outwards = 1 if node.kind == 'scale' and column >= 0 else -1
     for k, place in enumerate(_main_first(node, graph)):
       if node.kind == 'concat':
-        k = node.inputs.index(place) - (len(node.inputs) - 1) / 2
-      wishes[place].append(column + k * (1 if node.kind == 'concat' else outwards))
+        place_in_row = node.inputs.index(place) - (len(node.inputs) - 1) / 2
+        wishes[place].append(column + place_in_row)
+      else:
+        wishes[place].append(column + k * outwards)
   return [(min(wished, key=abs), row) for wished, row in zip(wishes, rows, strict=True)]
 
 

@@ -137,6 +137,8 @@ def graph_of(block: nn.Module, x: jax.ShapeDtypeStruct) -> Graph:
   nodes = [Node('input', x.shape)]
   constants = [_variable(path) for path, _ in jax.tree.flatten_with_path(variables)[0]]
   (last,) = _run(closed, [*constants, 0], nodes)
+  if isinstance(last, _Constant):
+    raise ValueError('the output does not depend on the input')
   return contracted(_needed(nodes, last), _one_layer)
 
 
@@ -171,9 +173,10 @@ def _apply(eqn: Any, operands: list[int | _Constant], nodes: Graph) -> list[int 
   name = eqn.primitive.name
   data = [v for v in operands if isinstance(v, int)]
   if not data:
+    constants = [v for v in operands if isinstance(v, _Constant)]
     keeps = name in _SAME_VALUE and len(operands) == 1
-    union = frozenset().union(*(v.variables for v in operands))
-    return [_Constant(operands[0].value if keeps else None, union)] * len(eqn.outvars)
+    union = frozenset().union(*(v.variables for v in constants))
+    return [_Constant(constants[0].value if keeps else None, union)] * len(eqn.outvars)
   if name in _CALLS:
     inner = eqn.params.get('jaxpr') or eqn.params['call_jaxpr']
     return _run(inner, operands, nodes)
@@ -297,7 +300,7 @@ def formula(graph: Graph) -> str:
   A function is called by its module, or by its kind where it has no variables; the terms of a sum
   are sorted.
   """
-  terms = []
+  terms: list[str] = []
   for node in graph:
     inputs = [terms[i] for i in node.inputs]
     inputs = sorted(inputs) if node.kind == 'add' else inputs

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from senet_jax.interop.names import Images
 
@@ -66,7 +66,7 @@ def _images(config: Mapping[str, Any]) -> dict[str, Any]:
   return found
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: Any) -> TypeGuard[float]:
   return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 

@@ -110,7 +110,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f"{path} has layers in Caffe's format of before 2014; bring it up to date with Caffe's tool "
       'upgrade_net_proto_binary.'
     )
-  arrays = {}
+  arrays: dict[str, np.ndarray] = {}
   for layer in network.layer:
     blobs = [_array(blob, f'{path}: {layer.name} blob {i}') for i, blob in enumerate(layer.blobs)]
     if layer.type == 'BatchNorm' and len(blobs) == 3:

@@ -200,8 +200,8 @@ def _as_float(name: str, data: Any) -> np.ndarray:
 def _renumbered(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   numbers: dict[str, set[int]] = {}
   matches = {name: _NUMBERED.fullmatch(name.partition('/')[0]) for name in arrays}
-  for match in filter(None, matches.values()):
-    numbers.setdefault(match[1], set()).add(int(match[2] or 0))
+  for numbered in filter(None, matches.values()):
+    numbers.setdefault(numbered[1], set()).add(int(numbered[2] or 0))
   places = {kind: {n: i for i, n in enumerate(sorted(of))} for kind, of in numbers.items()}
   renamed = {}
   for name, x in arrays.items():

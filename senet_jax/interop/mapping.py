@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +179,7 @@ def choose(
     return variant_of(model_name, variant, sources)
   candidates = variants_of(model_name, sources) if model_name else _candidates(arrays, sources)
   best = _most_alike(candidates, arrays)
-  if not model_name and (best is None or _likeness(best, arrays) <= _ALIKE):
+  if best is None or (not model_name and _likeness(best, arrays) <= _ALIKE):
     raise errors.UserError(
       f'the weights are of no network of {", ".join(sources)} that is known here; they begin with '
       f'{", ".join(list(arrays)[:3])}.'
@@ -218,7 +218,7 @@ def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | N
   )
 
 
-def _names_a_network(says: str | None) -> bool:
+def _names_a_network(says: str | None) -> TypeGuard[str]:
   """Returns whether it is more than a class, as timm's `resnet` without options is."""
   return says is not None and any(map(str.isdigit, says))
 

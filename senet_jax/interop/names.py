@@ -7,6 +7,7 @@ MobileNets, and the Caffe files that the authors of the paper released.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
@@ -94,7 +95,7 @@ class Naming:
     """Returns the name of a variable of the module at `module`, parts joined by `/`."""
     for pattern, template in self.renames:
       module = re.sub(
-        rf'(?<![^/])(?:{pattern})(?![^/])', lambda match, t=template: _filled(t, match), module
+        rf'(?<![^/])(?:{pattern})(?![^/])', functools.partial(_filled, template), module
       )
     return module.replace('/', self.separator) + self.leaves[kind]
 

@@ -58,7 +58,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], int]:
       interpreter = tf.lite.Interpreter(str(path))  # never run, so nothing is prepared for it
     details = interpreter.get_tensor_details()
     size = int(interpreter.get_input_details()[0]['shape'][1])
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for detail in details:
       match = _LAYER.search(detail['name'])
       with contextlib.suppress(ValueError):  # of maps, which are not there before a run

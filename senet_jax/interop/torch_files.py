@@ -13,7 +13,7 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -216,7 +216,7 @@ def _read_zip(path: pathlib.Path) -> Any:
       raise ValueError(f'{name} is compressed')
     return archive.read(name)
 
-  order = stored(f'{root}byteorder').decode() if f'{root}byteorder' in entries else 'little'
+  order: Any = stored(f'{root}byteorder').decode() if f'{root}byteorder' in entries else 'little'
 
   def storage(dtype: np.dtype, key: str, count: int) -> _Storage:
     dtype = dtype.newbyteorder(order)
@@ -235,7 +235,7 @@ def _read_legacy(path: pathlib.Path, file: io.BufferedReader) -> Any:
   if _unpickle(file) != _MAGIC:
     raise ValueError('torch did not write it')
   _version, system = _unpickle(file), _unpickle(file)
-  order = '<' if system.get('little_endian', True) else '>'
+  order: Literal['<', '>'] = '<' if system.get('little_endian', True) else '>'
   places: dict[str, int] = {}
   sizes: dict[str, int] = {}
 
@@ -275,7 +275,7 @@ def _length(file: Any) -> int:
   """Returns the bytes of the pickle that begins here, after a look at each of its instructions."""
   start = file.tell()
   for count, (code, argument, _) in enumerate(pickletools.genops(file)):
-    if code.name in _MEMO and argument > count:
+    if code.name in _MEMO and (argument or 0) > count:
       raise pickle.UnpicklingError(f'object {argument} of {count}')
     if code.name.startswith('EXT'):
       raise pickle.UnpicklingError('a reference to the extensions of another process')

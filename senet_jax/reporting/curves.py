@@ -96,7 +96,7 @@ def comparison(runs: Sequence[tuple[str, list[dict[str, Any]]]], title: str) -> 
       style = '--'
     training, evaluation = (_points(records, kind, 'top1_error') for kind in ('train', 'eval'))
     axes.plot(*training, style, color=colour, linewidth=0.9, label=f'{name}, training')
-    dots = {
+    dots: dict[str, Any] = {
       'marker': 'o' if len(evaluation[0]) <= _DOTS else '',
       'markersize': 4.5,
       'markerfacecolor': colour if style == '-' else 'white',

@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from senet_jax.storage import files
 
@@ -18,7 +18,10 @@ _LETTERS = 11  # of a title, an inch
 
 
 def canvas(
-  width: float, height: float, title: str = '', layout: str | None = 'constrained'
+  width: float,
+  height: float,
+  title: str = '',
+  layout: Literal['constrained'] | None = 'constrained',
 ) -> 'Figure':
   """Returns an empty figure of a size in inches that needs no display."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,7 +10,7 @@ COMMAND = re.compile(r'--config=(?:\S*/)?(\w+)\.py(?::(\w+))?')
 
 def _header(root: pathlib.Path, name: str) -> str:
   """Returns what the header of a configuration says behind `Published: `."""
-  text = ast.get_docstring(ast.parse((root / 'configs' / f'{name}.py').read_text()))
+  text = ast.get_docstring(ast.parse((root / 'configs' / f'{name}.py').read_text())) or ''
   return text.partition('Published: ')[2].partition('\nMeasured: ')[0]
 
 

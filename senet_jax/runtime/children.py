@@ -90,7 +90,8 @@ class Children(StopSignals):
     child.terminate()
     if self.wait(child, grace_s) is None:
       os.killpg(child.pid, signal.SIGKILL)
-    return self.wait(child)
+    self.wait(child)
+    return child.returncode
 
 
 def last_lines(log: pathlib.Path, count: int = 12) -> list[str]:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ def all_devices() -> list[jax.Device]:
   try:
     return jax.devices()
   except (RuntimeError, AssertionError) as error:  # the latter from a plugin that is not installed
-    platforms = jax.config.jax_platforms
+    options: Any = jax.config  # older versions of JAX do not declare its attributes
+    platforms = options.jax_platforms
     if not platforms:
       raise
     why = str(error).partition(' (set JAX_PLATFORMS')[0].rstrip('. ')
@@ -66,7 +68,7 @@ def data_parallel(
   *,
   donate: tuple = (),
   deterministic: bool = False,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Compiles a function that each device runs on its share of the data.
 
   `check_vma=False`: gradients are those of the device's own images until the function averages

@@ -65,7 +65,11 @@ def connect(
   Raises:
     UserError: what is given does not fit together, or the coordinator cannot be reached.
   """
-  given = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+  given: dict[str, Any] = {
+    'coordinator': coordinator,
+    'num_processes': num_processes,
+    'process_id': process_id,
+  }
   for name, variable in _VARIABLES.items():
     if given[name] is None:
       given[name] = os.environ.get(variable)

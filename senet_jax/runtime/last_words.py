@@ -39,8 +39,9 @@ def listen(who: str) -> None:
   except OSError:
     os.close(direct)
     return
-  os.dup2(listener.stdin.fileno(), _STDERR)
-  listener.stdin.close()
+  if listener.stdin is not None:  # which is the pipe
+    os.dup2(listener.stdin.fileno(), _STDERR)
+    listener.stdin.close()
   listener.returncode = 0  # nobody waits for it
   sys.stderr = open(direct, 'w', buffering=1, errors='backslashreplace')  # noqa: SIM115
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+from typing import Any
 
 import jax
 
@@ -16,7 +17,8 @@ def use_compilation_cache() -> None:
 
   Where neither can be written, programs are compiled anew each time, and a line says so.
   """
-  given = jax.config.jax_compilation_cache_dir
+  options: Any = jax.config  # older versions of JAX do not declare its attributes
+  given = options.jax_compilation_cache_dir
   if given and buckets.in_bucket(given):
     return
   try:

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 _INTERRUPTED = 130  # what shells say of a command that Ctrl-C has ended
 
@@ -33,7 +34,7 @@ class StopSignals:
     self.interrupted = False
     self._signals, self._then = signals, then
     self._noticed = threading.Event()
-    self._before: dict[signal.Signals, object] = {}
+    self._before: dict[signal.Signals, Any] = {}
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():  # no other one may
