@@ -27,7 +27,7 @@ from senet_jax.storage.buckets import Path
 
 FOLDER = 'arrays'
 _INDEX = 'arrays.json'
-_DTYPES = {'images': np.dtype(np.uint8), 'labels': np.dtype(np.int32)}
+_DTYPES: dict[str, np.dtype] = {'images': np.dtype(np.uint8), 'labels': np.dtype(np.int32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,8 @@ def write_arrays(
   shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
   partial.mkdir(parents=True)
   try:
-    index = {'name': name, 'version': version, 'label_names': list(label_names), 'splits': {}}
+    index: dict[str, Any] = {'name': name, 'version': version}
+    index |= {'label_names': list(label_names), 'splits': {}}
     for split, (images, labels) in splits.items():
       labels = np.asarray(labels, _DTYPES['labels'])
       if images.dtype != _DTYPES['images'] or images.ndim != 4 or labels.shape != images.shape[:1]:
@@ -211,7 +212,7 @@ def _damaged(path: Path, why: str) -> errors.UserError:
 
 def sha256(array: np.ndarray) -> str:
   """The SHA-256 of the bytes of an array, as `arrays.json` has it."""
-  return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+  return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +221,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Args:
     images: uint8 `[N, H, W, C]`.
   """
-  total, squares = 0, 0
+  total, squares = np.zeros((2, images.shape[-1]), np.int64)
   for start in range(0, len(images), 4096):  # a bounded amount of memory; the sums are exact
     pixels = images[start : start + 4096].reshape(-1, images.shape[-1]).astype(np.int64)
     total += pixels.sum(axis=0)

@@ -53,8 +53,8 @@ def augment(
   Returns:
     `[N, H, W, C]` float32.
   """
-  options = {'pad': pad, 'flip': flip, 'cutout': cutout, 'fill': fill, 'rotation': rotation}
-  return jax.vmap(functools.partial(_augment, **options))(keys, images)
+  one = functools.partial(_augment, pad=pad, flip=flip, cutout=cutout, fill=fill, rotation=rotation)
+  return jax.vmap(one)(keys, images)
 
 
 def _augment(

@@ -171,7 +171,7 @@ def _write_code(path: pathlib.Path) -> str | None:
   if not (ROOT / 'setup.cfg').is_file():
     raise errors.UserError(f'{ROOT} is no checkout of senet_jax; pack from one.')
   commit = git_commit()
-  tracked, new = (git('ls-files', '-z', *more, '--', *_SHIPPED) for more in ([], _UNTRACKED))
+  tracked, new = (git('ls-files', '-z', *more, '--', *_SHIPPED) for more in ((), _UNTRACKED))
   if tracked is None:  # a copy, such as comes out of a pack
     found = (p for name in _SHIPPED for p in (ROOT / name, *(ROOT / name).rglob('*')))
     names = [str(p.relative_to(ROOT)) for p in found if '__pycache__' not in p.parts]
@@ -389,14 +389,14 @@ def _read_index(path: pathlib.Path) -> dict[str, Any]:
   raise _damaged(path, f'it has not the contents of {_FORMAT!r}')
 
 
-def _is_file(name: str, entry: Any) -> bool:
+def _is_file(name: Any, entry: Any) -> bool:
   match entry:
     case {'part': str(part), 'sha256': str()}:
       return _are_names(name, part)
   return False
 
 
-def _is_dataset(name: str, entry: Any) -> bool:
+def _is_dataset(name: Any, entry: Any) -> bool:
   match entry:
     case {'version': str(version), 'label_names': [*labels], 'splits': {**splits}}:
       if all(isinstance(label, str) for label in labels) and _are_names(name, version, *splits):
@@ -417,7 +417,7 @@ def _is_split(entry: Any) -> bool:
   return False
 
 
-def _are_names(*texts: str) -> bool:
+def _are_names(*texts: Any) -> bool:
   """Returns whether paths that are made of these names stay in their directory."""
   return all(re.fullmatch(r'\w[\w.+-]*', text) for text in texts)
 
@@ -437,7 +437,7 @@ def _content(folder: pathlib.Path, index: dict[str, Any], name: str) -> tuple[pa
   return path, content
 
 
-def _damaged(path: pathlib.Path, why: str) -> errors.UserError:
+def _damaged(path: pathlib.Path | None, why: str) -> errors.UserError:
   return errors.UserError(f'{path} is damaged or of another pack ({why}); bring it again.')
 
 

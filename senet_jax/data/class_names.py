@@ -17,7 +17,8 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
   Each is its WordNet 3.0 id and names: `('n01440764', 'tench, Tinca tinca')`.
   """
   file = importlib.resources.files('senet_jax.data') / 'imagenet_classes.tsv'
-  return tuple(tuple(line.split('\t')) for line in file.read_text('utf-8').splitlines())
+  rows = (line.split('\t') for line in file.read_text('utf-8').splitlines())
+  return tuple((wnid, names) for wnid, names in rows)
 
 
 def readable(name: str) -> str:

@@ -102,6 +102,11 @@ class CropTransform:
   crops: Crops
   transforms: tuple[Transform, ...]
 
+  @property
+  def image_size(self) -> int:
+    """The side of the networks' inputs."""
+    return self.crops.size
+
   def to_input(self, images: jax.Array) -> tuple[jax.Array, ...]:
     """The inputs of each network, as of `Crops.inputs`."""
     return tuple(self.crops.inputs(images, transform) for transform in self.transforms)

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -152,7 +152,7 @@ def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...] | Non
   if name == 'digits':
     return tuple('0123456789')
   version_dir = arrays.find_arrays(name, data_dir or arrays.default_data_dir())
-  return version_dir and tuple(arrays.read_index(version_dir)['label_names'])
+  return tuple(arrays.read_index(version_dir)['label_names']) if version_dir else None
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
@@ -170,7 +170,7 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
 
 
 def parse_split(
-  split: str, splits: Container[str], name: str, hint: str = ''
+  split: str, splits: Iterable[str], name: str, hint: str = ''
 ) -> tuple[str, Callable[[int], slice]]:
   """Reads the notation of tfds for a split or a contiguous part of one.
 

@@ -5,6 +5,7 @@ that the same bytes are the same pixels in training, evaluation and prediction.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -79,7 +80,7 @@ def random_window(
   """
   height, width = map(np.float32, shape)
   share = np.float32(area[0]) + np.float32(area[1] - area[0]) * drawn[0]
-  low, high = np.log(np.float32(aspect))
+  low, high = np.log(np.asarray(aspect, np.float32))
   ratio = np.exp(low + (high - low) * drawn[1])
   heights = np.round(np.sqrt(share * height * width / ratio))
   widths = np.round(np.sqrt(share * height * width * ratio))
@@ -170,8 +171,8 @@ def _rotated(image: np.ndarray, degrees: float, fill: str) -> np.ndarray:
   size = len(image)
   # What comes in at the corners is at most so far outside.
   margin = size // 2 + 2
-  mode = {'reflect': 'symmetric', 'nearest': 'edge'}[fill]
-  padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode)
+  modes: dict[str, Literal['symmetric', 'edge']] = {'reflect': 'symmetric', 'nearest': 'edge'}
+  padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), modes[fill])
   cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
   middle, outer = size / 2, margin + size / 2
   # Maps a point of the result to one of the padded image: x' = a x + b y + c, y' = d x + e y + f.

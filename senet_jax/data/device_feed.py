@@ -8,6 +8,7 @@ Under class-aware sampling the sequence is that of `ClassOrder`, and an epoch me
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from senet_jax import runtime
 from senet_jax.data import datasets, preprocessing
 from senet_jax.data.class_order import ClassOrder
+from senet_jax.data.crops import CropTransform
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.errors import UserError
 from senet_jax.runtime import keys
@@ -109,7 +111,7 @@ class DeviceFeed:
     transform = TrainingTransform.create(config)
     return cls(split, config.batch_size, config.seed, transform, mesh, by_class)
 
-  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
+  def inputs(self, step: int, limit: int) -> tuple[dict[str, Any], int]:
     """Returns the inputs of a program that runs from `step` on, and how many steps they allow.
 
     Args:
@@ -124,7 +126,7 @@ class DeviceFeed:
       orders = self._two_orders(epoch)
       self._epoch, self._orders = epoch, runtime.put_everywhere(orders, self.mesh)
     window = {'epoch': np.int32(epoch), 'step': np.int32(step), 'offset': np.int32(offset)}
-    return {**self.split.arrays, **window, **self._orders}, steps
+    return {**self.split.arrays, **window, **(self._orders or {})}, steps
 
   def _two_orders(self, epoch: int) -> dict[str, jax.Array | np.ndarray]:
     """The examples of `epoch` and of the one after it, and of classes the epochs, `[2 n]` int32."""
@@ -181,7 +183,7 @@ class EvalFeed:
 
   split: Split
   batch_size: int
-  transform: Transform
+  transform: Transform | CropTransform
   input_spec = PartitionSpec()
 
   @classmethod
@@ -195,11 +197,11 @@ class EvalFeed:
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)
 
-  def inputs(self, step: int) -> dict[str, jax.Array]:
+  def inputs(self, step: int) -> dict[str, Any]:
     """Returns the inputs of a program that evaluates batch `step`."""
     return {**self.split.arrays, 'first': np.int32(step * self.batch_size)}
 
-  def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  def batch(self, inputs: dict[str, jax.Array]) -> dict[str, Any]:
     """This device's share: as of `DeviceFeed.batch`, and `mask` `[n]`, 0.0 where it is padding."""
     index = inputs['first'] + runtime.local_places(self.batch_size)
     mask = index < self.split.num_examples

@@ -6,6 +6,8 @@ TensorFlow, bit for bit, in NumPy.
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +99,7 @@ def _bits(keys: np.ndarray, count: int) -> np.ndarray:
   return np.stack(drawn, -1).reshape(len(halves), -1)[:, :count].astype(np.uint32)
 
 
-def _philox(counter: list[np.ndarray], key: tuple) -> list[np.ndarray]:
+def _philox(counter: list[np.ndarray], key: Sequence[Any]) -> list[np.ndarray]:
   for _ in range(_PHILOX_ROUNDS):
     first, second = _MULTIPLIERS[0] * counter[0], _MULTIPLIERS[1] * counter[2]
     counter = [

@@ -109,7 +109,7 @@ def scan(root: str | os.PathLike, val_fraction: float = 0.0) -> ImageFolder:
     raise UserError(f'{root} is {"not a" if root.exists() else "no"} directory; {LAYOUT}.')
   if not 0 <= val_fraction < 1:
     raise UserError(f'val_fraction={val_fraction} must be at least 0 and less than 1.')
-  left_out = collections.Counter()
+  left_out: collections.Counter[str] = collections.Counter()
   folders = _split_folders(root)
   train, val, test = (folders.get(split) for split in _SPLITS)
   if val and val_fraction:
@@ -126,7 +126,7 @@ def scan(root: str | os.PathLike, val_fraction: float = 0.0) -> ImageFolder:
   if val:
     splits['val'] = _images_by_class(root, val, left_out)
   _check_names(root, dict.fromkeys(name for classes in splits.values() for name in classes))
-  if val:
+  if val and train:
     _check_same_classes(root, train, val, splits)
   elif val_fraction:
     splits = _hold_out(root, train, splits['train'], val_fraction)
@@ -197,7 +197,7 @@ def images_below(folder: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, in
   Args:
     folder: its files with the suffix of an image are taken; none hidden.
   """
-  left_out = collections.Counter()
+  left_out: collections.Counter[str] = collections.Counter()
   found = sorted(path for path, _ in _walk(folder, '', left_out))
   return [folder / path for path in found], dict(left_out)
 
@@ -218,7 +218,7 @@ def find_images(arguments: list[str]) -> list[str]:
       matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
       raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
-    images = []
+    images: list[str] = []
     for match in matches:
       if os.path.isdir(match):
         below, left_out = images_below(pathlib.Path(match))
@@ -326,7 +326,7 @@ def _hold_out(
   def order(path: str) -> bytes:
     return hashlib.sha256(os.fsencode(path[start:])).digest()
 
-  splits = {'train': {}, 'val': {}}
+  splits: dict[str, dict[str, dict[str, int]]] = {'train': {}, 'val': {}}
   for name, paths in images.items():
     if len(paths) == 1:
       raise UserError(

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -43,7 +44,7 @@ _FORMATS = _readable_formats()
 # Of the files that are taken from a folder, in lower case; what a file is, its content says.
 SUFFIXES = tuple(suffix for suffixes in _FORMATS.values() for suffix in suffixes)
 # Of one image, unless `allow_pixels` says more; Pillow's own limit.
-_MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+_MAX_PIXELS = Image.MAX_IMAGE_PIXELS or sys.maxsize
 _VARIABLE = 'SENET_JAX_MAX_PIXELS'
 # Of all images that are being decoded at once; a larger one is decoded alone.
 _PIXELS_IN_FLIGHT = 100_000_000
@@ -344,7 +345,7 @@ def _open(data: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Transpose | None:
   """Returns what brings an image upright; None if it is, or if its EXIF block cannot be read."""
   try:
-    return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
   except Exception:
     return None
 

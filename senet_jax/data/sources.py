@@ -128,7 +128,7 @@ def _open_folder(data: ConfigDict, split: str) -> Source:
     try:
       why = f'it came back just now: {os.stat(path).st_size} bytes'
     except OSError as error:  # mostly a link to nothing
-      why = error.strerror
+      why = str(error.strerror)
     raise UserError(f'{path} cannot be read: {why}; remove it, or bring back what it links to.')
 
   def name(index: int) -> str:
@@ -484,7 +484,7 @@ def _read_labels(where: str, read: Callable, count: int, cache: Path) -> np.ndar
   return labels
 
 
-def _try_to_keep(cache: Path, **index: np.ndarray) -> None:
+def _try_to_keep(cache: Path, **index: Any) -> None:
   content = io.BytesIO()
   np.savez(content, **index)
   if buckets.in_bucket(cache):

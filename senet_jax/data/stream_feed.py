@@ -16,6 +16,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ from ml_collections import ConfigDict
 from senet_jax import runtime
 from senet_jax.data import datasets, decoding, draws, preprocessing, sources
 from senet_jax.data.class_order import ClassOrder
-from senet_jax.data.crops import Crops
+from senet_jax.data.crops import Crops, CropTransform
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.sources import Source
@@ -148,7 +149,7 @@ class Stream:
     """An empty batch, and the work that fills it."""
     position, epoch, index = self.order.examples(step)
     n = len(index)
-    batch = {
+    batch: dict[str, np.ndarray] = {
       'images': np.zeros((n, *self.shape), np.uint8),
       'labels': np.zeros(n, np.int32),
       'epoch': epoch.astype(np.int32),
@@ -246,7 +247,7 @@ class _ToDevices:
     self._thread = futures.ThreadPoolExecutor(1, 'senet_jax-feed')
     self._under_way: collections.deque[futures.Future] = collections.deque()
     self._step: int | None = None  # of `_batch`
-    self._batch: dict[str, jax.Array] | None = None
+    self._batch: Any = None
 
   def at(self, step: int) -> dict[str, jax.Array]:
     """The batch of `step`; unless it is the last one or the one after it, reading starts anew."""
@@ -281,7 +282,7 @@ class _Streamed(abc.ABC):
   split: Source
   batch_size: int
   stream: Stream
-  transform: TrainingTransform | Transform
+  transform: TrainingTransform | Transform | CropTransform
   mesh: Mesh
   # Every device gets its share of the batch.
   input_spec = PartitionSpec(runtime.DATA_AXIS)
@@ -301,6 +302,8 @@ class _Streamed(abc.ABC):
 
 class StreamFeed(_Streamed):
   """Training batches that are streamed; `transform` makes random changes, too."""
+
+  transform: TrainingTransform
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'StreamFeed':
@@ -348,6 +351,8 @@ class StreamEvalFeed(_Streamed):
 
   The last batch is padded and masked; an image that cannot be decoded is masked, too.
   """
+
+  transform: Transform | CropTransform
 
   @classmethod
   def create(
@@ -404,7 +409,7 @@ class StreamEvalFeed(_Streamed):
     """Returns the inputs of a program that evaluates batch `step`."""
     return self._to_devices.at(step)
 
-  def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  def batch(self, inputs: dict[str, jax.Array]) -> dict[str, Any]:
     """This device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0 for no example."""
     return {**inputs, 'images': self.transform.to_input(inputs['images'])}
 

@@ -96,20 +96,21 @@ def open_feed(
   config.eval.batch_size = max((config.eval.batch_size or config.batch_size) // len(crops), 1)
   where = f'{config.data.name}, split {split}'
   if streams(config):
-    source, indices = sources.open_source(config, split), ()
+    source, count = sources.open_source(config, split), 0
     if left_out:
       folder = config.data.name == sources.IMAGE_FOLDER
       known = exclusion.only_indices(left_out)
       names = None if known else exclusion.file_names(source, folder)
       indices = exclusion.find(left_out, source.num_examples, names, where)
-      source = exclusion.without(source, indices)
-    feed = StreamEvalFeed.create(config, split, mesh, crops, source)
-    return dataclasses.replace(feed, transform=transform), len(indices)
-  feed = EvalFeed.create(config, split, mesh)
-  indices = exclusion.find(left_out, feed.split.num_examples, None, where) if left_out else ()
-  if len(indices):
+      source, count = exclusion.without(source, indices), len(indices)
+    streamed = StreamEvalFeed.create(config, split, mesh, crops, source)
+    return dataclasses.replace(streamed, transform=transform), count
+  feed, count = EvalFeed.create(config, split, mesh), 0
+  if left_out:
+    indices = exclusion.find(left_out, feed.split.num_examples, None, where)
+    count = len(indices)
     kept = np.delete(np.arange(feed.split.num_examples), indices)
     arrays = jax.tree.map(lambda x: x[kept], feed.split.arrays)
     shorter = dataclasses.replace(feed.split, arrays=arrays, num_examples=len(kept))
     feed = dataclasses.replace(feed, split=shorter)
-  return dataclasses.replace(feed, transform=transform), len(indices)
+  return dataclasses.replace(feed, transform=transform), count

@@ -1,6 +1,7 @@
 """Ensembles: several networks, or one, that answer for several crops of an image."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class Ensemble:
     """
     logits = []
     for model, weights, crops in zip(self.models, variables, images, strict=True):
-      rows = model.apply(weights, crops.reshape(-1, *crops.shape[2:]), train=train)
+      rows: Any = model.apply(weights, crops.reshape(-1, *crops.shape[2:]), train=train)
       logits.append(rows.reshape(*crops.shape[:2], -1))
     every = jnp.concatenate(logits, axis=1)
     if self.order is not None:

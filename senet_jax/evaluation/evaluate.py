@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from senet_jax.evaluation.outcomes import Outcomes
 
 
 def eval_step(
-  variables: dict, batch: dict[str, jax.Array], *, model: nn.Module | Ensemble
+  variables: dict | tuple[dict, ...], batch: dict[str, Any], *, model: nn.Module | Ensemble
 ) -> tuple[Metrics, jax.Array]:
   """Returns metrics and logits `[N, K]` of one device's share of a batch.
 
@@ -27,7 +28,8 @@ def eval_step(
     batch: `images` `[N, H, W, 3]` or what the ensemble takes, `labels` `[N]`, `mask` `[N]`.
     model: the network.
   """
-  logits = model.apply(variables, batch['images'], train=False)
+  apply: Callable[..., Any] = model.apply
+  logits = apply(variables, batch['images'], train=False)
   return Metrics.of_batch(cross_entropy(logits, batch['labels']), logits, batch), logits
 
 
@@ -38,7 +40,7 @@ def eval_program(
   *,
   deterministic: bool = False,
   each: bool = False,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Compiles `(totals, variables, inputs) -> totals`, which adds one batch of all devices.
 
   Args:
@@ -62,9 +64,24 @@ def eval_program(
   return runtime.data_parallel(add_batch, mesh, specs, results, deterministic=deterministic)
 
 
+@overload
+def evaluate(
+  program: Callable, variables: dict | tuple[dict, ...], feed: EvaluationFeed
+) -> dict[str, float]: ...
+
+
+@overload
 def evaluate(
   program: Callable,
-  variables: dict,
+  variables: dict | tuple[dict, ...],
+  feed: EvaluationFeed,
+  interrupted: Callable[[], bool],
+) -> dict[str, float] | None: ...
+
+
+def evaluate(
+  program: Callable,
+  variables: dict | tuple[dict, ...],
   feed: EvaluationFeed,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:

@@ -99,11 +99,12 @@ class ClassificationEvaluator:
 
   def __init__(self, model: nn.Module, feeds: Feeds, *, deterministic: bool):
     self._feed = feeds.eval
-    self._program = eval_program(model, feeds.eval, feeds.mesh, deterministic=deterministic)
+    self._plain = eval_program(model, feeds.eval, feeds.mesh, deterministic=deterministic)
+    self._program: Callable = self._plain
 
   def compile(self, variables: dict[str, Any]) -> None:
     """See `Evaluator.compile`."""
-    lowered = self._program.lower(zero_metrics(), variables, self._feed.inputs(0))
+    lowered = self._plain.lower(zero_metrics(), variables, self._feed.inputs(0))
     self._program = lowered.compile()
 
   def __call__(
@@ -160,7 +161,7 @@ def training_program(
   *,
   looped: bool,
   frozen_bn: bool = False,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Returns the compiled step of a classification; see `senet_jax.training.step`."""
   task = Classification(config)
   return step_lib.training_program(

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TaskID,
+  TextColumn,
+  TimeRemainingColumn,
+)
 
 from senet_jax import cli, runtime
 from senet_jax.storage import files
@@ -53,7 +60,8 @@ class Reporter:
     self._workdir, self._describe = workdir, describe
     self._silent, self._wants_tensorboard = silent, tensorboard and not silent
     self._console = _Console(soft_wrap=True, highlight=False, quiet=silent)
-    self._lines = self._tensorboard = None
+    self._lines: files.Lines | None = None
+    self._tensorboard: _TensorBoard | None = None
     self._progress = Progress(
       TextColumn('step'),
       MofNCompleteColumn(),
@@ -65,7 +73,7 @@ class Reporter:
       disable=silent or not sys.stdout.isatty(),
       transient=True,
     )
-    self._task = None
+    self._task = TaskID(0)  # of `begin`
 
   def __enter__(self) -> 'Reporter':
     """Opens the files.
@@ -102,7 +110,7 @@ class Reporter:
 
   def resume(self, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Drops the records for which `keep(record)` is false, as of steps that will be run again."""
-    if self._silent:
+    if self._lines is None:
       return
     if damaged := damaged_lines(self.path):
       aside = self.path.with_name(f'{self.path.name}.damaged')
@@ -113,7 +121,7 @@ class Reporter:
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes one record everywhere; it has `kind`, `step` and `epoch`."""
-    if self._silent:
+    if self._lines is None:
       return
     self._lines.append(json.dumps(record))
     results = self._describe(record)
@@ -149,7 +157,8 @@ class _TensorBoard:
   """Event files through clu; without TensorFlow, or when it fails, one line says so instead."""
 
   def __init__(self, say):
-    self._say, self._writer = say, None
+    self._say = say
+    self._writer: Any = None
 
   def open(self, workdir: Path) -> None:
     """Opens the file."""

@@ -227,7 +227,7 @@ def training_program(
   looped: bool,
   frozen_bn: bool = False,
   rules: int = RULES,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Returns the `train_program` of a task.
 
   Args:
@@ -260,7 +260,7 @@ def train_program(
   *,
   looped: bool,
   deterministic: bool = False,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Compiles `(state, inputs, steps) -> (state, metrics)`; the state's memory is donated.
 
   Args:

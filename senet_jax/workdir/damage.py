@@ -134,7 +134,8 @@ def evidence(error: Exception, path: Path) -> Damaged | None:
     _, host = read_host(path)
   except Damaged as damaged:
     return damaged
-  chain, cause = [], error
+  chain: list[BaseException] = []
+  cause: BaseException | None = error
   while cause is not None and cause not in chain:
     chain.append(cause)
     cause = cause.__cause__ or cause.__context__

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from senet_jax.interop import (
   torch,
 )
 from senet_jax.interop.names import Variant
+from senet_jax.layers import HEAD
 from senet_jax.models import create_model
 from senet_jax.workdir import saved
 from senet_jax.workdir.network import build_model, init_variables
@@ -184,10 +185,13 @@ def _of(
   headless = mapping.classes_in(variant, arrays) is None
   if headless:
     arrays = mapping.with_head(variant, arrays)
-  num_classes = mapping.classes_in(variant, arrays)
-  makers = {'caffe': caffe.to_variables, 'keras': keras.to_variables}
+  makers: dict[str, Callable[..., dict]] = {
+    'caffe': caffe.to_variables,
+    'keras': keras.to_variables,
+  }
   to_variables = makers.get(variant.source, mapping.to_variables)
-  variables = to_variables(variant, arrays, num_classes=num_classes)
+  variables = to_variables(variant, arrays, num_classes=mapping.classes_in(variant, arrays))
+  num_classes = variables['params'][HEAD]['kernel'].shape[-1]
   if headless:
     notes.append(
       'the weights have no last layer: there are zeros in its place; train a new one with '

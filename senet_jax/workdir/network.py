@@ -119,8 +119,8 @@ def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
   """Returns fresh `params` and `batch_stats`, whole on every device."""
   size = input_size(config)
   init = functools.partial(model.init, images=jnp.zeros((1, size, size, 3)), train=False)
-  init = jax.jit(init, out_shardings=runtime.replicated(mesh))
-  return init(jax.random.key(config.seed))
+  program = jax.jit(init, out_shardings=runtime.replicated(mesh))
+  return program(jax.random.key(config.seed))
 
 
 def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class TrainState(struct.PyTreeNode):
     plateau: state of the plateau schedule, or None.
   """
 
-  step: jax.Array
+  step: Any
   params: Any
   batch_stats: Any
   opt_state: optax.OptState

@@ -92,11 +92,12 @@ def summarize(state: TrainState, progress: RunProgress) -> dict[str, Any]:
     state: at the end of the run.
     progress: of the run, which has been evaluated.
   """
+  final: Any = progress.final
   return {
-    'final': progress.final,
+    'final': final,
     'best': progress.best,
     'steps': int(state.step),
-    'epochs': progress.final['epoch'],
+    'epochs': final['epoch'],
     'examples_seen': progress.examples_seen,
     'wall_time_s': round(progress.wall_time_s, 2),
     'device_hours': round(progress.device_hours, 4),

@@ -83,7 +83,8 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
     file.seek(0)
     with file, tarfile.open(fileobj=file, mode='r:') as tar:
       while member := tar.next():
-        tar.members.clear()  # of which it keeps all
+        # It keeps all of them, in a list that the types of the standard library leave out.
+        tar.members.clear()  # type: ignore[attr-defined]
         name = posixpath.normpath(member.name)
         if not member.isfile() or posixpath.basename(name).startswith('.'):
           continue
@@ -93,7 +94,9 @@ def members(file: BinaryIO, what: str | os.PathLike) -> Iterator[tuple[str, byte
         # Reading asks for as much memory as the member says it has bytes.
         if member.size > size - member.offset_data:
           raise tarfile.ReadError('unexpected end of data')
-        yield name, tar.extractfile(member).read()
+        content = tar.extractfile(member)
+        if content is not None:  # as of a file
+          yield name, content.read()
       # tarfile takes a damaged header, or nothing, for the end; every archive has an empty block.
       file.seek(tar.offset)
       if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -74,14 +74,13 @@ def local_builder(
 def _read_list(source: pathlib.Path, file: str, partial: bool) -> dict[str, int]:
   """A text file with a name and a label a line, unpacked or in the archive of the lists."""
   path, archive = source / file, source / _LISTS
+  found: bytes | None = None
   if path.is_file():
     found = path.read_bytes()
   elif archive.is_file():
     path = archive
     lists = official.members(archive.open('rb'), archive)
     found = next((data for name, data in lists if posixpath.basename(name) == file), None)
-  else:
-    found = None
   if found is None:
     raise errors.UserError(f'{source} has no {file}: {HOW_TO_GET}')
   if not partial:
