@@ -12,7 +12,7 @@ computed is the same as if the branch were zero there, for SE too.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from senet_jax.workdir import network
 from senet_jax.workdir.saved import Saved
 
 # Which input gives which gate, and between which gates.
-_INVERSES = {
+_INVERSES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[float, float]]] = {
   'sigmoid': (lambda gate: np.log(gate / (1 - gate)), (1e-7, 1 - 1e-7)),
   'tanh': (np.arctanh, (1e-7 - 1, 1 - 1e-7)),
   'relu': (lambda gate: gate, (0, np.inf)),
@@ -286,7 +286,7 @@ def _last_layers(run: Saved, name: str) -> tuple[str, str | None]:
 
 
 def _place(name: str) -> tuple[int, int]:
-  stage, block = re.fullmatch(r'SE_(\d+)_(\d+)', name).groups()
+  stage, block = re.findall(r'\d+', name)
   return int(stage), int(block)
 
 

@@ -30,7 +30,7 @@ def draw(
   """
   kinds = [kind for kind in _TITLES if any(row['what'] == kind for row in table)]
   figure = look.canvas(1 + 4.7 * len(kinds), 4.4, title)
-  handles = {}
+  handles: dict[str, Any] = {}
   for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
     rows = [row for row in table if row['what'] == kind]
     handles |= _panel(axes, whole, rows)

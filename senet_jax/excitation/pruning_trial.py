@@ -113,9 +113,9 @@ class Trial:
     Raises:
       UserError: the share is so small that nothing goes.
     """
-    ranking = (self.run, self.gates, choice.by, choice.seed or 0)
+    ranking: tuple[Any, ...] = (self.run, self.gates, choice.by, choice.seed or 0)
     if choice.what == 'blocks':
-      return pruning.lowest(pruning.block_scores(*ranking), choice.amount)
+      return pruning.lowest(pruning.block_scores(*ranking), int(choice.amount))
     kept = pruning.kept_channels(pruning.channel_scores(*ranking), choice.amount)
     if all(mask.all() for mask in kept.values()):
       most = max(map(len, kept.values()))
@@ -147,10 +147,10 @@ class Trial:
     rows = []
     for choice in wanted:
       gone = self.gone(choice)
-      if choice.what == 'blocks':
-        variables = pruning.held(whole, gone, self.gates)
-      else:
+      if isinstance(gone, dict):
         variables = pruning.closed(whole, gone)
+      else:
+        variables = pruning.held(whole, gone, self.gates)
       row = {
         **choice._asdict(),
         'dropped': dropped(gone),

@@ -105,7 +105,7 @@ def write(
   title = '{model}, {dataset} {split}, at most {images_per_class} images a class'.format(**record)
   gate = record['excitation']
   drawn, pair = (class_names.distinct(shown.names, x) for x in (shown.drawn, shown.pair))
-  style = {'channels': channels, 'title': title, 'limits': _LIMITS[gate]}
+  style: dict[str, Any] = {'channels': channels, 'title': title, 'limits': _LIMITS[gate]}
   chosen = {name: blocks[name] for name in panels}
   for name, figure in (
     ('classes', figures.classes(chosen, drawn, **style)),
@@ -117,7 +117,7 @@ def write(
 
 def _write_npz(path: pathlib.Path, blocks: Mapping[str, Block], shown: Shown) -> None:
   """Writes, for each block, numbers of the shown classes and of all classes together."""
-  arrays = {
+  arrays: dict[str, Any] = {
     'blocks': np.array(list(blocks)),
     'class_names': np.array([shown.names[label] for label in shown.labels]),
     'labels': np.array(shown.labels),

@@ -80,7 +80,8 @@ def _cpu() -> jax.Device:
   try:
     return jax.devices('cpu')[0]
   except RuntimeError as error:
+    options: Any = jax.config  # older versions of JAX do not declare its attributes
     raise UserError(
-      f'--logits compares with the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out; '
+      f'--logits compares with the CPU, which JAX_PLATFORMS={options.jax_platforms} leaves out; '
       'add ,cpu to it or unset it.'
     ) from error

@@ -193,7 +193,9 @@ class Bench:
   def prepare(self, case: Case) -> Workload:
     """Returns the compiled step of a case, with all that it needs on the devices."""
     if case.framework == TORCH:
-      return torch_models.prepare(case.config, case.mode, self.torch_device, self.torch_compile)
+      return torch_models.prepare(
+        case.config, case.mode, str(self.torch_device), self.torch_compile
+      )
     return throughput.prepare(case.config, case.mode, self.mesh, case.module)
 
   def measure(
@@ -246,7 +248,7 @@ class Bench:
     with futures.ThreadPoolExecutor(at_once) as pool:
       prepared = dict(zip(ours, pool.map(attempt, ours), strict=True))
     prepared |= {case: attempt(case) for case in wanted if case.framework == TORCH}
-    return {case: prepared[case] for case in wanted if prepared[case]}
+    return {case: work for case in wanted if (work := prepared[case])}
 
   def describe(self, case: Case) -> dict[str, Any]:
     """Returns what a row of results says about a case, beside the numbers."""
@@ -266,8 +268,9 @@ class Bench:
       'bn_scope': config.bn.scope,
       'steps_per_dispatch': config.steps_per_dispatch,
     }
-    if case.framework == TORCH:
-      found['torch_model'] = torch_models.variant(case.network.name).name
+    form = torch_models.variant(case.network.name)
+    if form and case.framework == TORCH:
+      found['torch_model'] = form.name
       found['torch_compile'] = self.torch_compile
       found |= {'options': {}, 'bn_scope': 'local', 'steps_per_dispatch': 1}
     return found

@@ -5,9 +5,9 @@ Nothing runs and no data is read: XLA compiles ahead of time for the devices of 
 
 import dataclasses
 import functools
-import math
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +148,11 @@ def report(program: Program, chip: Chip | None, top: int = 12) -> dict:
   Returns:
     What `tools.profile` prints and writes.
   """
-  module = hlo.Module(program.compiled.as_text())
+  module = hlo.Module(program.compiled.as_text() or '')
   bytes_moved, counted_by = hlo.bytes_moved(program.compiled, module)
-  memory = program.compiled.memory_analysis()
+  memory: Any = program.compiled.memory_analysis()
   peak = memory.peak_memory_in_bytes
-  found = {
+  found: dict[str, Any] = {
     'devices': program.devices,
     'batch_per_device': program.batch_size // program.devices,
     'flops': program.flops,
@@ -271,7 +271,7 @@ def _largest_arrays(module: hlo.Module) -> list[dict]:
   found = {}
   for item in module.traffic:
     for array in item.instruction.results:
-      if not array.on_chip and math.prod(array.shape):
+      if not array.on_chip and all(array.shape):
         found[item.layer, str(array)] = array.bytes
   return [
     {'layer': layer, 'array': array, 'bytes': size}

@@ -219,7 +219,8 @@ class Evidence:
 
   def _make(self, measurement: Measurement, children: Children) -> Row:
     """Runs the commands of a measurement and writes its record."""
-    start, results = time.monotonic(), {}
+    start = time.monotonic()
+    results: dict[str, dict[str, Any]] = {}
     # Of the pace of a machine only what is slower counts: it may not hold for this measurement.
     least = 0 if self.context.rehearse else measurement.minutes
     limit = max(_PATIENCE * 60 * max(self._budget.estimate(measurement), least), _AT_LEAST_S)
@@ -227,7 +228,8 @@ class Evidence:
       limit = float('inf')
     if (left := self._budget.left) is not None:
       limit = min(limit, 60 * left)
-    status, commands, why = DONE, [], []
+    status, commands = DONE, []
+    why: list[str] = []
     for command in measurement.commands(self.context):
       line = 'python -m senet_jax.' + ' '.join(command.arguments)
       commands.append(line.replace(str(self.context.output), 'OUTPUT'))
@@ -271,7 +273,7 @@ class Evidence:
     child = children.start(command.arguments, log, environment)
     code = children.wait(child, max(deadline - time.monotonic(), 0))
     late = code is None
-    if late:
+    if code is None:
       grace = min(GRACE_S, 60 * _RESERVE) if self._budget.left is not None else GRACE_S
       code = children.stop(child, grace)
     lines = last_lines(log)

@@ -218,7 +218,8 @@ def _run_together(config: ConfigDict, count: int, seconds: float) -> list[float]
   with _for_members():
     for member in members:
       member.start()
-  found, deadline = [], time.monotonic() + _PATIENCE_S + seconds
+  found: list[Any] = []
+  deadline = time.monotonic() + _PATIENCE_S + seconds
   try:
     while len(found) < count:
       with contextlib.suppress(queue.Empty):

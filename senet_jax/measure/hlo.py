@@ -56,7 +56,7 @@ class Array:
   @property
   def bytes(self) -> int:
     """The size in bytes, without padding."""
-    bits = _BITS.get(self.dtype) or int(re.search(r'\d+', self.dtype)[0])
+    bits = _BITS.get(self.dtype) or int(re.findall(r'\d+', self.dtype)[0])
     return math.prod(self.shape) * bits // 8
 
   def __str__(self) -> str:
@@ -87,10 +87,10 @@ class Instruction:
     found = re.search(r'op_name="([^"]*)"', self.attributes)
     return found[1] if found else ''
 
-  def calls(self, kind: str) -> str | None:
-    """Returns the name of the computation in the attribute `kind`, such as `body`."""
+  def calls(self, kind: str) -> str:
+    """Returns the name of the computation in the attribute `kind`, such as `body`, or ''."""
     found = re.search(rf'\b{kind}=%?([\w.\-]+)', self.attributes)
-    return found and found[1]
+    return found[1] if found else ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Module:
 
   def collectives(self) -> dict[str, dict[str, int]]:
     """Returns `{kind: {count, bytes}}` of the collectives of one run, with the bytes of results."""
-    found = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})
+    found: dict[str, dict[str, int]] = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})
     for item in self.traffic:
       kind = item.instruction.opcode.removesuffix('-start')
       if kind in COLLECTIVES:
@@ -193,7 +193,7 @@ class Module:
 
   def _near(self, instruction: Instruction, neighbours: dict[str, Instruction]) -> str:
     """Returns the layer most of whose work a fusion does, or from which an instruction takes."""
-    inside = self.computations.get(instruction.calls('calls') or '', {})
+    inside = self.computations.get(instruction.calls('calls'), {})
     layers = collections.Counter(layer_of(part.op_name) for part in inside.values())
     del layers['']
     if layers:
@@ -298,7 +298,7 @@ def layer_of(op_name: str) -> str:
 
 
 def _instruction(name: str, line: str) -> Instruction:
-  opcode = _OPCODE.search(' ' + line)
+  opcode = next(_OPCODE.finditer(' ' + line))
   start = opcode.end() - 1
   end = line.find(')', start)
   operand = r'\d+' if opcode[1] == 'parameter' else r'(?<=%)[\w.\-]+'

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, runtime
 from senet_jax.data import feeds, preprocessing
 from senet_jax.data.sources import Source
+from senet_jax.data.stream_feed import StreamFeed
 from senet_jax.errors import UserError
 from senet_jax.reporting.statistics import mean_std
 
@@ -44,10 +45,10 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
       f'{config.data.name} is not streamed (config.data.feed={config.data.feed!r}, '
       f'config.data.fake={config.data.fake}); give a configuration that streams.'
     )
-  feed = feeds.training_feed(config, runtime.data_mesh())
+  feed = StreamFeed.create(config, runtime.data_mesh())
   shape = preprocessing.evaluation_transform(config).shape
   ways = {'input': _feed_batches(feed), 'raw': _raw_batches(feed.split, shape, config.batch_size)}
-  rates = {way: [] for way in ways}
+  rates: dict[str, list[float]] = {way: [] for way in ways}
   for batches in ways.values():
     next(batches)  # building the pipeline is not counted
   for _, way in itertools.product(range(rounds), ways):
@@ -79,9 +80,10 @@ def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -
 
 def _rate(batch: Callable[[], None], batch_size: int, seconds: float) -> float:
   """Returns the images a second that `batch` gives."""
-  started = time.monotonic()
-  for count in itertools.count(1):
+  started, count = time.monotonic(), 0
+  while True:
     batch()
+    count += 1
     elapsed = time.monotonic() - started
     if elapsed >= seconds:
       return count * batch_size / elapsed

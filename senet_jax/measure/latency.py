@@ -43,7 +43,11 @@ def measure(
   groups = [bench.cases(wanted, mode='inference', dtype=dtype, batch_size=size) for size in batches]
   for case in groups[0]:
     check_model(case.config)
-  found = {'not_in_torch': bench.not_in_torch(wanted), 'rows': [], 'out_of_memory': []}
+  found: dict[str, Any] = {
+    'not_in_torch': bench.not_in_torch(wanted),
+    'rows': [],
+    'out_of_memory': [],
+  }
   for group in groups:
     measured, too_large = bench.measure(group, repeats, seconds, each=True)
     found['rows'] += _rows(bench, measured)

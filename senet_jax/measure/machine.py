@@ -66,13 +66,14 @@ def free_memory() -> int | None:
 
 def describe() -> dict[str, Any]:
   """Returns what decides the numbers beside the versions of the packages."""
+  options: Any = jax.config  # older versions of JAX do not declare its attributes
   return {
     'cpu_cores': runtime.usable_cores(),
     'cpu': _in_proc('cpuinfo', r'^model name\s*:\s*(.+)$'),
     'platform': jax.devices()[0].client.platform_version,
     'flags': {name: os.environ[name] for name in _FLAGS if name in os.environ},
     # With one, `compile_s` may be the time of a look-up.
-    'compilation_cache': bool(jax.config.jax_compilation_cache_dir),
+    'compilation_cache': bool(options.jax_compilation_cache_dir),
   }
 
 

@@ -233,7 +233,7 @@ def _study(
   """Returns a measurement that trains networks with the published schedule."""
 
   def commands(context: Context) -> list[Command]:
-    rate = context.record('cifar_rate')
+    rate = context.record('cifar_rate') or {}
     fastest, together = rate['best'], rate['together']
     runs = max(together, key=lambda r: r['images_per_second'])['runs'] if together else 1
     options = [
@@ -315,7 +315,7 @@ def _together(alone: bool, counts: str) -> list[str]:
 def _determinism(context: Context) -> list[Command]:
   # Each run finds its kernels anew: what was compiled before would make the second one a copy.
   fresh = {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-  options = ('--config.deterministic=True',)
+  options: tuple[str, ...] = ('--config.deterministic=True',)
   options += _DIGITS if context.rehearse else ('--config.epochs=5',)
   config = 'configs/digits_se_r20.py'
   models = 'se_resnet20_cifar' if context.rehearse else 'se_resnet50'
@@ -343,7 +343,7 @@ def _merge_determinism(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _where(context: Context) -> list[Command]:
-  size = ('--per_device=128', '--steps=20')
+  size: tuple[str, ...] = ('--per_device=128', '--steps=20')
   config = 'configs/imagenet_se_r50.py'
   if context.rehearse:
     size = ('--per_device=8', '--steps=2', *_DIGITS)
@@ -393,13 +393,13 @@ def _merge_devices(results: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _photos(context: Context) -> list[Command]:
   arguments = ['--feed', '--in_place', '--config=configs/finetune_image_folder.py', _UNLOGGED]
+  folder = context.photos
   if context.rehearse:
     folder = sample_photos(context.work / 'photos')
     arguments += ['--config.model.name=se_resnet20_cifar', *_TINY, '--config.data.image_size=32',
                   f'--config.batch_size={4 * context.machine["devices"]}', '--repeats=1',
                   '--seconds=0.1']  # fmt: skip
   else:
-    folder = context.photos
     arguments += ['--config.batch_size=128', '--config.data.crop_area=(0.08,1.0)',
                   '--dtype=bfloat16', '--repeats=3', '--seconds=5']  # fmt: skip
   return [_tool(context, 'photos', 'benchmark', *arguments, f'--config.data.dir={folder}')]

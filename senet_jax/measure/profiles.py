@@ -56,7 +56,7 @@ def profile(
   if steps or trace_directory:
     found['measured'] = compiled.measure(program, config, chip, max(steps, 1), trace_directory)
   if trace_directory:
-    module = hlo.Module(program.compiled.as_text())
+    module = hlo.Module(program.compiled.as_text() or '')
     found['trace'] = trace.reduce(trace_directory, module).report(top)
   return {'name': textbook or config.model.name, 'overrides': overrides, **found}
 
@@ -93,7 +93,7 @@ def _figures(profiles: list[Profile]) -> Iterator[str]:
   if len(profiles) == 2:
     rows[0] = (*rows[0], 'ratio')
   for label, value, form in _FIGURES:
-    values = [value(found) for found in profiles]
+    values: list[Any] = [value(found) for found in profiles]
     if None in values:
       continue
     cells = [form(v) for v in values]
@@ -109,9 +109,10 @@ def _figure(*keys: str, scale: float = 1) -> Callable[[Profile], Any]:
   """Returns a function that looks up a figure by its keys; it gives None where there is none."""
 
   def get(found: Profile) -> Any:
+    value: Any = found
     for key in keys:
-      found = found.get(key) if isinstance(found, dict) else None
-    return found / scale if isinstance(found, int | float) and scale != 1 else found
+      value = value.get(key) if isinstance(value, dict) else None
+    return value / scale if isinstance(value, int | float) and scale != 1 else value
 
   return get
 

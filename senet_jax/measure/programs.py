@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data.feeds import TrainingFeed
 from senet_jax.measure import hlo, machine
 from senet_jax.training import setup
 from senet_jax.training.classification import training_program
@@ -37,7 +36,7 @@ class TrainingStep:
     first_state: makes the state before the first step, on the devices, from variables.
   """
 
-  program: Callable
+  program: jax.stages.Wrapped
   state: TrainState
   first_state: Callable[[dict[str, Any]], TrainState]
 
@@ -45,7 +44,7 @@ class TrainingStep:
 def training_step(
   config: ConfigDict,
   model: nn.Module,
-  feed: TrainingFeed,
+  feed: Any,
   mesh: Mesh,
   *,
   total_steps: int,
@@ -108,7 +107,9 @@ def made_up_variables(config: ConfigDict, model: nn.Module) -> dict[str, Any]:
   return jax.tree.map_with_path(fill, shapes)
 
 
-def compile_timed(program: Callable, *arguments) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+def compile_timed(
+  program: jax.stages.Wrapped, *arguments
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
   """Compiles a program; returns it with what a `timing.Workload` says about that.
 
   Raises:

@@ -40,13 +40,11 @@ def measure(
   Raises:
     UserError: a network or field does not exist, or nothing fits the memory.
   """
-  groups = itertools.starmap(
-    _Group, itertools.product(wanted.modes, wanted.dtypes, wanted.batches, wanted.dispatches)
-  )
-  groups = list(groups)
+  every = itertools.product(wanted.modes, wanted.dtypes, wanted.batches, wanted.dispatches)
+  groups = list(itertools.starmap(_Group, every))
   for case in _cases(bench, wanted, groups[0]):
     check_model(case.config)
-  found = {
+  found: dict[str, Any] = {
     'not_in_torch': bench.not_in_torch(wanted.networks),
     'copy': None,
     'rows': [],
@@ -84,7 +82,7 @@ def _measure_group(bench: Bench, wanted: Wanted, group: _Group) -> tuple[Measure
   while True:
     ready = _cases(bench, wanted, group)
     if wanted.find_up_to:
-      _find_batches(bench, wanted, ready)
+      _find_batches(bench, ready, wanted.find_up_to, wanted.refine)
     try:
       measured, left_out = bench.measure(ready, wanted.repeats, wanted.seconds)
     except OutOfMemory:
@@ -100,7 +98,7 @@ def _measure_group(bench: Bench, wanted: Wanted, group: _Group) -> tuple[Measure
     del measured
 
 
-def _find_batches(bench: Bench, wanted: Wanted, group: Sequence[Case]) -> None:
+def _find_batches(bench: Bench, group: Sequence[Case], most: int, refine: bool) -> None:
   """Gives each network of ours the largest batch that fits, and PyTorch the same."""
   for case in group:
     if case.framework != OURS:
@@ -118,8 +116,8 @@ def _find_batches(bench: Bench, wanted: Wanted, group: Sequence[Case]) -> None:
       run,
       config.batch_size,
       devices=bench.mesh.size,
-      most=wanted.find_up_to,
-      refine=wanted.refine,
+      most=most,
+      refine=refine,
     )
     if best is None:
       raise UserError(f'out of memory: {case.label}; not even one image a device fits.')
@@ -151,7 +149,7 @@ def _row(
     'warm_up_s': times.warm_up_s,
     'gflops_per_image': gflops,
     'tflops_per_second': tflops,
-    'mfu': tflops * 1e12 / chip.flops / len(devices) if known else None,
+    'mfu': tflops * 1e12 / chip.flops / len(devices) if chip and known else None,
     'bytes_per_step': moved,
     'bytes_counted_by': workload.bytes_counted_by,
     'gb_per_second': rate,

@@ -119,7 +119,8 @@ def _inference(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Workload:
   def one(total: jax.Array, variables: dict, images: jax.Array) -> jax.Array:
     # Each step needs the one before: steps neither overlap nor are done once for all.
     images, total = jax.lax.optimization_barrier((images, total))
-    return total + model.apply(variables, images, train=False)
+    logits: Any = model.apply(variables, images, train=False)
+    return total + logits
 
   def many(total: jax.Array, variables: dict, images: jax.Array) -> jax.Array:
     if steps == 1:

@@ -43,7 +43,7 @@ class Workload:
   """
 
   images: int
-  dispatch: Callable[[], None]
+  dispatch: Callable[..., Any]
   wait: Callable[[], None]
   compile_s: float
   program_mib: float | None = None

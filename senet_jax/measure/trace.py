@@ -11,6 +11,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 
@@ -121,10 +122,10 @@ class Reduced:
 
   def by(self, field: str) -> dict[str, float]:
     """Returns seconds by `kind` or `layer`, the largest first; they add up to `seconds`."""
-    sums = collections.Counter()
+    sums: dict[str, float] = collections.defaultdict(float)
     for kernel in self.kernels:
       sums[getattr(kernel, field)] += kernel.seconds
-    return dict(sums.most_common())
+    return dict(_largest_first(sums))
 
   def report(self, top: int = 12) -> dict:
     """Returns what `tools.profile` writes: all kinds and layers, and the `top` largest kernels."""
@@ -190,13 +191,16 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
   # In a CUDA graph `hlo_op` is the graph, and the kernel has the name of its instruction; of equal
   # kernels that of the first, so that their layer may be another one's, but not their kind.
   of_kernel = {re.sub(r'[.\-]', '_', name): name for name in instructions}
-  moved, runs_in_step = collections.Counter(), collections.Counter()
+  moved: collections.Counter[str] = collections.Counter()
+  runs_in_step: collections.Counter[str] = collections.Counter()
   for item in module.traffic:
     if not item.instruction.opcode.endswith('-start'):  # whose work is not done in its own time
       moved[item.instruction.name] += item.bytes
       runs_in_step[item.instruction.name] += item.times
 
-  seconds, times, in_graphs = (collections.Counter() for _ in range(3))
+  seconds: dict[tuple[str, bool], float] = collections.defaultdict(float)
+  times: collections.Counter[tuple[str, bool]] = collections.Counter()
+  in_graphs: collections.Counter[str] = collections.Counter()
   for event in (event for events in devices.values() for event in events):
     name = event.op if event.op in instructions else of_kernel.get(event.kernel, event.op)
     known = name in instructions and event.module in ('', module.name)
@@ -206,7 +210,7 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
     in_graphs[name] += name != event.op
   runs = len(devices) * steps
   kernels = []
-  for (name, known), total in seconds.most_common():
+  for (name, known), total in _largest_first(seconds):
     if known:
       kind, layer = _kind_and_layer(instructions[name], module)
     else:
@@ -222,6 +226,10 @@ def reduce(directory: str | pathlib.Path, module: hlo.Module) -> Reduced:
     busy_s=sum(map(_busy, devices.values())) / 1e9 / runs,
     kernels=tuple(kernels),
   )
+
+
+def _largest_first(seconds: dict[Any, float]) -> list[tuple[Any, float]]:
+  return sorted(seconds.items(), key=lambda item: item[1], reverse=True)
 
 
 def utilisation(directory: str | pathlib.Path) -> float | None:
@@ -363,7 +371,9 @@ def _operations(data) -> tuple[dict[str, list[_Event]], int]:
   would count them twice. A TPU has no streams and one line `XLA Ops`; what runs beside it is in
   `Async XLA Ops`, and what is waited for of that again in `XLA Ops`. A CPU has no plane of its own.
   """
-  devices, host, steps = {}, {}, 0
+  devices: dict[str, list[_Event]] = {}
+  host: dict[str, list[_Event]] = {}
+  steps = 0
   for plane in data.planes:
     if _DEVICE.fullmatch(plane.name):
       lines = list(plane.lines)

@@ -37,14 +37,14 @@ resizes the same files on the same cores. Any field of the configuration can be 
 
 import argparse
 import os
-import typing
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
 from senet_jax.measure import networks, wanted
 from senet_jax.storage import files
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
   from senet_jax.measure.cases import Bench
 
 _INPUT_REPEATS, _INPUT_SECONDS = 3, 10.0
@@ -53,12 +53,9 @@ _INPUT_REPEATS, _INPUT_SECONDS = 3, 10.0
 def main(argv: list[str]) -> int:
   """Prints the rates, and with --output writes them with all that belongs to them."""
   args, overrides = _parse(argv)
-  if args.input:
-    measure = _input
-  elif args.feed:
-    measure = _feed
-  else:
-    measure = _logits if args.logits else _models
+  measure: Callable[..., int | None] = _logits if args.logits else _models
+  if args.input or args.feed:
+    measure = _input if args.input else _feed
   return measure(args, overrides, argv) or 0
 
 

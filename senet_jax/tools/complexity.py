@@ -133,8 +133,7 @@ def _print(table: 'Table') -> None:
 
   printed = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
   for name in table.columns.split(', '):
-    justify = 'left' if name in TEXTS else 'right'
-    printed.add_column(name, justify=justify, no_wrap=True)
+    printed.add_column(name, justify='left' if name in TEXTS else 'right', no_wrap=True)
   for row in table.rows:
     printed.add_row(*(cell or '-' for cell in row))
   console = rich.console.Console(width=1000, markup=False, highlight=False)

@@ -89,7 +89,7 @@ def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
       raise
 
   console = Quiet(soft_wrap=True, highlight=False, markup=False, emoji=False)
-  results = []
+  results: list[dict[str, Any]] = []
   terminal = sys.stdout.isatty()
   # What goes to stderr stays there, unless it is the same terminal.
   with Progress(

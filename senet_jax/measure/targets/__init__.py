@@ -147,8 +147,9 @@ class Target:
 
     if self.platform == HERE:
       return runtime.all_devices()
-    options = {'platform': 'tpu', 'topology_name': f'{self.chip.name}:{self.topology}'}
-    if self.chip.name == 'v4':
+    chip = self.chip.name if self.chip else ''
+    options = {'platform': 'tpu', 'topology_name': f'{chip}:{self.topology}'}
+    if chip == 'v4':
       options['chip_config_name'] = 'megacore'  # its two cores are one device, as on the machine
     if self.platform == 'gpu':
       options = {'platform': 'cuda', 'topology_name': '', 'topology': self.topology}
