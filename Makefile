@@ -30,6 +30,7 @@ mutants: $(VENV)/.test
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 # The documentation site, docs/_build/index.html; a warning is an error, and so is a broken link.
 docs: $(VENV)/.docs

@@ -1,6 +1,11 @@
 """Squeeze-and-Excitation Networks in JAX."""
 
+import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from senet_jax.prediction import Predictor
 
 if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a checkout is run
   print('senet_jax needs Python 3.11 or newer; this is', sys.version.split()[0], file=sys.stderr)
@@ -9,7 +14,9 @@ if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a ch
 __version__ = '0.1.0'
 
 
-def load(workdir, checkpoint='best', *, batch_size=32):
+def load(
+  workdir: str | os.PathLike, checkpoint: str | int = 'best', *, batch_size: int = 32
+) -> 'Predictor':
   """A trained network for predictions, as of `senet_jax.prediction.load`.
 
   >>> network = senet_jax.load('runs/flowers')
@@ -26,7 +33,7 @@ def load(workdir, checkpoint='best', *, batch_size=32):
     raise error.with_traceback(None) from None
 
 
-def list_pretrained():
+def list_pretrained() -> list[str]:
   """The names of the trained networks in the package, each of which `load` takes."""
   from senet_jax.interop import shipped
 
