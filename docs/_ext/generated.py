@@ -22,12 +22,13 @@ class PresentPages(TocTree):
 
   def run(self):
     """Returns nothing where no entry is left."""
-    found = self.env.found_docs
-    there = [
-      e for e in self.content if list(patfilter(found, e)) or e.partition('<')[2][:-1] in found
-    ]
+    there = [entry for entry in self.content if self._is_there(entry)]
     self.content.data[:] = there
     return super().run() if there else []
+
+  def _is_there(self, entry: str) -> bool:
+    page = entry.partition('<')[2].rstrip('>') or entry  # TITLE <PAGE>
+    return bool(list(patfilter(self.env.found_docs, page)))
 
 
 class _Generated(SphinxDirective):
