@@ -7,7 +7,9 @@ GitHub nor the site shows, says why not:
     <!-- takes: a minute of training --> the same, but `pytest -m slow tests/test_docs.py` runs it
 """
 
+import ast
 import dataclasses
+import functools
 import re
 import shlex
 
@@ -110,9 +112,9 @@ def spans(page: str) -> list[str]:
   return re.findall(r'`([^`\n]+)`', prose(page))
 
 
+@functools.cache
 def code_literals(folder: str) -> list[str]:
   """Returns the texts that code is written with, `…` in the place of what it fills in."""
-  import ast
 
   def text(node) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
