@@ -14,6 +14,8 @@ from sphinx.util.matching import patfilter
 from senet_jax.config import FIELDS, reading
 from senet_jax.config.fields import FIXED, FREE, LENGTH, Field
 
+# Of texts; that it is said of each helps nobody.
+_LONGEST = ' of at most 4096 characters'
 _RESUME = {FIXED: '', LENGTH: ' *On resuming: length.*', FREE: ' *On resuming: free.*'}
 
 
@@ -63,7 +65,7 @@ class Fields(_Generated):
 
 
 def _confval(name: str, field: Field) -> list[str]:
-  options = {'type': field.allowed, 'default': f'`{field.default!r}`'}
+  options = {'type': field.allowed.replace(_LONGEST, ''), 'default': f'`{field.default!r}`'}
   text = field.help[0].upper() + field.help[1:]
   return [
     f'```{{confval}} {name}',
