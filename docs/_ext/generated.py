@@ -14,6 +14,8 @@ from sphinx.util.matching import patfilter
 from senet_jax.config import FIELDS, reading
 from senet_jax.config.fields import FIXED, FREE, LENGTH, Field
 
+# Of texts; that it is said of each helps nobody.
+_LONGEST = ' of at most 4096 characters'
 _RESUME = {FIXED: '', LENGTH: ' *On resuming: length.*', FREE: ' *On resuming: free.*'}
 
 
@@ -22,12 +24,13 @@ class PresentPages(TocTree):
 
   def run(self):
     """Returns nothing where no entry is left."""
-    found = self.env.found_docs
-    there = [
-      e for e in self.content if list(patfilter(found, e)) or e.partition('<')[2][:-1] in found
-    ]
+    there = [entry for entry in self.content if self._is_there(entry)]
     self.content.data[:] = there
     return super().run() if there else []
+
+  def _is_there(self, entry: str) -> bool:
+    page = entry.partition('<')[2].rstrip('>') or entry  # TITLE <PAGE>
+    return bool(list(patfilter(self.env.found_docs, page)))
 
 
 class _Generated(SphinxDirective):
@@ -62,7 +65,7 @@ class Fields(_Generated):
 
 
 def _confval(name: str, field: Field) -> list[str]:
-  options = {'type': field.allowed, 'default': f'`{field.default!r}`'}
+  options = {'type': field.allowed.replace(_LONGEST, ''), 'default': f'`{field.default!r}`'}
   text = field.help[0].upper() + field.help[1:]
   return [
     f'```{{confval}} {name}',

@@ -21,76 +21,90 @@ _MOST_IMAGES, _MOST_CLASSES, _MOST_CHANNELS, _MOST_PIXELS = 2**20, 10**6, 2**16,
 
 _RUN = {
   'seed': Field(
-    0, 'of the initial weights, the order of the examples and their augmentation',
+    0, 'draws the initial weights, the order of the examples and their augmentation',
     within=(0, INT32)),
   'batch_size': Field(128, 'images a step, over all devices', within=(1, _MOST_IMAGES)),
   'epochs': Field(
-    100.0, 'length of the run, passes over the training split', within=(1e-6, INT32),
+    100.0, 'length of the run: passes over the training split', within=(1e-6, INT32),
     resume=LENGTH),
-  'steps': Field(None, 'length in steps instead', int, within=(1, INT32), resume=LENGTH),
+  'steps': Field(
+    None, 'length of the run in steps, instead of epochs', int, within=(1, INT32), resume=LENGTH),
   'label_smoothing': Field(
-    0.0, 'share of the target spread over all classes', within=(0, BELOW_1)),
+    0.0, 'share of the target that is spread over all classes', within=(0, BELOW_1)),
   'aux_loss_weight': Field(
-    0.4, 'of the loss of an auxiliary head, where the network has one', within=(0, None)),
-  'steps_per_dispatch': _free(None, 'None: 50 on GPU and TPU, else 1', int, within=(1, INT32)),
-  'init_from': Field(None, 'workdir of another run whose weights to start from', str),
-  'init_checkpoint': Field('best', 'of init_from: best, latest or a step'),
+    0.4, 'weight of the loss of an auxiliary head, where the network has one', within=(0, None)),
+  'steps_per_dispatch': _free(
+    None, 'steps of one call of the device; None: 50 on GPU and TPU, else 1', int,
+    within=(1, INT32)),
+  'init_from': Field(
+    None, 'network whose weights to start from: a workdir, a name in the package, hf:OWNER/REPO',
+    str),
+  'init_checkpoint': Field('best', 'which checkpoint of init_from: best, latest or a step'),
   'new_head': Field(
-    False, 'with init_from: keep its last layer out and start with a fresh one'),
+    False, 'with init_from: leave its last layer out and start with a fresh one'),
   'deterministic': Field(
-    False, 'bitwise equal runs on the same GPUs, slower; on TPU and CPU they are'),
+    False, 'make runs on the same GPUs equal to the bit, slower; on TPU and CPU they are'),
 }  # fmt: skip
 
 _MODEL = {
-  'model.name': _option('se_resnet50', 'one of senet_jax.models.list_models()'),
+  'model.name': _option('se_resnet50', 'the network, one of senet_jax.models.list_models()'),
   'model.num_classes': _option(
-    None, 'None: those of the data set', int, within=(1, _MOST_CLASSES)),
-  'model.dtype': Field('float32', 'of the computation', choices=('float32', 'bfloat16')),
+    None, 'classes; None: those of the data set', int, within=(1, _MOST_CLASSES)),
+  'model.dtype': Field(
+    'float32', 'type that the network computes in; weights are float32',
+    choices=('float32', 'bfloat16')),
   'model.attention': _option('se', 'what gates the units of residual networks named se_…: se, eca'),
   # Options of a family; None: the network's own.
-  'model.stride_in': _option(None, 'convolution of a bottleneck that strides: 1x1, 3x3', str),
+  'model.stride_in': _option(None, 'the convolution of a bottleneck that strides: 1x1, 3x3', str),
   'model.pool_align': _option(
     None, "alignment of the stem's max pooling: caffe, torch", str),
   'model.shortcut': _option(
-    None, 'where shapes differ: projection, pad, pad_both, …', str),
-  'model.preact': _option(None, 'BN and ReLU in front of the convolutions', bool),
+    None, 'what a shortcut does where shapes differ: projection, pad, pad_both, …', str),
+  'model.preact': _option(None, 'put BN and ReLU in front of the convolutions', bool),
   'model.zero_init_last_bn': Field(None, 'start residual units as identities', bool),
   'model.branch_relu': _option(None, 'a ReLU behind the last BN of a residual unit too', bool),
   'model.depths': _option(
-    None, 'units of each stage', int, within=(1, 500), lengths=range(1, 11)),
+    None, 'residual units of each stage', int, within=(1, 500), lengths=range(1, 11)),
   'model.width': _option(None, 'channels of the stem', int, within=(1, _MOST_CHANNELS)),
   'model.kept_channels': _option(
-    None, 'of branches in a pruned network; tools.prune sets it', str, lengths=range(5001)),
-  'model.activation': _option(None, 'of MobileNet: relu, relu6', str),
-  'model.padding': _option(None, "of MobileNet's 3x3: symmetric, SAME (TensorFlow's)", str),
-  'model.aux': _option(None, 'an auxiliary head in training', bool),
+    None, 'channels that the branches of a pruned network keep; tools.prune sets it', str,
+    lengths=range(5001)),
+  'model.activation': _option(None, 'nonlinearity of MobileNet: relu, relu6', str),
+  'model.padding': _option(
+    None, "padding of MobileNet's 3x3 convolutions: symmetric, SAME (TensorFlow's)", str),
+  'model.aux': _option(None, 'train with an auxiliary head', bool),
   'model.dropout': Field(
     None, 'share of units dropped in front of the last layer', float, within=(0, BELOW_1)),
-  'model.conv_bias': _option(None, 'of VGG, Inception: biases beside BN', bool),
-  'model.head': _option(None, 'of VGG, on maps other than 7x7: adaptive, sliding', str),
-  'model.count_padding': _option(None, 'of Inception: average pooling counts padding', bool),
+  'model.conv_bias': _option(None, 'VGG, Inception: biases beside BN', bool),
+  'model.head': _option(None, 'VGG, on maps other than 7x7: adaptive, sliding', str),
+  'model.count_padding': _option(None, 'Inception: average pooling counts the padding', bool),
   'model.se_mixed': _option(
-    None, 'of Inception-ResNet: SE in its mixed modules too', bool),
+    None, 'Inception-ResNet: SE in its mixed modules too', bool),
   'model.bottleneck_of': _option(
-    None, 'of ShuffleNet, a quarter of: unit, branch', str),
+    None, 'ShuffleNet: what the bottleneck is a quarter of: unit, branch', str),
   'model.backward': Field(
-    None, 'of shake nets, coefficients of gradients: shake, even', str),
-  'model.se_at': _option(None, 'of shake nets, SE on each: branch, or on their mix', str),
+    None, 'shake networks: coefficients of the gradients: shake, even', str),
+  'model.se_at': _option(
+    None, 'shake networks: SE on each branch, or on their sum: branch, mix', str),
   # These are of networks named se_…: `position`, `stages`, `without` and `fused` of any attention,
   # the others of SE.
-  'model.se.ratio': _option(16, 'channels over hidden units', within=(1, _MOST_CHANNELS)),
-  'model.se.use_bias': _option(True, 'in the two fully connected layers'),
+  'model.se.ratio': _option(
+    16, 'reduction ratio: channels over hidden units', within=(1, _MOST_CHANNELS)),
+  'model.se.use_bias': _option(True, 'biases in the two fully connected layers'),
   'model.se.squeeze': _option(
-    'avg', 'what the gate is computed from', choices=('avg', 'max', 'none')),
+    'avg', 'what the gate is computed from: the mean or maximum of a channel, or each place',
+    choices=('avg', 'max', 'none')),
   'model.se.excitation': _option(
     'sigmoid', 'nonlinearity of the gate', choices=('sigmoid', 'tanh', 'relu')),
   'model.se.position': _option(
-    'standard', 'of the gate in a residual unit',
+    'standard', 'where in a residual unit the gate is',
     choices=('standard', 'pre', 'post', 'identity', 'conv3x3')),
   'model.se.stages': _option(
-    'all', 'or some stages: (2, 3)', int, within=(2, 5), lengths=range(5), word='all'),
+    'all', 'stages with SE: all, or some such as (2, 3)', int, within=(2, 5), lengths=range(5),
+    word='all'),
   'model.se.without': _option(
-    (), "blocks left out: ('SE_5_2', 'SE_5_3'); tools.prune sets it", str, lengths=range(5001)),
+    (), "blocks that are left out, such as ('SE_5_2', 'SE_5_3'); tools.prune sets it", str,
+    lengths=range(5001)),
   'model.se.fused': _free(
     True, 'take the squeeze from the statistics of BN', former=('auto', True)),
   'model.se.hidden_divisor': _option(
@@ -99,12 +113,12 @@ _MODEL = {
 
 _BN = {
   'bn.scope': Field(
-    'local', 'statistics over one device, the whole batch (global), or groups (ghost)',
+    'local', 'images that share statistics: of a device (local), all (global), or groups (ghost)',
     choices=('local', 'global', 'ghost')),
   'bn.ghost_size': Field(32, 'images of a group under ghost', within=(1, _MOST_IMAGES)),
-  'bn.momentum': Field(0.9, 'of the running statistics', within=(0, BELOW_1)),
+  'bn.momentum': Field(0.9, 'momentum of the running statistics', within=(0, BELOW_1)),
   'bn.epsilon': _option(
-    None, "added to the variance; None: the network's own", float, within=(1e-12, 1)),
+    None, "what is added to the variance; None: the network's own", float, within=(1e-12, 1)),
   'bn.freeze_last_epochs': Field(
     0.0, 'at the end, train on the running statistics and keep them', within=(0, INT32)),
 }  # fmt: skip
@@ -112,19 +126,19 @@ _BN = {
 _DATA = {
   'data.name': Field(
     'cifar10',
-    'digits, cifar10, cifar100, tiny_imagenet; streamed: imagenet2012, places365_challenge, '
-    'image_folder, any of tfds'),
+    'the data set: digits, cifar10, cifar100, tiny_imagenet; streamed: imagenet2012, '
+    'places365_challenge, image_folder, any of tfds'),
   'data.dir': _free(
-    None, 'of tfds (None: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the root of the image '
-    'folder', str),
+    None, 'directory of tfds (None: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the folder of '
+    'photos', str),
   'data.fake': Field(False, "random images of the data set's shape instead of the data set"),
   'data.feed': Field(
-    'device', 'the whole split in device memory, or stream: read and decoded on the way',
+    'device', 'keep the whole split in device memory, or stream: read and decode on the way',
     choices=('device', 'stream')),
-  'data.train_split': Field('train', 'a split or a part of one: train[:90%]'),
-  'data.eval_split': Field('test', 'a split or a part of one'),
+  'data.train_split': Field('train', 'the split to train on, or a part of one: train[:90%]'),
+  'data.eval_split': Field('test', 'the split to evaluate on, or a part of one'),
   'data.val_fraction': Field(
-    0.0, 'of an image folder without val/: share of each class held out as `val`',
+    0.0, 'image folders without val/: share of each class held out as `val`',
     within=(0, BELOW_1)),
   'data.sampling': Field(
     'uniform', 'each example once an epoch; class_aware: each class equally often',
@@ -139,14 +153,15 @@ _DATA = {
   'data.resize': _option(
     None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
   'data.interpolation': _option(
-    'bilinear', 'of that resizing', choices=('bilinear', 'bicubic')),
+    'bilinear', 'filter of that resizing', choices=('bilinear', 'bicubic')),
   'data.resize_keep_aspect': _option(
-    True, 'streams; or resize both sides to that, as for Places365'),
+    True, 'streams: resize the shorter side to that; False: both sides, as for Places365'),
   'data.mean': _option(
-    (), 'of RGB, 0-255, subtracted; empty: as the network or the data set has it', float,
+    (), "mean of red, green and blue, 0 to 255, to subtract; empty: the network's own", float,
     within=(-255, 510), lengths=(0, 3)),
   'data.std': _option(
-    (), 'of RGB, 0-255, divided by', float, within=(POSITIVE, None), lengths=(0, 3)),
+    (), 'deviation of red, green and blue, 0 to 255, to divide by', float,
+    within=(POSITIVE, None), lengths=(0, 3)),
   'data.crop_area': Field(
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),
@@ -157,7 +172,7 @@ _DATA = {
   'data.pad': Field(
     4, 'pixels around an image before a random crop of its size', within=(0, _MOST_PIXELS)),
   'data.pad_fill': Field(
-    'zeros', 'those, and the corners of a rotation (streams: reflections); or nearest',
+    'zeros', 'what that border and the corners of a rotation show (streams: reflections)',
     choices=('zeros', 'nearest')),
   'data.flip': Field(True, 'mirror half of the images'),
   'data.pixel_jitter': Field(
@@ -175,22 +190,27 @@ _DATA = {
 
 _OPTIMIZER = {
   'optimizer.name': Field(
-    'sgd', 'or adam; lars, lamb: for large batches', choices=('sgd', 'adam', 'lars', 'lamb')),
-  'optimizer.learning_rate': Field(0.1, 'at the peak of the schedule', within=(POSITIVE, None)),
+    'sgd', 'sgd or adam; lars and lamb are for large batches',
+    choices=('sgd', 'adam', 'lars', 'lamb')),
+  'optimizer.learning_rate': Field(
+    0.1, 'learning rate at the peak of the schedule', within=(POSITIVE, None)),
   'optimizer.base_batch': Field(
-    None, 'images that it is for; it grows with more', int, within=(1, INT32)),
-  'optimizer.momentum': Field(0.9, 'of adam and lamb, beta_1', within=(0, BELOW_1)),
-  'optimizer.beta2': Field(0.999, 'of adam and lamb', within=(0, BELOW_1)),
-  'optimizer.nesterov': Field(False, 'momentum that looks ahead; not of lamb'),
+    None, 'images that the learning rate is for; with more it grows in proportion', int,
+    within=(1, INT32)),
+  'optimizer.momentum': Field(0.9, 'momentum; beta_1 of adam and lamb', within=(0, BELOW_1)),
+  'optimizer.beta2': Field(0.999, 'beta_2 of adam and lamb', within=(0, BELOW_1)),
+  'optimizer.nesterov': Field(False, 'let the momentum look ahead; not with lamb'),
   'optimizer.weight_decay': Field(
-    1e-4, 'L2: added to the gradient in front of the momentum; lamb: behind', within=(0, None)),
+    1e-4, 'L2: added to the gradient in front of the momentum, with lamb behind it',
+    within=(0, None)),
   'optimizer.decay_mask': Field(
-    'all', 'or kernels: no decay of BN scales and biases', choices=('all', 'kernels')),
+    'all', 'what decays: all, or kernels, without the scales and biases of BN',
+    choices=('all', 'kernels')),
   'optimizer.trust_mask': Field(
-    'kernels', "of lars and lamb: which updates are scaled by their layer's norms",
+    'kernels', "lars and lamb: which updates are scaled by their layer's norms",
     choices=('all', 'kernels')),
   'optimizer.trust': Field(
-    0.001, "of lars: a layer's update over its weights", within=(POSITIVE, None)),
+    0.001, "lars: size of a layer's update over that of its weights", within=(POSITIVE, None)),
   'optimizer.clip_norm': Field(
     0.0, 'largest norm of the gradient; 0: no clipping', within=(0, None)),
   'optimizer.accumulate': Field(
@@ -200,45 +220,53 @@ _OPTIMIZER = {
     lengths=range(5001)),
   'optimizer.ema_decay': Field(
     0.0,
-    'of averaged weights and statistics, used to evaluate; 0: none. It rises to this as (1 + step) '
-    '/ (10 + step) does', within=(0, BELOW_1)),
+    'decay of averaged weights and statistics, used to evaluate; 0: none. It rises to this as '
+    '(1 + step) / (10 + step) does', within=(0, BELOW_1)),
 }  # fmt: skip
 
 _SCHEDULE = {
   'schedule.name': Field(
-    'step', 'of the learning rate',
+    'step', 'how the learning rate falls',
     choices=('constant', 'step', 'multistep', 'cosine', 'plateau')),
-  'schedule.unit': Field('epochs', 'of warmup, every and boundaries', choices=('epochs', 'steps')),
+  'schedule.unit': Field(
+    'epochs', 'unit of warmup, every and boundaries', choices=('epochs', 'steps')),
   'schedule.warmup': Field(
     0.0, 'length of the warm-up in front of any schedule', within=(0, INT32)),
   'schedule.warmup_shape': Field(
-    'linear', 'linear rise, or constant at the start value', choices=('linear', 'constant')),
+    'linear', 'how the warm-up rises: linear, or constant at its start value',
+    choices=('linear', 'constant')),
   'schedule.warmup_start': Field(
-    0.0, 'learning rate at its start, as a share of the peak', within=(0, 1)),
+    0.0, 'learning rate at the start of the warm-up, as a share of the peak', within=(0, 1)),
   'schedule.factor': Field(
-    0.1, 'of each drop (step, multistep, plateau)', within=(POSITIVE, BELOW_1)),
-  'schedule.every': Field(30.0, 'between drops (step)', within=(POSITIVE, None)),
+    0.1, 'what each drop multiplies by (step, multistep, plateau)', within=(POSITIVE, BELOW_1)),
+  'schedule.every': Field(30.0, 'distance of the drops (step)', within=(POSITIVE, None)),
   'schedule.boundaries': Field(
-    (30.0, 60.0, 90.0), 'of the drops (multistep)', float, within=(0, INT32), lengths=range(1001)),
-  'schedule.final': Field(0.0, 'end of the cosine, as a share of the peak', within=(0, 1)),
+    (30.0, 60.0, 90.0), 'places of the drops (multistep)', float, within=(0, INT32),
+    lengths=range(1001)),
+  'schedule.final': Field(
+    0.0, 'learning rate at the end of the cosine, as a share of the peak', within=(0, 1)),
   'schedule.patience': Field(
     5, 'evaluations in a row whose metric is not 0.01 % lower, before a drop (plateau)',
     within=(1, INT32)),
-  'schedule.metric': Field('loss', 'of the evaluation split (plateau)', choices=_METRICS),
+  'schedule.metric': Field(
+    'loss', 'what must fall on the evaluation split (plateau)', choices=_METRICS),
   'schedule.min_scale': Field(1e-4, 'lowest share of the peak (plateau)', within=(0, 1)),
 }  # fmt: skip
 
 _OTHERS = {
   'early_stopping.patience': Field(
     0, 'evaluations without improvement that end the run; 0: never', within=(0, INT32)),
-  'early_stopping.metric': Field('loss', 'of the evaluation split', choices=_METRICS),
+  'early_stopping.metric': Field(
+    'loss', 'what must improve on the evaluation split', choices=_METRICS),
   'early_stopping.min_delta': Field(0.0, 'smallest improvement that counts', within=(0, None)),
-  'eval.every_epochs': Field(1.0, 'between evaluations', within=(1e-3, INT32)),
-  'eval.batch_size': _free(None, 'None: as in training', int, within=(1, _MOST_IMAGES)),
+  'eval.every_epochs': Field(1.0, 'epochs between evaluations', within=(1e-3, INT32)),
+  'eval.batch_size': _free(
+    None, 'images at once in evaluations; None: as in training', int, within=(1, _MOST_IMAGES)),
   'checkpoint.every_steps': _free(
-    0, 'besides the one after each evaluation; 0: only those', within=(0, INT32)),
+    0, 'steps between checkpoints, besides the one after each evaluation; 0: only those',
+    within=(0, INT32)),
   'checkpoint.keep': _free(2, 'newest checkpoints kept, besides the best one', within=(1, INT32)),
-  'log.every_steps': _free(50, 'a line of metrics', within=(1, INT32)),
+  'log.every_steps': _free(50, 'steps between lines of metrics', within=(1, INT32)),
   'log.tensorboard': _free(True, 'write event files too (needs TensorFlow)'),
   'profile.start': _free(
     None, 'first step of an XLA trace in workdir/profile', int, within=(0, INT32)),
