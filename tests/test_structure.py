@@ -30,6 +30,7 @@ ROOMS = (
   'diagrams',
   'data',
   'evaluation',
+  'detection',
   'workdir',
   'training',
   'prediction',

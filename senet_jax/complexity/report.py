@@ -10,7 +10,7 @@ from senet_jax.complexity import paper_costs
 from senet_jax.complexity.counts import Complexity, Cost, complexity
 from senet_jax.complexity.paper_costs import Comparison
 from senet_jax.layers import SEConfig
-from senet_jax.models import create_model, list_models, model_info
+from senet_jax.models import all_models, create_model, list_models, model_info
 from senet_jax.reporting.tables import csv_text as csv_table, markdown as markdown_table
 
 _COLUMNS = (
@@ -83,9 +83,9 @@ def networks(patterns: Sequence[str], se: Mapping[str, Any]) -> list[str]:
   """
   names = []
   for pattern in patterns:
-    matches = list_models(pattern)
+    matches = list_models(pattern) or all_models(pattern)
     if not matches:
-      errors.one_of('--model', pattern, list_models())
+      errors.one_of('--model', pattern, all_models())
     names += matches
   if se and not any(model_info(name).se for name in names):
     raise errors.UserError(

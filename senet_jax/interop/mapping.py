@@ -13,15 +13,13 @@ from flax import linen as nn, traverse_util
 
 from senet_jax import errors
 from senet_jax.interop.names import SOURCES, VARIANTS, Layout, Variant, variant_of, variants_of
-from senet_jax.layers import HEAD
 from senet_jax.models import create_model, model_info
 
 # The share of equal names and shapes from which on weights look like those of a network.
 _ALIKE = 0.5
 
 # One of these is the first convolution of each network.
-_STEMS = ('stem_conv', 'stem_conv1', 'stem_1/conv', 'stage1_block1/conv')
-_HEAD_KERNEL = ('params', HEAD, 'kernel')
+_STEMS = ('stem_conv', 'stem_conv1', 'stem_1/conv', 'stage1_block1/conv', 'backbone/stem_conv')
 
 _Shape = tuple[int, ...]
 
@@ -48,6 +46,11 @@ class Entry:
   def own_name(self) -> str:
     """Our name of it."""
     return '/'.join(self.path)
+
+  @property
+  def module(self) -> str:
+    """The path of the module that it is of."""
+    return '/'.join(self.path[1:-1])
 
 
 @functools.cache
@@ -125,10 +128,11 @@ def to_arrays(variant: Variant, variables: Mapping[str, Any]) -> dict[str, np.nd
   """
   flat = traverse_util.flatten_dict(dict(variables))
   ours = {'/'.join(path): np.asarray(x) for path, x in flat.items()}
-  head = ours.get('/'.join(_HEAD_KERNEL))
+  name = f'params/{variant.heads[0]}/kernel'
+  head = ours.get(name)
   if head is None or head.ndim != 2:
-    raise errors.UserError(f'the variables have no {"/".join(_HEAD_KERNEL)}, the last layer.')
-  expected = entries(variant.name, head.shape[-1])
+    raise errors.UserError(f'the variables have no {name}, the last layer.')
+  expected = entries(variant.name, head.shape[-1] - variant.background)
   _check(variant, {e.own_name: e.own_shape for e in expected}, ours)
   return {e.name: np.array(e.layout.export(ours[e.own_name]), order='C') for e in expected}
 
@@ -137,18 +141,22 @@ def classes_in(variant: Variant, arrays: Mapping[str, np.ndarray]) -> int | None
   """Outputs of the last layer in `arrays`; None if it is not there."""
   kernel = _head_kernel(variant)
   shape = arrays[kernel.name].shape if kernel.name in arrays else ()
-  return shape[_class_axis(kernel)] if len(shape) == len(kernel.shape) else None
+  if len(shape) != len(kernel.shape):
+    return None
+  return shape[_class_axis(kernel)] - variant.background
 
 
 def _class_axis(kernel: Entry) -> int:
   """The axis of their last layer that our last one is."""
   classes = kernel.own_shape[-1]
-  return next(i for i, n in enumerate(kernel.shape) if n == classes)
+  # Only of detectron2's deltas, which are none for the background, none has as many.
+  return next((i for i, n in enumerate(kernel.shape) if n == classes), 0)
 
 
 def _head_kernel(variant: Variant) -> Entry:
   published = model_info(variant.model).num_classes
-  return next(e for e in entries(variant.name, published) if e.path == _HEAD_KERNEL)
+  path = ('params', *variant.heads[0].split('/'), 'kernel')
+  return next(e for e in entries(variant.name, published) if e.path == path)
 
 
 def choose(
@@ -244,7 +252,7 @@ def _candidates(
 
 
 def _has_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
-  return variant.naming.name(HEAD, 'kernel') in arrays
+  return variant.naming.name(variant.heads[0], 'kernel') in arrays
 
 
 def _has_depths(variant: Variant, arrays: Mapping[str, np.ndarray]) -> bool:
@@ -276,14 +284,17 @@ def _look_like(arrays: Mapping[str, np.ndarray]) -> Variant | None:
 def _likeness(variant: Variant, arrays: Mapping[str, np.ndarray]) -> float:
   """The share of entries on either side that are on both, for any number of classes."""
   expected = entries(variant.name, model_info(variant.model).num_classes)
-  same = sum(e.name in arrays and _alike(e, arrays[e.name].shape) for e in expected)
+  same = sum(
+    e.name in arrays and _alike(e, arrays[e.name].shape, e.module in variant.heads)
+    for e in expected
+  )
   return same / max(len(expected), len(arrays))
 
 
-def _alike(entry: Entry, shape: _Shape) -> bool:
+def _alike(entry: Entry, shape: _Shape, of_head: bool) -> bool:
   if len(shape) != len(entry.shape):
     return False
-  free = _class_axis(entry) if entry.path[1] == HEAD else None
+  free = _class_axis(entry) if of_head else None
   return all(a == b for i, (a, b) in enumerate(zip(shape, entry.shape, strict=True)) if i != free)
 
 
@@ -317,7 +328,7 @@ def _check(
 
 
 def _head_names(variant: Variant) -> set[str]:
-  return {variant.naming.name(HEAD, kind) for kind in ('kernel', 'bias')}
+  return {variant.naming.name(head, kind) for head in variant.heads for kind in ('kernel', 'bias')}
 
 
 def with_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -325,7 +336,7 @@ def with_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> dict[str, n
   if _head_names(variant) & arrays.keys():
     return dict(arrays)
   published = entries(variant.name, model_info(variant.model).num_classes)
-  zeros = {e.name: np.zeros(e.shape, np.float32) for e in published if e.path[1] == HEAD}
+  zeros = {e.name: np.zeros(e.shape, np.float32) for e in published if e.module in variant.heads}
   return {**arrays, **zeros}
 
 

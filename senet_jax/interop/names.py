@@ -19,9 +19,13 @@ from senet_jax import errors
 from senet_jax.layers import HEAD, BatchNormConfig, SEConfig
 from senet_jax.models import model_info
 
-TORCH, CAFFE = ('timm', 'torchvision', 'cadene', 'akamaster'), ('caffe',)
+TORCH = ('timm', 'torchvision', 'cadene', 'akamaster', 'detectron2')
+CAFFE = ('caffe',)
 KERAS, TFLITE = ('keras',), ('tflite',)
 SOURCES = (*TORCH, *CAFFE, *KERAS, *TFLITE)
+
+# The last layers of a detector.
+CLASS_LOGITS, BOX_DELTAS = 'roi_head/class_logits', 'roi_head/box_deltas'
 
 Array = jax.Array | np.ndarray
 
@@ -56,6 +60,15 @@ MAP_BY_CHANNEL = Layout(
   lambda x: MAP_AS_CONV.export(x).reshape(x.shape[-1], -1),
   lambda x: MAP_AS_CONV.restore(x.reshape(x.shape[0], -1, 7, 7)),
 )
+# Of detectron2, whose background is the last class, and has no deltas.
+BACKGROUND_LAST = Layout(lambda x: _rolled(x.T, -1), lambda x: _rolled(x, 1).T)
+NO_BACKGROUND = Layout(lambda x: x.T[4:], lambda x: np.pad(x, ((4, 0), (0, 0))).T)
+BIAS_BACKGROUND_LAST = Layout(lambda x: _rolled(x, -1), lambda x: _rolled(x, 1))
+BIAS_NO_BACKGROUND = Layout(lambda x: x[4:], lambda x: np.pad(x, (4, 0)))
+
+
+def _rolled(x: Array, places: int) -> Array:
+  return x.take(np.roll(np.arange(x.shape[0]), places), axis=0)
 
 
 # Of Keras, whose kernels have the order of ours; [kh, kw, C, 1] of depthwise convolutions.
@@ -82,6 +95,7 @@ class Naming:
     layouts: (pattern, layout) of the kernels of modules that differ from the two below.
     conv: layout of convolutions.
     dense: layout of fully connected layers.
+    bias_layouts: (pattern, layout) of biases that are not as they are here.
   """
 
   renames: tuple[tuple[str, str], ...]
@@ -90,6 +104,7 @@ class Naming:
   layouts: tuple[tuple[str, Layout], ...] = ((r'.*se/fc[12]', DENSE_AS_CONV),)
   conv: Layout = CONV
   dense: Layout = DENSE
+  bias_layouts: tuple[tuple[str, Layout], ...] = ()
 
   def name(self, module: str, kind: str) -> str:
     """Returns the name of a variable of the module at `module`, parts joined by `/`."""
@@ -101,10 +116,10 @@ class Naming:
 
   def layout(self, module: str, kind: str, rank: int) -> Layout:
     """Returns the layout of a variable with `rank` axes."""
-    if kind != 'kernel':
-      return SAME
-    own = (layout for pattern, layout in self.layouts if re.fullmatch(pattern, module))
-    return next(own, self.conv if rank == 4 else self.dense)
+    others = {'kernel': self.layouts, 'bias': self.bias_layouts}.get(kind, ())
+    own = (layout for pattern, layout in others if re.fullmatch(pattern, module))
+    usual = self.conv if rank == 4 else self.dense
+    return next(own, usual if kind == 'kernel' else SAME)
 
 
 def _filled(template: str, match: re.Match) -> str:
@@ -351,6 +366,34 @@ _TFLITE_MOBILENET = Naming(
   layouts=(('.*depthwise_conv', TFLITE_DEPTHWISE), (HEAD, TFLITE_DENSE_AS_CONV)),
   conv=TFLITE_CONV,
 )  # fmt: skip
+# Detectors.
+_TORCHVISION_FASTER_RCNN = _torch(
+  *_RESNET.renames,
+  *(('backbone', 'backbone.body'), (r'fpn/lateral(\d)', 'backbone.fpn.inner_blocks.{1-2}.0')),
+  *((r'fpn/output(\d)', 'backbone.fpn.layer_blocks.{1-2}.0'), ('rpn/conv', 'rpn.head.conv.0.0')),
+  *(('rpn/objectness', 'rpn.head.cls_logits'), ('rpn/deltas', 'rpn.head.bbox_pred')),
+  ('roi_head/(fc[67])', 'roi_heads.box_head.{1}'),
+  (f'{CLASS_LOGITS}', 'roi_heads.box_predictor.cls_score'),
+  (f'{BOX_DELTAS}', 'roi_heads.box_predictor.bbox_pred'),
+  layouts=(('roi_head/fc6', MAP_BY_CHANNEL),),
+)
+_DETECTRON2 = _torch(
+  *((r'stage(\d)_block(\d+)', 'res{1}.{2-1}'), (r'bn(\d)', 'conv{1}.norm')),
+  *(('proj_conv', 'shortcut'), ('proj_bn', 'shortcut.norm')),
+  *(('stem_conv', 'stem.conv1'), ('stem_bn', 'stem.conv1.norm')),
+  *(('backbone', 'backbone.bottom_up'), (r'fpn/(lateral|output)(\d)', 'backbone.fpn_{1}{2}')),
+  *(('rpn/conv', 'proposal_generator.rpn_head.conv'),),
+  ('rpn/objectness', 'proposal_generator.rpn_head.objectness_logits'),
+  ('rpn/deltas', 'proposal_generator.rpn_head.anchor_deltas'),
+  *(('roi_head/fc6', 'roi_heads.box_head.fc1'), ('roi_head/fc7', 'roi_heads.box_head.fc2')),
+  (f'{CLASS_LOGITS}', 'roi_heads.box_predictor.cls_score'),
+  (f'{BOX_DELTAS}', 'roi_heads.box_predictor.bbox_pred'),
+  layouts=(
+    *(('backbone/stem_conv', CONV_OF_BGR), ('roi_head/fc6', MAP_BY_CHANNEL)),
+    *((CLASS_LOGITS, BACKGROUND_LAST), (BOX_DELTAS, NO_BACKGROUND)),
+  ),
+  bias_layouts=((CLASS_LOGITS, BIAS_BACKGROUND_LAST), (BOX_DELTAS, BIAS_NO_BACKGROUND)),
+)
 
 _Statistics = tuple[float, float, float]
 
@@ -383,6 +426,9 @@ _KERAS_CAFFE = Images((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 _CADENE_CAFFE = Images((128.0, 117.0, 104.0), (1.0, 1.0, 1.0))
 _HALVES = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 _CIFAR = Images(size=32, resize=32)
+# Of detectors the shorter side, and nothing is cut off.
+_COCO = Images(size=800, resize=800)
+_COCO_CAFFE = Images((123.675, 116.28, 103.53), (1.0, 1.0, 1.0), 800, 800)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,6 +442,8 @@ class Variant:
     images: what it wants of them.
     overrides: of `create_model`, under which ours computes the same function.
     dataset: that it was trained on, as in `config.data.name`.
+    heads: modules whose outputs are classes; the first has one output for each, and `background`.
+    background: outputs of it for what is no object.
   """
 
   name: str
@@ -404,6 +452,8 @@ class Variant:
   images: Images = _IMAGENET
   overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
   dataset: str = 'imagenet2012'
+  heads: tuple[str, ...] = (HEAD,)
+  background: int = 0
 
   @property
   def source(self) -> str:
@@ -506,7 +556,30 @@ def _of_tensorflow() -> Iterator[Variant]:
   yield Variant(f'keras:{name}', name, _KERAS_INCEPTION_RESNET, images)
 
 
-VARIANTS = {variant.name: variant for variant in (*_residual(), *_others(), *_of_tensorflow())}
+def _detectors() -> Iterator[Variant]:
+  detector = functools.partial(
+    Variant, dataset='coco/2017', heads=(CLASS_LOGITS, BOX_DELTAS), background=1
+  )
+  options = {'settings': 'torchvision', 'stride_in': '3x3'}
+  name = 'torchvision:fasterrcnn_resnet50_fpn'
+  # The published weights are for normalisations whose epsilon is 0.
+  published = {**options, 'bn': BatchNormConfig(epsilon=0.0)}
+  ours, naming = 'faster_rcnn_r50_fpn', _TORCHVISION_FASTER_RCNN
+  yield detector(f'{name}_coco', ours, naming, _COCO, published)
+  yield detector(name, ours, naming, _COCO, options)
+  for depth in (50, 101):
+    yield detector(
+      f'detectron2:faster_rcnn_R_{depth}_FPN',
+      f'faster_rcnn_r{depth}_fpn',
+      _DETECTRON2,
+      _COCO_CAFFE,
+      {'settings': 'detectron2'},
+    )
+
+
+VARIANTS = {
+  variant.name: variant for variant in (*_residual(), *_others(), *_of_tensorflow(), *_detectors())
+}
 
 
 def variants_of(model_name: str, sources: Collection[str] = SOURCES) -> list[Variant]:

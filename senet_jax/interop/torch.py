@@ -1,5 +1,6 @@
 """Weights of timm, torchvision and Cadene's pretrained-models, in and out; torch is not needed."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +19,14 @@ _MOST_WRAPPERS = 3  # around each other
 # What a network is called in a module around it: of data parallelism, of torch.compile, of the
 # modules that Lightning and others train.
 _PREFIXES = ('module.', '_orig_mod.', 'model.', 'net.', 'network.', 'backbone.', 'encoder.')
-# Counters of batches and, of thop, of operations: no weights.
-_COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')
+# No weights: counters of batches, thop's of operations, what detectron2 does to images.
+_COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params', 'pixel_mean', 'pixel_std')
+_ANCHORS = re.compile(r'.*anchor_generator\.cell_anchors\.\d+')
+# Names of torchvision's detectors before version 0.14, in which their published files are.
+_OLDER_NAMES = (
+  (re.compile(r'(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(\w+)'), r'\1.0.\2'),
+  (re.compile(r'(rpn\.head\.conv)\.(\w+)'), r'\1.0.0.\2'),
+)
 # Where files say what network they are of; and in it, what options a script was called with.
 _ARCHITECTURES, _OPTIONS = ('arch', 'architecture', 'model_name'), ('args', 'hyper_parameters')
 
@@ -93,12 +100,23 @@ def as_arrays(content: Any) -> dict[str, np.ndarray]:
   for _ in range(_MOST_WRAPPERS):
     inner = (state_dict[w] for w in _WRAPPERS if isinstance(state_dict.get(w), Mapping))
     state_dict = next(inner, state_dict)
-  kept = {str(k): v for k, v in state_dict.items() if not str(k).endswith(_COUNTERS)}
+  kept = {
+    str(k): v
+    for k, v in state_dict.items()
+    if not str(k).endswith(_COUNTERS) and not _ANCHORS.fullmatch(str(k))
+  }
   while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in kept) and kept), None):
     kept = {name.removeprefix(prefix): value for name, value in kept.items()}
   if not kept:
     raise errors.UserError('the state dict is empty; give a dict of arrays by name.')
-  return {name: _as_array(name, value) for name, value in kept.items()}
+  return {_newer(name): _as_array(name, value) for name, value in kept.items()}
+
+
+def _newer(name: str) -> str:
+  for pattern, newer in _OLDER_NAMES:
+    if match := pattern.fullmatch(name):
+      return match.expand(newer)
+  return name
 
 
 def architecture(content: Any) -> str | None:

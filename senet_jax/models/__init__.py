@@ -12,9 +12,10 @@ from senet_jax.models import (  # noqa: F401  (they register the families)
 from senet_jax.models.registry import (
   ModelInfo,
   Preprocessing,
+  all_models,
   create_model,
   list_models,
   model_info,
 )
 
-__all__ = ['ModelInfo', 'Preprocessing', 'create_model', 'list_models', 'model_info']
+__all__ = ['ModelInfo', 'Preprocessing', 'all_models', 'create_model', 'list_models', 'model_info']

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fnmatch
+import importlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +13,11 @@ from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.layers import BatchNormConfig, SEConfig
+
+CLASSIFICATION = 'classification'
+# Rooms that register networks of other tasks. They import this one, which must not import them: so
+# they are loaded by name, when their networks are asked for.
+_ROOMS = {'detection': 'senet_jax.detection'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +49,7 @@ class ModelInfo:
     preprocessing: of its images.
     published: figures of the paper: errors in percent by table, `gflops`, `params`.
     bn_epsilon: of its normalisation, where `bn` is not given.
+    task: what it does, `classification` or `detection`.
   """
 
   name: str
@@ -54,6 +61,7 @@ class ModelInfo:
   preprocessing: Preprocessing
   published: dict[str, Any]
   bn_epsilon: float = 1e-5
+  task: str = CLASSIFICATION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +124,26 @@ def register_pair(
   register(f'se_{name}', module, arguments, unused=unused, se=True, published=se_published, **info)
 
 
-def list_models(filter: str = '*') -> list[str]:
-  """Returns the registered names that match the fnmatch pattern `filter`, sorted."""
-  return sorted(fnmatch.filter(_MODELS, filter))
+def list_models(filter: str = '*', task: str = CLASSIFICATION) -> list[str]:
+  """Returns the names of networks, sorted.
+
+  Args:
+    filter: a pattern of fnmatch that they match.
+    task: what they do, `classification` or `detection`.
+
+  Raises:
+    UserError: there is no such task.
+  """
+  errors.one_of('task', task, (CLASSIFICATION, *_ROOMS))
+  if task in _ROOMS:
+    importlib.import_module(_ROOMS[task])
+  names = [name for name, entry in _MODELS.items() if entry.info.task == task]
+  return sorted(fnmatch.filter(names, filter))
+
+
+def all_models(filter: str = '*') -> list[str]:
+  """Returns the names of networks of all tasks that match `filter`, classifiers first."""
+  return [name for task in (CLASSIFICATION, *_ROOMS) for name in list_models(filter, task)]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -139,7 +164,7 @@ def create_model(
   """Builds a network.
 
   Args:
-    name: one of `list_models()`.
+    name: one of `list_models()`, or of another task.
     num_classes: outputs of the head; None is the published number.
     dtype: of the computation (`float32`, `bfloat16`); parameters, statistics and logits stay
       float32.
@@ -151,7 +176,8 @@ def create_model(
   Returns:
     A Flax module: `variables = model.init(key, images, train=False)` with images `[N, H, W, 3]`
     of any float dtype; `logits = model.apply(variables, images, train=False)`, `[N, num_classes]`
-    float32. `train=True` needs `mutable=['batch_stats']`.
+    float32. `train=True` needs `mutable=['batch_stats']`. What a detector returns is said by
+    `senet_jax.detection.FasterRCNN`.
 
   Raises:
     UserError: an unknown name or override, or options that do not fit together.
@@ -213,5 +239,6 @@ def _checked_dtype(dtype: Any) -> jnp.dtype:
 
 
 def _entry(name: str) -> _Entry:
-  errors.one_of('model.name', name, list_models())
+  if name not in _MODELS:
+    errors.one_of('model.name', name, all_models())
   return _MODELS[name]

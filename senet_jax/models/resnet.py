@@ -340,15 +340,18 @@ class ResNet(nn.Module):
     return self.bottleneck[stage - 2] if isinstance(self.bottleneck, tuple) else self.bottleneck
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+  def __call__(
+    self, images: jax.Array, train: bool, maps: bool = False
+  ) -> jax.Array | dict[int, jax.Array]:
     """Classifies.
 
     Args:
       images: `[N, H, W, 3]`, any float dtype, normalised.
       train: normalise by batch statistics and update the running ones.
+      maps: return the outputs of the stages; there is no head then.
 
     Returns:
-      Logits `[N, num_classes]`, float32.
+      Logits `[N, num_classes]`, float32; with `maps`, `[N, H', W', C]` by the number of the stage.
     """
     layers: dict[str, Any] = {
       'conv': functools.partial(conv, dtype=self.dtype, **(_KERAS if self.keras else {})),
@@ -359,9 +362,13 @@ class ResNet(nn.Module):
     }
     unit = functools.partial(ResidualBlock, options=BlockOptions(**shared), **layers)
     x = self._stem(images.astype(self.dtype), train, **layers)
+    outputs = {}
     for stage, depth in enumerate(self.depths, start=2):
       for block in range(1, depth + 1):
         x = unit(**self._unit(stage, block), name=f'stage{stage}_block{block}')(x, train)
+      outputs[stage] = x
+    if maps:
+      return outputs
     if self.preact:
       x = materialize(layers['norm'](name='final_bn')(x, train), relu=True)
     x = x.astype(jnp.float32).mean((1, 2))
