@@ -308,7 +308,8 @@ def _check(
   of = f'{variant.model} ({variant.name})'
   classes = classes_in(variant, arrays)
   if classes and there == {e.name: e.shape for e in entries(variant.name, classes)}:
-    wanted, *_ = expected[_head_kernel(variant).name]
+    head = _head_kernel(variant)
+    wanted = expected[head.name][_class_axis(head)] - variant.background
     shapes = '; '.join(_misshaped(expected, there))
     raise errors.UserError(
       f'the weights of {of} are for {classes} classes, not {wanted} ({shapes}). Give '

@@ -10,6 +10,7 @@ from senet_jax.models import (  # noqa: F401  (they register the families)
   vgg,
 )
 from senet_jax.models.registry import (
+  CLASSIFICATION,
   ModelInfo,
   Preprocessing,
   all_models,
@@ -18,4 +19,12 @@ from senet_jax.models.registry import (
   model_info,
 )
 
-__all__ = ['ModelInfo', 'Preprocessing', 'all_models', 'create_model', 'list_models', 'model_info']
+__all__ = [
+  'CLASSIFICATION',
+  'ModelInfo',
+  'Preprocessing',
+  'all_models',
+  'create_model',
+  'list_models',
+  'model_info',
+]

@@ -30,7 +30,7 @@ from senet_jax.interop import (
 )
 from senet_jax.interop.names import Variant
 from senet_jax.layers import HEAD
-from senet_jax.models import create_model
+from senet_jax.models import CLASSIFICATION, create_model, model_info
 from senet_jax.workdir import saved
 from senet_jax.workdir.network import build_model, init_variables
 
@@ -180,6 +180,11 @@ def _of(
   word: about.About | None = None,
 ) -> Weights:
   """The network of `variant` with the weights `arrays` of `source`, which gave its `word` on it."""
+  if (task := model_info(variant.model).task) != CLASSIFICATION:
+    raise UserError(
+      f'{source} has the weights of {variant.name}, here {variant.model}, a network for {task}: '
+      'only those of classifiers are converted; interop.from_torch gives its variables.'
+    )
   word = word or about.About()
   notes = [mapping.checked_by(variant, arrays, word.architecture)]
   headless = mapping.classes_in(variant, arrays) is None

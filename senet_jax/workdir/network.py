@@ -16,7 +16,7 @@ from senet_jax.data.datasets import streamed_info
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
-from senet_jax.models import create_model, model_info
+from senet_jax.models import CLASSIFICATION, create_model, model_info
 
 # More make 40 GB of float32 alone, and no network of images has a tenth of them.
 _MOST_PARAMETERS = 10**10
@@ -39,6 +39,11 @@ def build_model(
     UserError: the network or one of its options does not exist.
   """
   model, bn, info = config.model, config.bn, model_info(config.model.name)
+  if info.task != CLASSIFICATION:
+    raise UserError(
+      f'config.model.name={model.name}: configurations are of classifiers, and this is a network '
+      f'for {info.task}; senet_jax.models.create_model builds it.'
+    )
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
   if info.se:
     options['se'] = SEConfig(**model.se)

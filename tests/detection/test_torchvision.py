@@ -65,7 +65,8 @@ def golden():
 
 @pytest.fixture(scope='module')
 def network():
-  model = create_model(NAME, case.CLASSES, **{**model_overrides(NAME, VARIANT)})
+  options = {**model_overrides(NAME, VARIANT), 'settings': SETTINGS}
+  model = create_model(NAME, case.CLASSES, **options)
   shapes = [(entry.name, entry.shape) for entry in mapping.entries(VARIANT, case.CLASSES)]
   return model, from_torch(NAME, case.weights(shapes), VARIANT)
 
