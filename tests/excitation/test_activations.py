@@ -310,7 +310,7 @@ def test_blocks_of_the_paper():
 
 
 def test_blocks_are_in_network_order_beyond_the_ninth():
-  model = create_model('se_resnet20_cifar', num_classes=2, width=4, depths=(11, 1, 1))
+  model = create_model('se_resnet20_cifar', num_classes=2, depths=(11, 1, 1))
   image = np.zeros((1, 8, 8, 3), np.float32)
   variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
   names = list(activations.block_sizes(model, variables, 8))
