@@ -36,6 +36,7 @@ ROOMS = (
   'excitation',
   'measure',
   'main',
+  'serving',
   'tools',
   'console',
 )

@@ -162,9 +162,12 @@ async def _photo(request: Request, limits: Limits) -> bytes:
     form = await parser.parse()
   except MultiPartException as error:
     raise HTTPException(400, f'the form is damaged: {error.message}') from error
-  for value in form.values():
-    if isinstance(value, UploadFile):
-      return await value.read()
+  try:
+    for value in form.values():
+      if isinstance(value, UploadFile):
+        return await value.read()
+  finally:
+    await form.close()
   raise HTTPException(400, 'the form has no file; send the photo as one.')
 
 

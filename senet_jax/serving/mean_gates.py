@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from senet_jax.errors import UserError
-from senet_jax.interop import storage
+from senet_jax.interop import shipped, storage
 
 _MEAN = '/all_mean'  # of a block, in the file that tools.activations writes
 
@@ -39,3 +39,9 @@ def read(path: str | os.PathLike, blocks: Mapping[str, int]) -> dict[str, np.nda
       raise UserError(f'--mean_gates={path} has means of {name} that are no numbers.')
     found[name] = mean.astype(np.float32)
   return found
+
+
+def of_shipped(name: str | os.PathLike) -> pathlib.Path | None:
+  """Returns the file of mean gates of a network in the package; None for any other network."""
+  path = shipped.folder() / f'{name}_gates.npz'
+  return path if shipped.is_name(name) and path.is_file() else None

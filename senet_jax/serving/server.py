@@ -68,6 +68,11 @@ def serve(app: ASGIApp, taken: socket.socket, limits: Limits, ready: Callable[[]
   """
   taken.listen(_WAITING)
   ready()
+  make_server(app, limits).run(sockets=[taken])
+
+
+def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+  """Returns what answers requests at a socket that listens, quietly."""
   config = uvicorn.Config(
     app,
     access_log=False,
@@ -79,4 +84,4 @@ def serve(app: ASGIApp, taken: socket.socket, limits: Limits, ready: Callable[[]
     limit_concurrency=_CONNECTIONS * limits.requests,
     timeout_graceful_shutdown=max(1, round(limits.seconds)),
   )
-  uvicorn.Server(config).run(sockets=[taken])
+  return uvicorn.Server(config)

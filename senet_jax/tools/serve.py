@@ -8,13 +8,18 @@ other, and shows the most probable classes and the gates of each SE block. /docs
 Only this machine reaches it, unless --host says otherwise. Photos are never kept. Ctrl-C ends it.
 """
 
+import argparse
 import importlib.util
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from senet_jax import cli
 from senet_jax.errors import UserError
+
+if TYPE_CHECKING:
+  import socket
 
 _NEEDED = ('fastapi', 'uvicorn', 'python_multipart')  # the extra `demo`
 
@@ -25,20 +30,24 @@ def main(argv: list[str]) -> None:
   missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
   if missing:
     raise UserError(f"serving needs {', '.join(missing)}: pip install 'senet_jax[demo]'.")
-  start = time.monotonic()
   from senet_jax.serving import server
 
-  taken = server.bind(args.host, args.port)  # before the work, if it cannot be taken
-  local = server.is_local(taken)
-  if not local:
-    print(
-      f'senet_jax: warning: --host={args.host} lets everybody who reaches this machine use it, '
-      'without encryption; a proxy in front of 127.0.0.1 is safer.',
-      file=sys.stderr,
-    )
+  with server.bind(args.host, args.port) as taken:  # before the work, if it cannot be taken
+    if not server.is_local(taken):
+      print(
+        f'senet_jax: warning: --host={args.host} lets all who reach this machine use it, without '
+        'encryption; a proxy in front of 127.0.0.1 is safer.',
+        file=sys.stderr,
+      )
+    _serve(args, taken)
+
+
+def _serve(args: argparse.Namespace, taken: 'socket.socket') -> None:
+  """Reads and compiles the network, says where it is, and serves it."""
+  start = time.monotonic()
   from senet_jax import prediction, runtime
   from senet_jax.data import photos
-  from senet_jax.serving import app, classifier, guard, limits, mean_gates
+  from senet_jax.serving import app, classifier, guard, limits, mean_gates, server
 
   bounds = limits.Limits(
     round(args.max_megabytes * 2**20), args.max_pixels, args.max_requests, args.timeout
@@ -46,10 +55,11 @@ def main(argv: list[str]) -> None:
   photos.allow_pixels(bounds.pixels)
   runtime.use_compilation_cache()
   predictor = prediction.load(args.workdir, args.checkpoint, batch_size=args.batch_size)
+  network = predictor.config.model.name
+  name = pathlib.PurePath(str(args.workdir)).name or network
+  file = args.mean_gates or mean_gates.of_shipped(args.workdir)
   with classifier.Classifier(predictor, args.batch_size) as answering:
-    means = mean_gates.read(args.mean_gates, answering.blocks) if args.mean_gates else None
-    network = predictor.config.model.name
-    name = pathlib.PurePath(str(args.workdir)).name or network
+    means = mean_gates.read(file, answering.blocks) if file else None
     page = app.create_app(answering, name, bounds, means)
 
     def ready() -> None:
@@ -60,10 +70,11 @@ def main(argv: list[str]) -> None:
       )
       cli.say(f'{server.url(taken)}  (API: {server.url(taken)}/docs; Ctrl-C ends)')
 
-    server.serve(guard.Guard(page, bounds, args.hosts, local), taken, bounds, ready)
+    guarded = guard.Guard(page, bounds, args.hosts, server.is_local(taken))
+    server.serve(guarded, taken, bounds, ready)
 
 
-def _parse(argv: list[str]):
+def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.serve', __doc__)
   add = parser.add_argument
   parser.add_bare('--workdir', type=cli.path_or_bucket, help='of the run, or a name of a network')

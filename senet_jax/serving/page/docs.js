@@ -39,6 +39,6 @@ for (const [path, methods] of Object.entries(api.paths)) {
   }
 }
 for (const [name, { description, properties }] of Object.entries(api.components.schemas)) {
-  main.append(element('h2', name), element('p', description ?? ''), table(['field', 'type', ''],
+  main.append(element('h2', name), element('p', (description ?? '').split('\n\n')[0]), table(['field', 'type', ''],
     Object.entries(properties).map(([field, schema]) => [field, typeOf(schema), schema.description ?? ''])));
 }

@@ -1,5 +1,6 @@
 // Gates as strips: a field for each channel, a strip for each block and photo.
 const ROW = 128; // fields beside each other at most
+const HINT = 'Point at a field, or move over the fields with the arrow keys, to see its gate.';
 const $ = (selector) => document.querySelector(selector);
 const element = (name, text = '') => Object.assign(document.createElement(name), { textContent: text });
 const mix = (a, b, t) => a.map((x, i) => Math.round(x + (b[i] - x) * t));
@@ -27,6 +28,7 @@ export class GateView {
     if (!present.length) return;
     this.inputs.mean.parentElement.hidden = !this.means.size;
     this.inputs.difference.parentElement.hidden = present.length < 2;
+    this.root.querySelector('fieldset').hidden = present.length < 2 && !this.means.size;
     if (present.length < 2 && this.inputs.difference.checked) this.inputs[this.means.size ? 'mean' : 'plain'].checked = true;
     const view = Object.keys(this.inputs).find((name) => this.inputs[name].checked);
 
@@ -43,6 +45,7 @@ export class GateView {
     const ends = plain ? [Math.min(0, ...all), Math.max(1, ...all)] : [-far, far];
     const paint = this.painter(plain, ends);
     this.scale(paint, ends, plain);
+    $('#channel').value = HINT;
 
     let stage;
     $('#blocks').replaceChildren(...rows.flatMap((row) => {
@@ -77,7 +80,7 @@ export class GateView {
       ...own.map((values, i) => `${present.length > 1 ? `photo ${present[i] + 1} ` : ''}${values[c].toFixed(2)}`),
       ...(mean ? [`mean ${mean[c].toFixed(2)}`] : [])].join(', ');
     const point = (c) => {
-      $('#channel').value = c === null ? '' : text(c);
+      $('#channel').value = c === null ? HINT : text(c);
       for (const mark of marks) {
         mark.hidden = c === null;
         Object.assign(mark.style, {
@@ -88,6 +91,7 @@ export class GateView {
     drawn.forEach((values, i) => {
       const strip = element('div'), mark = element('i'), canvas = element('canvas');
       strip.className = 'strip';
+      strip.dataset.photo = drawn.length > 1 ? present[i] + 1 : '';
       marks.push(Object.assign(mark, { hidden: true }));
       Object.assign(canvas, { width: columns, height: lines, tabIndex: 0, role: 'slider' });
       canvas.style.height = lines > 1 ? `${Math.max(0.4 * lines, 1.2)}rem` : '1.2rem';

@@ -9,7 +9,8 @@ class Photo {
   constructor(place) {
     this.place = place;
     this.root = $('#photo').content.cloneNode(true).firstElementChild;
-    $('h2', this.root).textContent = place ? 'Photo 2, to compare' : 'Photo 1';
+    $('h2', this.root).textContent = `Photo ${place + 1}`;
+    $('.hint', this.root).textContent = `Drop ${place ? 'a second photo here, to compare' : 'a photo here, or paste one'}`;
     $('#photos').append(this.root);
     for (const input of this.root.querySelectorAll('input')) {
       input.addEventListener('change', () => { this.take(input.files[0]); input.value = ''; });
@@ -61,7 +62,7 @@ class Photo {
       row.innerHTML = '<div><span></span><span></span></div><div class="bar"><i></i></div>';
       const [first, second] = row.querySelectorAll('span');
       first.textContent = name;
-      second.textContent = `${(100 * probability).toFixed(1)} %`;
+      second.textContent = probability < 0.0005 ? '< 0.1 %' : `${(100 * probability).toFixed(1)} %`;
       $('i', row).style.width = `${100 * probability}%`;
       return row;
     }));
