@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import functools
-import io
 import json
 import re
 import struct
@@ -15,7 +14,6 @@ import httpx2
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import senet_jax
 from senet_jax.errors import UserError
@@ -24,6 +22,7 @@ from senet_jax.serving import app as app_lib, mean_gates
 from senet_jax.serving.classifier import Classifier
 from senet_jax.serving.guard import Guard
 from senet_jax.serving.limits import Limits
+from tests.helpers.encoded import encoded
 from tests.helpers.paths import ROOT
 
 NAME = 'se_resnet20_cifar10'
@@ -50,12 +49,6 @@ def photos():
     encoded(rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(8 + i, 0).repeat(12, 1))
     for i in range(20)
   ]
-
-
-def encoded(image: np.ndarray, kind: str = 'PNG') -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, kind)
-  return buffer.getvalue()
 
 
 def together(app, *requests, host='127.0.0.1:8000'):

@@ -30,7 +30,7 @@ for (const [path, methods] of Object.entries(api.paths)) {
     main.append(element('h2', `${method.toUpperCase()} ${path}`), element('p', summary));
     main.append(element('pre', `curl ${requestBody ? '--data-binary @photo.jpg ' : ''}'${url}'`));
     if (parameters) {
-      main.append(table(['parameter', 'type', 'default', ''], parameters.map(
+      main.append(table(['name', 'type', 'default', ''], parameters.map(
         ({ name, schema, description }) => [name, typeOf(schema), String(schema.default), description ?? ''])));
     }
     if (requestBody) main.append(table(['body', 'type'], bodies(requestBody.content)));

@@ -67,7 +67,7 @@ export class GateView {
     const [left, bar, right] = $('#scale').children;
     const steps = Array.from({ length: 9 }, (_, i) => `rgb(${paint(low + (high - low) * i / 8).join(' ')})`);
     bar.style.background = `linear-gradient(90deg, ${steps.join(', ')})`;
-    left.textContent = plain ? `closed ${+low.toFixed(2)}` : `${low.toFixed(2)} less`;
+    left.textContent = plain ? `closed ${+low.toFixed(2)}` : `−${high.toFixed(2)} less`;
     right.textContent = plain ? `${+high.toFixed(2)} open` : `more +${high.toFixed(2)}`;
   }
 
