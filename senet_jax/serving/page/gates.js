@@ -110,7 +110,7 @@ export class GateView {
         ariaLabel: `Gates of ${block}${drawn.length > 1 ? `, photo ${present[i] + 1}` : ''}` });
       canvas.addEventListener('pointermove', ({ offsetX, offsetY }) => point(move(
         Math.floor(offsetX / canvas.clientWidth * columns) + columns * Math.floor(offsetY / canvas.clientHeight * lines))));
-      canvas.addEventListener('pointerleave', () => point(null));
+      canvas.addEventListener('pointerleave', () => point(document.activeElement === canvas ? at : null));
       canvas.addEventListener('focus', () => point(at));
       canvas.addEventListener('blur', () => point(null));
       canvas.addEventListener('keydown', (event) => {

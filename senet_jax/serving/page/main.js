@@ -12,6 +12,7 @@ class Photo {
     $('h2', this.root).textContent = `Photo ${place + 1}`;
     $('.hint', this.root).textContent = `Drop ${place ? 'a second photo here, to compare' : 'a photo here, or paste one'}`;
     $('#photos').append(this.root);
+    $('img', this.root).addEventListener('error', ({ target }) => { target.hidden = true; });
     for (const input of this.root.querySelectorAll('input')) {
       input.addEventListener('change', () => { this.take(input.files[0]); input.value = ''; });
     }
@@ -23,10 +24,10 @@ class Photo {
 
   get full() { return this.root.classList.contains('full'); }
 
-  say(text, bad = false) {
+  say(text, how = '') {
     const status = $('.status', this.root);
     status.textContent = text;
-    status.classList.toggle('bad', bad);
+    status.className = `status ${how}`;
   }
 
   async take(file) {
@@ -39,6 +40,7 @@ class Photo {
     image.src = URL.createObjectURL(file);
     image.alt = `Photo ${this.place + 1}`;
     image.hidden = false;
+    $('.hint', this.root).textContent = 'Browsers do not show this kind of file';
     this.root.classList.add('full', 'busy');
     $('.button span', this.root).textContent = 'Another photo';
     $('#photos').classList.toggle('both', photos.every((photo) => photo.full));
@@ -51,7 +53,7 @@ class Photo {
       answer = { error: error.message };
     }
     this.root.classList.remove('busy');
-    this.say(answer.error ?? '', Boolean(answer.error));
+    this.say(answer.error ?? '', 'bad');
     this.list(answer.predictions ?? []);
     gateView.show(this.place, answer.gates ?? []);
   }
@@ -68,7 +70,7 @@ class Photo {
     }));
     if (predictions.length) {
       const { name, probability } = predictions[0];
-      this.say(`${probability < 0.5 ? 'Maybe' : 'Most probably'} ${name}`);
+      this.say(`${name}, ${(100 * probability).toFixed(0)} percent`, 'hidden'); // is read out
     }
   }
 
@@ -80,7 +82,7 @@ class Photo {
       try {
         this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
       } catch (error) {
-        return this.say(`There is no camera to use: ${error.message}`, true);
+        return this.say(`There is no camera to use: ${error.message}`, 'bad');
       }
       video.srcObject = this.stream;
       video.hidden = false;
