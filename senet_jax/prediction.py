@@ -122,7 +122,8 @@ class Predictor:
     rows = np.zeros((len(images), width), np.float32)
     for i, row in enumerate(self._stream(images, program)):
       if isinstance(row, UnreadableImage):
-        name = images[i] if isinstance(images[i], str | os.PathLike) else f'image {i}'
+        image = images[i]
+        name = str(image) if isinstance(image, str | os.PathLike) else f'image {i}'
         raise UserError(f'{name} is unreadable: {row}; leave it out.') from row
       rows[i] = row
     return rows

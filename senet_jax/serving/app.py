@@ -112,9 +112,7 @@ def create_app(
     docs_url=None,  # they are loaded from elsewhere
     redoc_url=None,
   )
-  app.add_exception_handler(AnyHTTPException, _http_error)
-  app.add_exception_handler(RequestValidationError, _wrong_parameter)
-  app.add_exception_handler(Exception, _fault)
+  _answer_errors(app)
   about = _describe(classifier.predictor, name, limits, mean_gates)
   refusals = {
     400: 'The photo is missing or unreadable, or the request says a wrong host.',
@@ -150,6 +148,24 @@ def create_app(
     app.add_route(path, _sender(file), include_in_schema=False)
   app.mount('/static', StaticFiles(directory=_PAGE))
   return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+  """Has every error answered as a `Refusal`."""
+
+  @app.exception_handler(AnyHTTPException)
+  async def refused(request: Request, error: AnyHTTPException) -> JSONResponse:
+    return JSONResponse({'error': str(error.detail)}, error.status_code, error.headers)
+
+  @app.exception_handler(RequestValidationError)
+  async def wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    where = '.'.join(map(str, first['loc'][1:]))
+    return JSONResponse({'error': f'{where}: {first["msg"]}'}, 422)
+
+  @app.exception_handler(Exception)
+  async def fault(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({'error': 'the server failed; what it prints says where.'}, 500)
 
 
 async def _photo(request: Request, limits: Limits) -> bytes:
@@ -198,20 +214,3 @@ def _describe(
     max_bytes=limits.bytes,
     max_pixels=limits.pixels,
   )
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-
-async def _http_error(request: Request, error: AnyHTTPException) -> JSONResponse:
-  return JSONResponse({'error': str(error.detail)}, error.status_code, error.headers)
-
-
-async def _wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-  first = error.errors()[0]
-  where = '.'.join(map(str, first['loc'][1:]))
-  return JSONResponse({'error': f'{where}: {first["msg"]}'}, 422)
-
-
-async def _fault(request: Request, error: Exception) -> JSONResponse:
-  return JSONResponse({'error': 'the server failed; what it prints says where.'}, 500)
