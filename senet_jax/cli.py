@@ -379,7 +379,7 @@ def _quiet_background() -> None:
   Whoever waits for Orbax gets the error of its thread, and that one is reported; Orbax prints it a
   dozen times before that, with hundreds of lines when a disk is full. Other errors of threads stay.
   """
-  for library in ('absl', 'asyncio', 'gcsfs', 'matplotlib'):
+  for library in ('absl', 'asyncio', 'gcsfs', 'matplotlib', 'python_multipart'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = _without_known(threading.excepthook)
   sys.unraisablehook = _without_known(sys.unraisablehook)

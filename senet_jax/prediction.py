@@ -28,8 +28,9 @@ from senet_jax.errors import UserError, one_of
 from senet_jax.layers import HEAD
 from senet_jax.workdir import networks
 
-# A path, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or [H, W] in grey.
-Photo = str | os.PathLike | Image.Image | np.ndarray
+# A path, the content of a file, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or
+# [H, W] in grey.
+Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Predictor:
     """Returns the probability of each class for each image.
 
     Args:
-      images: paths, Pillow images and arrays, mixed, of any sizes; uint8 `[N, H, W, 3]`; or a path
-        or a Pillow image alone.
+      images: paths, contents of files, Pillow images and arrays, mixed, of any sizes; uint8
+        `[N, H, W, 3]`; or one of the first three alone.
 
     Returns:
       `[N, K]` float32.
@@ -121,7 +122,8 @@ class Predictor:
     rows = np.zeros((len(images), width), np.float32)
     for i, row in enumerate(self._stream(images, program)):
       if isinstance(row, UnreadableImage):
-        name = images[i] if isinstance(images[i], str | os.PathLike) else f'image {i}'
+        image = images[i]
+        name = str(image) if isinstance(image, str | os.PathLike) else f'image {i}'
         raise UserError(f'{name} is unreadable: {row}; leave it out.') from row
       rows[i] = row
     return rows
@@ -168,38 +170,38 @@ class Predictor:
     with concurrent.futures.ThreadPoolExecutor() as pool:
       batch: list[Future] = []
       while chunk := list(itertools.islice(images, self.batch_size)):
-        following = [pool.submit(self._read, image) for image in chunk]
+        following = [pool.submit(self.read, image) for image in chunk]
         yield from self._run(batch, program)
         batch = following
       yield from self._run(batch, program)
 
-  def _read(self, image: Photo) -> np.ndarray | UnreadableImage:
-    """Returns an image as the device takes it, uint8 `[H, W, C]`."""
+  def read(self, image: Photo) -> np.ndarray:
+    """Returns an image as the device takes it, uint8 `[H, W, C]` of `preprocessing.shape`.
+
+    Raises:
+      UnreadableImage: it is none, damaged, or too large.
+    """
     plain = self.preprocessing
     height, width, channels = plain.shape
-    try:
-      with _opened_rgb(image) as rgb:
-        crop = photos.central_crop(
-          rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
-        )
-    except UnreadableImage as error:
-      return error
+    with _opened_rgb(image) as rgb:
+      crop = photos.central_crop(
+        rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
+      )
     if channels == 1:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
 
   def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
-    """Yields the results of `_stream` for the images that `_read` reads, at most `batch_size`."""
+    """Yields the results of `_stream` for the images that `read` reads, at most `batch_size`."""
     if not batch:
       return
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
     errors = {}
     for i, future in enumerate(batch):
-      result = future.result()
-      if isinstance(result, UnreadableImage):
-        errors[i] = result
-      else:
-        images[i] = result
+      try:
+        images[i] = future.result()
+      except UnreadableImage as error:
+        errors[i] = error
     images = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec(runtime.DATA_AXIS)))
     rows = np.asarray(program(self.variables, images))
     if not np.isfinite(rows).all():
@@ -283,8 +285,8 @@ def _features(
 
 
 def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
-  """Returns images as a sequence; a lone path or Pillow image, which has parts too, as one."""
-  if isinstance(images, str | os.PathLike | Image.Image):
+  """Returns images as a sequence; a lone one that has parts of its own, as a path has, as one."""
+  if isinstance(images, str | os.PathLike | bytes | Image.Image):
     return [images]
   shape = getattr(images, 'shape', None)
   if shape is not None and len(shape) != 4:
@@ -296,10 +298,11 @@ def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
 def _opened_rgb(image: Photo) -> Iterator[Image.Image]:
   if isinstance(image, str | os.PathLike):
     try:
-      data = pathlib.Path(image).read_bytes()
+      image = pathlib.Path(image).read_bytes()
     except OSError as error:
       raise UnreadableImage(error.strerror) from error
-    with photos.opened_rgb(data) as rgb:
+  if isinstance(image, bytes):
+    with photos.opened_rgb(image) as rgb:
       yield rgb
     return
   if isinstance(image, Image.Image):

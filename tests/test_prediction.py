@@ -260,7 +260,7 @@ def test_no_images(predictor, images, message):
 def test_one_image_alone(predictor, digit_files):
   path = digit_files[0]
   expected = predictor.top_k([path], 2)
-  for image in (path, str(path), Image.open(path)):
+  for image in (path, str(path), path.read_bytes(), Image.open(path)):
     assert predictor.top_k(image, 2) == expected
 
 

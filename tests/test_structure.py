@@ -37,6 +37,7 @@ ROOMS = (
   'excitation',
   'measure',
   'main',
+  'serving',
   'tools',
   'console',
 )

@@ -155,10 +155,17 @@ def block_sizes(model: nn.Module, variables: dict, image_size: int) -> dict[str,
     UserError: there is none.
   """
   images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-  gates = jax.eval_shape(lambda v, x: _gates(model, v, x), variables, images)
-  if not gates:
+  found: dict[str, int] = {}
+
+  def look(variables: dict, images: jax.Array) -> None:
+    # A dictionary that is returned would come back in alphabetical order, SE_2_10 before SE_2_2.
+    gates = _gates(model, variables, images)
+    found.update((name, gate.shape[-1]) for name, gate in gates.items())
+
+  jax.eval_shape(look, variables, images)
+  if not found:
     raise UserError('the network has no SE blocks; use one that has.')
-  return {name: gate.shape[-1] for name, gate in gates.items()}
+  return found
 
 
 def measure(

@@ -3,15 +3,16 @@
   python -m tests.campaigns.fuzz --inputs=10000 --output=fuzz.json
   python -m tests.campaigns.fuzz --only=weights:137    # one input again, with its traceback
 
-Overrides in the command line, configurations, workdirs, photos, weight files, archives, prepared
-data sets, packs and records of measurements are made wrong at random, from a seed, and read in
-this process. Two outcomes are right: it works, or a `UserError` says in one line what is wrong. Any
-other exception is a finding, and so are more than `--seconds`, more than `--gigabytes` of memory,
-and a file that is written, changed or removed where the input has no business. Exit status 1 if
-there is any.
+Overrides in the command line, configurations, workdirs, photos, requests, weight files, archives,
+prepared data sets, packs and records of measurements are made wrong at random, from a seed, and
+read in this process. Two outcomes are right: it works, or a `UserError` says in one line what is
+wrong. Any other exception is a finding, and so are more than `--seconds`, more than `--gigabytes`
+of memory, and a file that is written, changed or removed where the input has no business. Exit
+status 1 if there is any.
 """
 
 import argparse
+import asyncio
 import collections
 import contextlib
 import dataclasses
@@ -44,6 +45,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import google_crc32c
+import httpx2
 import jax
 import numpy as np
 import torch
@@ -61,6 +63,10 @@ from senet_jax.errors import UserError
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.reporting import study_table
+from senet_jax.serving.app import create_app
+from senet_jax.serving.classifier import Classifier
+from senet_jax.serving.guard import Guard
+from senet_jax.serving.limits import Limits
 from senet_jax.storage import files
 from senet_jax.tools import convert
 from senet_jax.training import optimizer, sanity, setup, studies
@@ -287,6 +293,13 @@ class Material:
     predictor = senet_jax.load(self.workdir, batch_size=1)
     predictor.probabilities(np.zeros((1, _SIDE, _SIDE, 3), np.uint8))  # compiles
     return predictor
+
+  @functools.cached_property
+  def page(self):
+    """The application that `senet serve` serves, with photos of a megabyte at most."""
+    limits = Limits(bytes=2**20)
+    classifier = Classifier(self.predictor, 1).__enter__()
+    return Guard(create_app(classifier, 'fuzzed', limits), limits)
 
   @functools.cached_property
   def images(self) -> list[bytes]:
@@ -696,6 +709,61 @@ def photos(rng: np.random.Generator, material: Material, folder: pathlib.Path) -
     _stream(material, folder, 'image_folder')
 
 
+def requests(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A request to the page or its API; a refusal is JSON of one line."""
+  data = material.images[rng.integers(len(material.images))]
+  if rng.random() < 0.7:
+    data = _other_image(rng, data) if rng.random() < 0.3 else mutated(rng, data)
+  form = 'multipart/form-data; boundary='
+  kinds = ('application/octet-stream', 'text/html', '', form + 'b', form, f'{form}b; charset=x')
+  kind = str(rng.choice(kinds, p=[0.3, 0.05, 0.05, 0.5, 0.05, 0.05]))
+  if kind.startswith('multipart') and rng.random() < 0.9:
+    part = b'Content-Disposition: form-data; name="photo"; filename="../../outside"\r\n\r\n'
+    data = b'--b\r\n' + part + data + b'\r\n--b--\r\n'
+    if rng.random() < 0.5:
+      data = mutated(rng, data)
+  if rng.random() < 0.02:
+    data = bytes(2 * 2**20)
+  headers = {'content-type': kind, 'host': str(rng.choice(['localhost', '127.0.0.1:1', '[::1]']))}
+  if rng.random() < 0.1:
+    hosts = (
+      '',
+      'x',
+      '[',
+      ':',
+      '@',
+      'localhost@x',
+      'x' * 5000,
+      '127.0.0.1.x',
+      'http://x',
+      '1.2.3.4',
+    )
+    headers[str(rng.choice(['host', 'origin']))] = str(rng.choice(hosts))
+  if rng.random() < 0.1:
+    headers['content-length'] = str(rng.choice(['-1', 'x', '1e9', '9' * 30, '0', '²']))
+  path = '/api/predict'
+  if rng.random() < 0.2:
+    path = str(
+      rng.choice(['/', '/docs', '/static/' + '../' * 3 + 'setup.cfg', '/static/%00', '/api/model'])
+    )
+  query = {}
+  if rng.random() < 0.3:
+    query[str(rng.choice(['top_k', 'gates', 'x']))] = _text(rng).encode(errors='replace')
+  method = str(rng.choice(['POST', 'GET', 'HEAD', 'PUT'], p=[0.85, 0.05, 0.05, 0.05]))
+  answer = asyncio.run(_asked(material.page, method, path, query, headers, data))
+  if answer.status_code >= 400 and method != 'HEAD':
+    (error,) = answer.json().values()
+    assert answer.status_code < 500 and '\n' not in error
+    raise UserError(error)
+
+
+async def _asked(page, method: str, path: str, query: dict, headers: dict, data: bytes):
+  transport = httpx2.ASGITransport(page)  # which raises what the application raises
+  headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+  async with httpx2.AsyncClient(transport=transport, base_url='http://x') as client:
+    return await client.request(method, path, params=query, headers=headers, content=data)
+
+
 def _other_image(rng: np.random.Generator, data: bytes) -> bytes:
   """An image whose header says another size than it has: of few rows, or of a billion pixels."""
   sides = (0, 1, 8, 9, 65, 3000, 16_000, 2**15, 2**16 - 1, 2**31 - 1)
@@ -1069,7 +1137,8 @@ TARGETS = {
   configurations: (10, ()),
   workdirs: (10, ('workdir', 'abstract')),
   finished_runs: (4, ('finished', 'config')),
-  photos: (16, ('images', 'predictor', 'config')),
+  photos: (12, ('images', 'predictor', 'config')),
+  requests: (4, ('images', 'page')),
   weights: (18, ('weights',)),
   archives: (8, ('images',)),
   data_sets: (8, ('prepared', 'config')),

@@ -309,6 +309,14 @@ def test_blocks_of_the_paper():
   assert activations.paper_blocks(['stem', 'SE_2_1']) == ['stem', 'SE_2_1']
 
 
+def test_blocks_are_in_network_order_beyond_the_ninth():
+  model = create_model('se_resnet20_cifar', num_classes=2, depths=(11, 1, 1))
+  image = np.zeros((1, 8, 8, 3), np.float32)
+  variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+  names = list(activations.block_sizes(model, variables, 8))
+  assert names == [*(f'SE_2_{i}' for i in range(1, 12)), 'SE_3_1', 'SE_4_1']
+
+
 @pytest.fixture(scope='module')
 def blocks():
   rng = np.random.default_rng(0)
