@@ -14,7 +14,7 @@
 # %% [markdown]
 # # A table of the paper
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [Open in Colab](https://colab.research.google.com/)
 #
 # Section 6 of the paper asks what each choice in the block is worth, on ResNet-50 and ImageNet.
 # Each of its tables is a *study* of the package: configurations, seeds, the published numbers,
@@ -129,7 +129,7 @@ Markdown(pathlib.Path('ratio.md').read_text())
 # ## What a longer run says
 #
 # The whole of `ratio:small`, 12 epochs and two seeds, is in the repository
-# ([table](../results/studies/ratio_small.md)):
+# (`results/studies/ratio_small.md`):
 #
 # | row | test error, % | to the baseline |
 # |---|---|---|

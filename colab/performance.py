@@ -14,7 +14,7 @@
 # %% [markdown]
 # # What squeeze-and-excitation costs
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [Open in Colab](https://colab.research.google.com/)
 #
 # On paper the block is nearly free: it adds 0.07 % of multiply-adds to ResNet-50. In practice it
 # reads and writes whole maps again, and on a GPU or TPU the step of a ResNet waits for memory,
@@ -128,7 +128,7 @@ else:
 # can be read on a laptop, or on a Colab runtime of another kind. It needs the compiler of the TPU
 # (`pip install libtpu`, or the extra `tpu`). Here is what it says of SE-ResNet-50, in bfloat16,
 # with 128 images on each of the chips of a v5e
-# ([file](../results/benchmarks/profile_v5e_se_r50_vs_r50.json)):
+# (`results/benchmarks/profile_v5e_se_r50_vs_r50.json`):
 #
 # | | SE-ResNet-50 | ResNet-50 | ratio |
 # |---|---|---|---|

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Squeeze-and-excitation in five minutes
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [Open in Colab](https://colab.research.google.com/)
 #
 # This notebook trains an SE-ResNet-20, looks at what it predicts, and then teaches a trained
 # network to tell **your own photos** apart. It runs on whatever there is: a TPU, a GPU or a CPU.

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Squeeze-and-excitation explained
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# [Open in Colab](https://colab.research.google.com/)
 #
 # A convolution mixes all channels at each place of a map, and sees only its neighbourhood. A
 # squeeze-and-excitation block ([Hu et al., 2018](https://arxiv.org/abs/1709.01507)) lets the

@@ -11,7 +11,7 @@ from senet_jax.data import photos, samples
 from senet_jax.storage import colab, files
 
 # `cat (3).jpg`, `cat 3.jpg`, `cat_3.jpg`: how Windows and macOS number files that they rename.
-_NUMBERED = re.compile(r'(.*?)[ _-]*(\(?\d+\)?)?$')
+_NUMBER = re.compile(r'[ _-]*(\(?\d+\)?)?$')
 # What people do not see in their folders.
 _HIDDEN = ('.', '__MACOSX')
 _MOST_BYTES = 100_000_000  # of a photo
@@ -56,7 +56,7 @@ def store(uploaded: Mapping[str, bytes], folder: pathlib.Path) -> int:
   for name, data in _unpacked(uploaded):
     *parents, base = [part for part in _PARTS.split(name) if part.strip('.')] or ['']
     stem, suffix = os.path.splitext(base)
-    kind = parents[-1] if parents else _NUMBERED.match(stem)[1]
+    kind = parents[-1] if parents else _NUMBER.sub('', stem)
     try:
       with photos.opened_rgb(data):
         pass

@@ -64,13 +64,13 @@ def test_all_notebooks_begin_alike():
 
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
-def test_badge_and_address_are_those_of_the_project(name):
+def test_link_and_address_are_those_of_the_project(name):
   settings = configparser.ConfigParser()
   settings.read(paths.ROOT / 'setup.cfg')
   url = settings['metadata'].get('url', '')
   place = url.removeprefix('https://github.com/')
   target = f'github/{place}/blob/main/colab/{name}.ipynb' if url else ''
-  assert f'badge.svg)](https://colab.research.google.com/{target})' in notebooks.text(name)
+  assert f'[Open in Colab](https://colab.research.google.com/{target})' in notebooks.text(name)
   assert f"PROJECT = '{url}'" in cell(name, '# @title Install')
 
 
