@@ -22,7 +22,7 @@
 # ratio**, at a scale that a notebook affords. On two CPU cores that is a part of it, for two
 # minutes.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install { display-mode: "form" }
 import importlib.metadata
 import importlib.util

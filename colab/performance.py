@@ -22,7 +22,7 @@
 # the time goes, and compiles the same step for a TPU slice that is not there. On two CPU cores
 # everything is small and takes two minutes.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install { display-mode: "form" }
 import importlib.metadata
 import importlib.util

@@ -21,7 +21,7 @@
 # On Colab, choose one with *Runtime → Change runtime type*, then *Runtime → Run all*. On a CPU
 # everything is small, and takes about a minute.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install { display-mode: "form" }
 import importlib.metadata
 import importlib.util

@@ -22,7 +22,7 @@
 # down, puts it into a network of your own, and looks at what a trained one does with it. On two
 # CPU cores it takes two minutes.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install { display-mode: "form" }
 import importlib.metadata
 import importlib.util
@@ -82,7 +82,7 @@ print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.descr
 # |---|---|---|
 # | squeeze (2) | $z_c = \frac{1}{HW}\sum_{i,j} u_c(i, j)$ | the mean of each channel |
 # | excitation (3) | $s = \sigma(W_2\,\delta(W_1 z))$ | two small layers make gates of the means |
-# | scale (4) | $\tilde x_c = s_c\, u_c$ | each channel times its gate |
+# | scale (4) | ${\tilde{x}}_c = s_c\, u_c$ | each channel times its gate |
 #
 # $\delta$ is a ReLU, and $\sigma$ a sigmoid, so that a gate is between 0 and 1. The first layer
 # has $C / r$ units; the ratio $r$ is 16. The same in Flax:

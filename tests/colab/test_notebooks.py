@@ -29,8 +29,8 @@ def cell(name, beginning):
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
 def test_text_and_notebook_are_one(name):
-  found = [(c['cell_type'], ''.join(c['source'])) for c in stored(name)['cells']]
-  assert found == cells_of_text(name)
+  parts = [(c['cell_type'], ''.join(c['source']), c['metadata']) for c in stored(name)['cells']]
+  assert parts == [(c.cell_type, c.source, c.metadata) for c in notebooks.of_text(name).cells]
 
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
