@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test test-interop golden mutants lint docs clean
+.PHONY: demo test test-interop golden mutants notebooks lint docs clean
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -26,6 +26,10 @@ golden: $(VENV)/.test-interop
 # Puts faults into a copy of the code and sees that the tests notice; half an hour.
 mutants: $(VENV)/.test
 	$(VENV)/bin/python -m tests.campaigns.mutants
+
+# Runs the notebooks of colab/ and writes them with what they show; minutes, small on a CPU.
+notebooks: $(VENV)/.test
+	$(VENV)/bin/python -m tests.helpers.notebooks $(NAMES)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .

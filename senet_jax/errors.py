@@ -14,8 +14,12 @@ _LISTED, _SHOWN = 40, 200
 class UserError(ValueError):
   """A mistake in what was given: the message says what was given, what is allowed, what to change.
 
-  The commands print it as one line and exit with status 2.
+  The commands print it as one line and exit with status 2; a notebook shows that line alone.
   """
+
+  def _render_traceback_(self) -> list[str]:
+    """Returns what IPython shows in the place of a traceback."""
+    return [f'senet_jax: {self}']
 
 
 class Stalled(UserError):

@@ -25,7 +25,7 @@ from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform, evaluation_transform
 from senet_jax.errors import UserError, one_of
-from senet_jax.layers import HEAD
+from senet_jax.layers import HEAD, excitations
 from senet_jax.workdir import networks
 
 # A path, the content of a file, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or
@@ -255,6 +255,38 @@ def load(
     batch_size=runtime.fill_devices(batch_size, mesh.size),
     mesh=mesh,
   )
+
+
+def gates(
+  network: Predictor, images: Sequence[Photo] | np.ndarray | Photo
+) -> dict[str, np.ndarray]:
+  """Returns the gates of all SE blocks for each image, by the paper's names in network order.
+
+  Args:
+    network: has SE blocks.
+    images: as of `Predictor.probabilities`.
+
+  Returns:
+    `{'SE_2_1': [N, C], …}` float32; for NoSqueeze the means over the pixels.
+
+  Raises:
+    UserError: as of `Predictor.probabilities`, or there is no SE block.
+  """
+
+  def sown(variables: dict, pixels: jax.Array) -> dict[str, jax.Array]:
+    x = network.preprocessing.to_input(pixels)
+    _, state = network.model.apply(variables, x, train=False, mutable=['intermediates'])
+    found = excitations(state.get('intermediates', {}))
+    return {name: gate.reshape(len(x), -1, gate.shape[-1]).mean(1) for name, gate in found.items()}
+
+  one = jax.ShapeDtypeStruct((1, *network.preprocessing.shape), jnp.uint8)
+  widths = {k: gate.shape[-1] for k, gate in jax.eval_shape(sown, network.variables, one).items()}
+  if not widths:
+    raise UserError(f'{network.config.model.name} has no SE blocks; use a network that has.')
+  program = network._compiled(lambda v, x: jnp.concatenate(list(sown(v, x).values()), -1))
+  rows = network._rows(images, program, sum(widths.values()))
+  parts = np.split(rows, np.cumsum(list(widths.values()))[:-1], axis=1)
+  return dict(zip(widths, parts, strict=True))
 
 
 def _last_of(stage: str, modules: Iterable[str]) -> str:

@@ -1,12 +1,14 @@
 """Features of images: what goes into the last layer, and what comes out of a stage."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import senet_jax
-from senet_jax import config as config_lib
+from senet_jax import config as config_lib, prediction
 from senet_jax.errors import UserError
 from senet_jax.tools import predict
 from senet_jax.workdir import saved
@@ -64,3 +66,22 @@ def test_the_command_writes_them(network, tmp_path):
     np.testing.assert_allclose(found['features'], predictor.features(IMAGES[:3]), rtol=1e-5)
   with pytest.raises(UserError, match=r'--embeddings=\S+\.csv must end in \.npz'):
     predict.main([f'--workdir={workdir}', f'--embeddings={tmp_path}/a.csv', str(tmp_path)])
+
+
+def test_gates_are_those_that_the_network_sows(network):
+  predictor, _ = network
+  found = prediction.gates(predictor, IMAGES)
+  assert {name: gate.shape for name, gate in found.items()} == {
+    'SE_2_1': (5, 4), 'SE_3_1': (5, 8), 'SE_3_2': (5, 8), 'SE_4_1': (5, 16),
+  }  # fmt: skip
+  # By hand, of the last block: the mean of what goes into it, through its two layers.
+  _, state = predictor.model.apply(
+    predictor.variables, predictor.preprocessing.to_input(IMAGES), train=False,
+    capture_intermediates=True, mutable=['intermediates'],
+  )  # fmt: skip
+  sown = state['intermediates']['stage4_block1']['se']['excitation'][0]
+  np.testing.assert_allclose(found['SE_4_1'], sown, rtol=1e-4, atol=1e-5)
+  assert found['SE_4_1'].std() > 0
+  plain = dataclasses.replace(predictor, model=predictor.model.clone(se=None))
+  with pytest.raises(UserError, match='has no SE blocks'):
+    prediction.gates(plain, IMAGES)

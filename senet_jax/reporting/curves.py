@@ -22,11 +22,15 @@ _FIELDS = 2
 
 
 def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
-  """Draws loss and top-1 error over epochs, training and evaluation, as a PNG.
+  """Writes the picture of `of_run` as a PNG to `path`."""
+  look.save(of_run(records, title), path)
+
+
+def of_run(records: list[dict[str, Any]], title: str) -> 'Figure':
+  """Returns a picture of loss and top-1 error over epochs, in training and evaluation.
 
   Args:
     records: of `metrics.jsonl`.
-    path: of the picture.
     title: above it.
   """
   figure = look.canvas(9, 3.6, title)
@@ -40,7 +44,7 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
     axes.set(xlabel='epoch', ylabel=label, yscale=scale)
     axes.grid(alpha=0.3, which='both')
     axes.legend(frameon=False)
-  look.save(figure, path)
+  return figure
 
 
 def labels(configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path]) -> list[str]:

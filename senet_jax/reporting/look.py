@@ -14,6 +14,7 @@ BLUE, VERMILION, GREEN, PURPLE = '#0072B2', '#D55E00', '#009E73', '#CC79A7'
 ORANGE, SKY = '#E69F00', '#56B4E9'
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 _DPI = 110
+DPI_OF_NOTEBOOKS = 80  # their pictures are kept in the repository
 _LETTERS = 11  # of a title, an inch
 
 

@@ -117,7 +117,7 @@ def _progress(rows: list) -> typing.Iterable:
   import rich.console
   import rich.progress
 
-  console = rich.console.Console(stderr=True)
+  console = rich.console.Console(stderr=True, force_jupyter=False)
   shown = console.is_terminal
   yield from rich.progress.track(
     rows, 'counting', console=console, transient=True, disable=not shown
@@ -136,7 +136,7 @@ def _print(table: 'Table') -> None:
     printed.add_column(name, justify='left' if name in TEXTS else 'right', no_wrap=True)
   for row in table.rows:
     printed.add_row(*(cell or '-' for cell in row))
-  console = rich.console.Console(width=1000, markup=False, highlight=False)
+  console = rich.console.Console(width=1000, markup=False, highlight=False, force_jupyter=False)
   console.print(printed)
   console.print()
 

@@ -88,7 +88,7 @@ def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:
     def on_broken_pipe(self) -> None:
       raise
 
-  console = Quiet(soft_wrap=True, highlight=False, markup=False, emoji=False)
+  console = Quiet(soft_wrap=True, highlight=False, markup=False, emoji=False, force_jupyter=False)
   results: list[dict[str, Any]] = []
   terminal = sys.stdout.isatty()
   # What goes to stderr stays there, unless it is the same terminal.

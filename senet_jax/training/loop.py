@@ -1,6 +1,8 @@
 """The run: trains, evaluates, saves, resumes and reports what a configuration describes."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -25,6 +27,7 @@ def train(
   workdir: str | Path,
   task: Task | None = None,
   stop: runtime.Preemption | None = None,
+  watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> bool:
   """Trains the network of `config` in `workdir`, from its newest checkpoint if it has one.
 
@@ -34,6 +37,8 @@ def train(
     task: what to train for, with the same configuration; None: a classification.
     stop: says whether to save and stop, of a command that takes the signals itself, as for several
       runs; None: SIGTERM and Ctrl-C do while this function runs.
+    watch: is given each record of `metrics.jsonl` once it is there, in the first process, such as
+      `reporting.notebook.LiveCurves`.
 
   Returns:
     True if the run is complete, False if a signal made it save and stop.
@@ -59,7 +64,7 @@ def train(
     with (
       files.locked(workdir) if first else contextlib.nullcontext(),
       Reporter(
-        workdir, task.describe, tensorboard=config.log.tensorboard, silent=not first
+        workdir, task.describe, tensorboard=config.log.tensorboard, silent=not first, watch=watch
       ) as reporter,
       Checkpoints(workdir, config.checkpoint.keep, task.objective) as checkpoints,
       trace.Trace(plan.trace_steps, workdir, reporter.say) as tracing,

@@ -47,6 +47,7 @@ class Reporter:
     *,
     tensorboard: bool = True,
     silent: bool = False,
+    watch: Callable[[dict[str, Any]], None] | None = None,
   ):
     """Opens nothing yet.
 
@@ -55,11 +56,14 @@ class Reporter:
       describe: gives the results of a record for the console.
       tensorboard: write event files, too.
       silent: report nothing, as one process of several does it for all.
+      watch: is given each record, as a picture that grows.
     """
     self.path = workdir / 'metrics.jsonl'
     self._workdir, self._describe = workdir, describe
     self._silent, self._wants_tensorboard = silent, tensorboard and not silent
-    self._console = _Console(soft_wrap=True, highlight=False, quiet=silent)
+    # Plain text in a notebook, too, where each line would be a page of its own.
+    self._console = _Console(soft_wrap=True, highlight=False, quiet=silent, force_jupyter=False)
+    self._watch = watch
     self._lines: files.Lines | None = None
     self._tensorboard: _TensorBoard | None = None
     self._progress = Progress(
@@ -134,6 +138,8 @@ class Reporter:
       self._lines.flush()
     if self._tensorboard is not None:
       self._tensorboard.write(record)
+    if self._watch is not None:
+      self._watch(record)
 
 
 def _line(record: dict[str, Any], results: str) -> str:

@@ -28,6 +28,8 @@ from senet_jax.training.plan import Plan
 from senet_jax.workdir import network, summary
 from senet_jax.workdir.records import read_records
 
+_PACKAGE = pathlib.Path(__file__).parents[1]  # which has the configurations, too
+
 
 def part(
   study: Study,
@@ -255,6 +257,13 @@ def _time_left(runs: Sequence[StudyRun], number: int) -> str:
   return f'; all {missing} that are missing: about {left}'
 
 
+def _published(row: Row) -> float | None:
+  """Returns the published error of a row, whose configuration is here or in the package."""
+  named = f'--config={row.published or row.config}'
+  found = (published.error(root, named) for root in (pathlib.Path(), _PACKAGE))
+  return next((figure for figure in found if figure is not None), None)
+
+
 def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   """Returns what is known of a row: `errors` in percent by seed, cost, what was published.
 
@@ -278,7 +287,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
       if seed not in summaries and (last := run.last_evaluation())
     },
     'failures': {s: r.failure.read_text() for s, r in by_seed.items() if r.failure.exists()},
-    'published': published.error(pathlib.Path(), f'--config={row.published or row.config}'),
+    'published': _published(row),
     'comparable': row.published is None,
     'params': cost.params,
     'macs': cost.macs,
