@@ -78,13 +78,8 @@ def check_model(config: ConfigDict) -> None:
   """
   model = build_model(config)
   params = variable_shapes(config, model)['params']
-  size = training_size(config)
-  if size != input_size(config) and variable_shapes(config, model, size)['params'] != params:
-    raise UserError(
-      f'config.data.train_size={size} makes {config.model.name} another network than images of '
-      f'{input_size(config)}, the size of evaluations; use that size, or a network that averages '
-      'its last map.'
-    )
+  if config.data.train_size:
+    variable_shapes(config, model, config.data.train_size)  # or images are too small for it
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
   if count > _MOST_PARAMETERS:
     raise UserError(

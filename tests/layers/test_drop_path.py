@@ -60,6 +60,7 @@ def stepped(model, devices: int, batch):
   return runtime.data_parallel(step, mesh, (P(), P('data')), P())(state, batch)[0]
 
 
+@pytest.mark.thorough
 def test_devices_skip_the_same_units_and_remat_changes_nothing():
   rng = np.random.default_rng(0)
   images = rng.normal(size=(16, 8, 8, 3)).astype(np.float32)
