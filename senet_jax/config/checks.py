@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from senet_jax.config.defaults import FIELDS, default
 from senet_jax.config.fields import FREE, LENGTH
+from senet_jax.config.randaugment import Policy
 from senet_jax.errors import UserError, shown
 
 # Fields that earlier versions had, with the values that change nothing today.
@@ -122,6 +123,7 @@ def check(config: ConfigDict) -> None:
   for name, field in FIELDS.items():
     field.accepted(name, given.get(name))
   _check_data(config)
+  _check_targets(config)
   _check_start(config)
 
 
@@ -136,8 +138,36 @@ def _check_start(config: ConfigDict) -> None:
     raise UserError('config.optimizer.nesterov=True is not for lamb; take sgd, adam or lars.')
 
 
+def _check_targets(config: ConfigDict) -> None:
+  threshold, data = config.bce_threshold, config.data
+  if threshold is not None and config.loss != 'bce':
+    raise UserError(
+      f'config.bce_threshold={threshold} has no effect with config.loss={config.loss!r}; use '
+      "config.loss='bce' or leave it out."
+    )
+  if threshold is not None and config.label_smoothing:
+    raise UserError(
+      f'config.bce_threshold={threshold} makes every target 0 or 1, so that '
+      f'config.label_smoothing={config.label_smoothing} would have no effect; use one of them.'
+    )
+  if not (data.mixup and data.cutmix) and data.cutmix_share != FIELDS['data.cutmix_share'].default:
+    raise UserError(
+      f'config.data.cutmix_share={data.cutmix_share} has no effect unless both config.data.mixup '
+      'and config.data.cutmix are above 0; leave it out.'
+    )
+  for name in ('mix_share', 'mix_each'):
+    if not (data.mixup or data.cutmix) and data[name] != FIELDS[f'data.{name}'].default:
+      raise UserError(
+        f'config.data.{name}={data[name]} has no effect without config.data.mixup or '
+        'config.data.cutmix; leave it out.'
+      )
+
+
 # Fields of `data` that have no effect on the device feed.
-_OF_STREAMS = ('crop_area', 'resize', 'interpolation', 'resize_keep_aspect', 'val_fraction')
+_OF_STREAMS = (
+  'crop_area', 'crop_interpolation', 'randaugment', 'resize', 'interpolation',
+  'resize_keep_aspect', 'val_fraction',
+)  # fmt: skip
 
 
 def _check_data(config: ConfigDict) -> None:
@@ -151,6 +181,13 @@ def _check_data(config: ConfigDict) -> None:
     raise UserError(
       f"config.data.val_fraction={data.val_fraction} is for data.name='image_folder'; a part of "
       "another data set is config.data.train_split='train[:90%]'."
+    )
+  if data.randaugment is not None:
+    Policy.parse(data.randaugment)
+  if data.repeats > 1 and data.sampling != 'uniform':
+    raise UserError(
+      f'config.data.repeats={data.repeats} is for config.data.sampling=uniform, not for '
+      f'{data.sampling}; leave one of them out.'
     )
   if data.feed == 'stream':
     if (config.steps_per_dispatch or 1) > 1 and not data.fake:

@@ -31,6 +31,12 @@ _RUN = {
     None, 'length of the run in steps, instead of epochs', int, within=(1, INT32), resume=LENGTH),
   'label_smoothing': Field(
     0.0, 'share of the target that is spread over all classes', within=(0, BELOW_1)),
+  'loss': Field(
+    'cross_entropy', "or bce: binary cross-entropy of each class, their mean, as timm's",
+    choices=('cross_entropy', 'bce')),
+  'bce_threshold': Field(
+    None, 'with bce: shares of mixed labels above it count as 1, others as 0', float,
+    within=(0, BELOW_1)),
   'aux_loss_weight': Field(
     0.4, 'weight of the loss of an auxiliary head, where the network has one', within=(0, None)),
   'steps_per_dispatch': _free(
@@ -53,7 +59,8 @@ _MODEL = {
   'model.dtype': Field(
     'float32', 'type that the network computes in; weights are float32',
     choices=('float32', 'bfloat16')),
-  'model.attention': _option('se', 'what gates the units of residual networks named se_…: se, eca'),
+  'model.attention': _option(
+    'se', 'what gates the units of residual networks named se_…: se, eca, ese, ge'),
   # Options of a family; None: the network's own.
   'model.stride_in': _option(None, 'the convolution of a bottleneck that strides: 1x1, 3x3', str),
   'model.pool_align': _option(
@@ -75,6 +82,12 @@ _MODEL = {
   'model.aux': _option(None, 'train with an auxiliary head', bool),
   'model.dropout': Field(
     None, 'share of units dropped in front of the last layer', float, within=(0, BELOW_1)),
+  'model.drop_path': Field(
+    None, 'residual networks: share of images whose last unit is skipped in training, fewer in '
+    'front of it (stochastic depth)', float, within=(0, BELOW_1)),
+  'model.remat': Field(
+    None, 'residual networks: stages that are computed again in the backward pass, which saves '
+    'memory: (2, 3)', int, within=(2, 5), lengths=range(1, 5)),
   'model.conv_bias': _option(None, 'VGG, Inception: biases beside BN', bool),
   'model.head': _option(None, 'VGG, on maps other than 7x7: adaptive, sliding', str),
   'model.count_padding': _option(None, 'Inception: average pooling counts the padding', bool),
@@ -150,6 +163,9 @@ _DATA = {
     within=(POSITIVE, 10**8)),
   'data.image_size': _option(
     None, "side of the network's input; None: the usual one", int, within=(1, _MOST_PIXELS)),
+  'data.train_size': Field(
+    None, 'side of the images in training; None: image_size, that of evaluations', int,
+    within=(1, _MOST_PIXELS)),
   'data.resize': _option(
     None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
   'data.interpolation': _option(
@@ -165,6 +181,9 @@ _DATA = {
   'data.crop_area': Field(
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),
+  'data.crop_interpolation': Field(
+    'bilinear', 'streams: of the resizing of that crop, and of what RandAugment moves',
+    choices=('bilinear', 'bicubic')),
   'data.crop_aspect': Field(
     (3 / 4, 4 / 3), 'streams: smallest and largest width over height of that crop', float,
     within=(POSITIVE, None), lengths=(2,)),
@@ -186,22 +205,39 @@ _DATA = {
     within=(0, None)),
   'data.cutout': Field(
     0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * _MOST_PIXELS)),
+  'data.randaugment': Field(
+    None, "streams: RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
+  'data.erasing': Field(
+    0.0, 'share of images with a random rectangle of zeros (random erasing)', within=(0, 1)),
+  'data.repeats': Field(
+    1, 'how often a batch has each of its images, augmented differently (repeated augmentation)',
+    within=(1, 100)),
+  'data.mixup': Field(
+    0.0, 'alpha of mixup: pairs of images are averaged, with a share of Beta(alpha, alpha); 0: '
+    'none', within=(0, 1000)),
+  'data.cutmix': Field(
+    0.0, 'alpha of CutMix: an image has a box of another; 0: none. With mixup it is one of the two',
+    within=(0, 1000)),
+  'data.cutmix_share': Field(0.5, 'how often CutMix, if mixup too', within=(0, 1)),
+  'data.mix_share': Field(1.0, 'how often images are mixed at all', within=(0, 1)),
+  'data.mix_each': Field(
+    False, 'draw a share and a box for each image instead of one for a batch'),
 }  # fmt: skip
 
 _OPTIMIZER = {
   'optimizer.name': Field(
-    'sgd', 'sgd or adam; lars and lamb are for large batches',
-    choices=('sgd', 'adam', 'lars', 'lamb')),
+    'sgd', 'sgd, adam or adamw; lars and lamb are for large batches',
+    choices=('sgd', 'adam', 'adamw', 'lars', 'lamb')),
   'optimizer.learning_rate': Field(
     0.1, 'learning rate at the peak of the schedule', within=(POSITIVE, None)),
   'optimizer.base_batch': Field(
     None, 'images that the learning rate is for; with more it grows in proportion', int,
     within=(1, INT32)),
-  'optimizer.momentum': Field(0.9, 'momentum; beta_1 of adam and lamb', within=(0, BELOW_1)),
-  'optimizer.beta2': Field(0.999, 'beta_2 of adam and lamb', within=(0, BELOW_1)),
+  'optimizer.momentum': Field(0.9, 'momentum; beta_1 of adam, adamw and lamb', within=(0, BELOW_1)),
+  'optimizer.beta2': Field(0.999, 'beta_2 of adam, adamw and lamb', within=(0, BELOW_1)),
   'optimizer.nesterov': Field(False, 'let the momentum look ahead; not with lamb'),
   'optimizer.weight_decay': Field(
-    1e-4, 'L2: added to the gradient in front of the momentum, with lamb behind it',
+    1e-4, 'L2: added to the gradient in front of the momentum, with adamw and lamb behind',
     within=(0, None)),
   'optimizer.decay_mask': Field(
     'all', 'what decays: all, or kernels, without the scales and biases of BN',

@@ -34,8 +34,9 @@ def augment(
   cutout: int,
   fill: str = 'zeros',
   rotation: float = 0.0,
+  erasing: float = 0.0,
 ) -> jax.Array:
-  """Random flip, crop, rotation and cutout, in this order, of normalised images.
+  """Random flip, crop, rotation, cutout and erasing, in this order, of normalised images.
 
   The order and the zeros are those of the CIFAR training code that the paper builds on
   (fb.resnet.torch, Cutout): padding and cutout put in zeros after normalisation.
@@ -49,16 +50,26 @@ def augment(
       0: none.
     fill: what is around an image: `zeros`, or the `nearest` of its pixels.
     rotation: largest angle in degrees.
+    erasing: share of the images that lose a rectangle, see `erased`.
 
   Returns:
     `[N, H, W, C]` float32.
   """
-  one = functools.partial(_augment, pad=pad, flip=flip, cutout=cutout, fill=fill, rotation=rotation)
-  return jax.vmap(one)(keys, images)
+  change = functools.partial(
+    _augment, pad=pad, flip=flip, cutout=cutout, fill=fill, rotation=rotation, erasing=erasing
+  )
+  return jax.vmap(change)(keys, images)
 
 
 def _augment(
-  key: jax.Array, image: jax.Array, pad: int, flip: bool, cutout: int, fill: str, rotation: float
+  key: jax.Array,
+  image: jax.Array,
+  pad: int,
+  flip: bool,
+  cutout: int,
+  fill: str,
+  rotation: float,
+  erasing: float,
 ) -> jax.Array:
   flip_key, crop_key, cutout_key = jax.random.split(key, 3)
   if flip:
@@ -82,7 +93,35 @@ def _augment(
       for size, first in zip((height, width), start, strict=True)
     )
     image = jnp.where(rows[:, None, None] & columns[None, :, None], 0.0, image)
-  return image
+  return erased(jax.random.fold_in(key, 6), image, erasing) if erasing else image
+
+
+def erased(key: jax.Array, image: jax.Array, share: float) -> jax.Array:
+  """Returns an image with a random rectangle of zeros (Zhong et al. 2020), as timm's `const`.
+
+  Its area is uniform from 2 % to a third of the image's, its height over its width log-uniform from
+  0.3 to 1 / 0.3, its place uniform among those where it fits; of ten tries the first that fits is
+  taken, if one does.
+
+  Args:
+    key: the result depends on nothing else.
+    image: `[H, W, C]` float32, normalised.
+    share: with which probability it is done.
+  """
+  height, width, _ = image.shape
+  whether, *each = jax.random.split(key, 5)
+  area, aspect, top, left = (jax.random.uniform(k, (_TRIES,)) for k in each)
+  area = (_LEAST_AREA + (_MOST_AREA - _LEAST_AREA) * area) * height * width
+  aspect = jnp.exp(jnp.log(_LEAST_ASPECT) * (1 - 2 * aspect))
+  high, wide = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+  fits = (high < height) & (wide < width)
+  first = fits.argmax()
+  high, wide = high[first], wide[first]
+  y, x = jnp.floor(top[first] * (height - high + 1)), jnp.floor(left[first] * (width - wide + 1))
+  rows, columns = jnp.arange(height), jnp.arange(width)
+  gone = ((rows >= y) & (rows < y + high))[:, None] & (columns >= x) & (columns < x + wide)
+  gone &= fits.any() & jax.random.bernoulli(whether, share)
+  return jnp.where(gone[..., None], 0.0, image)
 
 
 def move_and_turn(image: jax.Array, shift: jax.Array, degrees: jax.Array, fill: str) -> jax.Array:
@@ -106,6 +145,9 @@ def move_and_turn(image: jax.Array, shift: jax.Array, degrees: jax.Array, fill: 
   )
   return jax.vmap(take, in_axes=-1, out_axes=-1)(image)
 
+
+# Of random erasing.
+_TRIES, _LEAST_AREA, _MOST_AREA, _LEAST_ASPECT = 10, 0.02, 1 / 3, 0.3
 
 # Principal axes of the RGB values of ImageNet on the 0-1 scale and the standard deviations along
 # them, as in fb.resnet.torch: the lighting noise of Krizhevsky et al. 2012.
@@ -164,7 +206,7 @@ def _recolor(
   lighting: float,
   brightness_jitter: float,
 ) -> jax.Array:
-  # `_augment` draws from the same key, with the numbers 0 to 3.
+  # `_augment` draws from the same key, with the numbers 0 to 3 and 6; `Mixing` has 7.
   jitter_key, lighting_key, pixel_key = jax.random.split(jax.random.fold_in(key, 5), 3)
   if brightness_jitter:
     brightness_key = jax.random.fold_in(key, 4)

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from senet_jax.data import draws, photos
+from senet_jax.data.randaugment import RandAugment
 
 # Tries to fit a random crop into the image before the largest one in the middle is taken.
 _TRIES = 10
-_BILINEAR = Image.Resampling.BILINEAR
+RESAMPLINGS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 
 
 def training_image(
@@ -26,8 +27,10 @@ def training_image(
   aspect: tuple[float, float],
   rotation: float,
   fill: str = 'reflect',
+  interpolation: str = 'bilinear',
+  randaugment: RandAugment | None = None,
 ) -> np.ndarray:
-  """Returns a random crop of a photo, resized and turned at random.
+  """Returns a random crop of a photo, resized, changed and turned at random.
 
   Args:
     encoded: an image of any kind that `photos` reads.
@@ -37,6 +40,8 @@ def training_image(
     aspect: bounds of its width over height.
     rotation: largest angle in degrees.
     fill: what comes in at the corners then: `reflect`, or `nearest` pixels.
+    interpolation: of the resizing: `bilinear` or `bicubic`.
+    randaugment: other changes, of the resized crop.
 
   Returns:
     uint8 `[size, size, 3]`.
@@ -44,15 +49,19 @@ def training_image(
   Raises:
     UnreadableImage: it cannot be decoded.
   """
-  (drawn,) = draws.uniform(key[None], 4 * _TRIES + 1)
+  own = 4 * _TRIES + 1
+  (drawn,) = draws.uniform(key[None], own + (randaugment.draws if randaugment else 0))
   with photos.opened_rgb(encoded) as image:
     shape = image.height, image.width
     if area:
-      window = random_window(shape, drawn[1:].reshape(4, _TRIES), area, aspect)
+      window = random_window(shape, drawn[1:own].reshape(4, _TRIES), area, aspect)
     else:
       window = largest_square(shape)
     y, x, height, width = window
-    crop = image.crop((x, y, x + width, y + height)).resize((size, size), _BILINEAR)
+    crop = image.crop((x, y, x + width, y + height))
+    crop = crop.resize((size, size), RESAMPLINGS[interpolation])
+  if randaugment:
+    crop = randaugment(crop, drawn[own:])
   if rotation:
     return _rotated(np.asarray(crop), (2 * float(drawn[0]) - 1) * rotation, fill)
   return np.asarray(crop)
@@ -179,6 +188,6 @@ def _rotated(image: np.ndarray, degrees: float, fill: str) -> np.ndarray:
   row_x = cos, -sin, outer - middle * cos + middle * sin
   row_y = sin, cos, outer - middle * sin - middle * cos
   turned = Image.fromarray(padded).transform(
-    (size, size), Image.Transform.AFFINE, (*row_x, *row_y), Image.Resampling.BILINEAR
+    (size, size), Image.Transform.AFFINE, (*row_x, *row_y), RESAMPLINGS['bilinear']
   )
   return np.asarray(turned)

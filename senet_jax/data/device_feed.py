@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import datasets, preprocessing
+from senet_jax.data import datasets, preprocessing, repeats
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import CropTransform
 from senet_jax.data.preprocessing import TrainingTransform, Transform
@@ -83,6 +83,7 @@ class DeviceFeed:
     transform: from images to inputs.
     mesh: the devices.
     by_class: the order of class-aware sampling; None: random.
+    repeats: how often a batch has each of its examples, see `stream_feed.Order`.
   """
 
   split: Split
@@ -91,6 +92,7 @@ class DeviceFeed:
   transform: TrainingTransform
   mesh: Mesh
   by_class: ClassOrder | None = None
+  repeats: int = 1
   _epoch: int | None = None
   _orders: dict[str, jax.Array] | None = None
   # Every device gets the same inputs and picks its own examples.
@@ -109,7 +111,8 @@ class DeviceFeed:
     if config.data.sampling == 'class_aware':
       by_class = ClassOrder(np.asarray(split.arrays['labels']), config.seed)
     transform = TrainingTransform.create(config)
-    return cls(split, config.batch_size, config.seed, transform, mesh, by_class)
+    times = config.data.repeats
+    return cls(split, config.batch_size, config.seed, transform, mesh, by_class, times)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, Any], int]:
     """Returns the inputs of a program that runs from `step` on, and how many steps they allow.
@@ -144,11 +147,12 @@ class DeviceFeed:
       step: int32.
 
     Returns:
-      `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices.
+      `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices,
+      and what `Mixing` adds.
     """
     index, epoch = self.examples(inputs, step)
-    images = self.transform.to_input(inputs['images'][index], epoch, index)
-    return {'images': images, 'labels': inputs['labels'][index]}
+    images, labels = inputs['images'][index], inputs['labels'][index]
+    return self.transform.batch(images, labels, epoch, index, step)
 
   def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`.
@@ -156,11 +160,18 @@ class DeviceFeed:
     Under class-aware sampling the epoch is that of the example's class.
     """
     first = inputs['offset'] + (step - inputs['step']) * self.batch_size
-    position = first + runtime.local_places(self.batch_size)
+    place = runtime.local_places(self.batch_size)
+    if self.repeats > 1:
+      place = jnp.asarray(repeats.spread(self.batch_size, self.repeats))[place]
+    position = first + place
     if self.by_class:
       return inputs['order'][position], inputs['epochs'][position]
-    epoch = inputs['epoch'] + (position >= self.split.num_examples)
-    return inputs['order'][position], epoch
+    n, later = self.split.num_examples, position >= self.split.num_examples
+    epoch = inputs['epoch'] + later
+    if self.repeats == 1:
+      return inputs['order'][position], epoch
+    turn, again = jnp.divmod(position - n * later, self.repeats)
+    return inputs['order'][n * later + turn], epoch * self.repeats + again
 
 
 @functools.partial(jax.jit, static_argnums=2)

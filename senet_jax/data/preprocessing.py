@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from senet_jax.data import augment, datasets
+from senet_jax.data.mixing import Mixing
 from senet_jax.errors import UserError
 from senet_jax.models import model_info
 from senet_jax.runtime import keys
@@ -74,6 +75,16 @@ def evaluation_transform(config: ConfigDict) -> Transform:
   )
 
 
+def training_transform(config: ConfigDict) -> Transform:
+  """Returns the transform of training without its random changes, see `evaluation_transform`."""
+  plain, size = evaluation_transform(config), config.data.train_size
+  if size is None:
+    return plain
+  streamed = config.data.feed == 'stream' and not config.data.fake
+  shape = (size, size, 3) if streamed else plain.shape
+  return dataclasses.replace(plain, image_size=size, shape=shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingTransform:
   """Turns an image into an input, with the random changes that a device makes.
@@ -86,12 +97,14 @@ class TrainingTransform:
     seed: of the draws.
     recolor: changes of colour, from keys `[n]` and images `[n, H, W, 3]`; None for none.
     augment: other changes, from keys `[n]` and inputs `[n, S, S, 3]`.
+    mixing: of the images of a batch; None for none.
   """
 
   plain: Transform
   seed: int
   recolor: functools.partial | None
   augment: functools.partial
+  mixing: Mixing | None = None
 
   @classmethod
   def create(cls, config: ConfigDict) -> 'TrainingTransform':
@@ -100,7 +113,7 @@ class TrainingTransform:
     Raises:
       UserError: grey images are to be recoloured.
     """
-    plain, data = evaluation_transform(config), config.data
+    plain, data = training_transform(config), config.data
     names = ('brightness_jitter', 'pixel_jitter', 'color_jitter', 'lighting')
     colors = {name: data[name] for name in names}
     if any(colors.values()) and plain.shape[2] != 3:
@@ -113,12 +126,31 @@ class TrainingTransform:
       cutout=data.cutout,
       fill=data.pad_fill,
       rotation=0.0 if data.feed == 'stream' else data.rotation,  # where the host turns them
+      erasing=data.erasing,
     )
-    return cls(plain, config.seed, recolor, changes)
+    return cls(plain, config.seed, recolor, changes, Mixing.create(config))
+
+  def batch(
+    self, images: jax.Array, labels: jax.Array, epoch: jax.Array, index: jax.Array, step: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Returns a batch of training: `images`, `labels`, and what `Mixing` adds.
+
+    Args:
+      images: as of `to_input`.
+      labels: `[n]` int32.
+      epoch: `[n]` int32.
+      index: `[n]` int32, of the examples.
+      step: int32.
+    """
+    batch = {'images': self.to_input(images, epoch, index), 'labels': labels}
+    return self.mixing(batch, self._keys(epoch, index), step) if self.mixing else batch
+
+  def _keys(self, epoch: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.vmap(functools.partial(keys.of_example, self.seed))(epoch, index)
 
   def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
     """Images `[n, *plain.shape]` uint8 of examples `[n]` int32 to `[n, S, S, 3]` float32."""
-    of_each = jax.vmap(functools.partial(keys.of_example, self.seed))(epoch, index)
+    of_each = self._keys(epoch, index)
     if self.recolor:
       images = self.recolor(of_each, images.astype(jnp.float32))
     return self.augment(of_each, self.plain.to_input(images))

@@ -24,11 +24,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
-from senet_jax.data import datasets, decoding, draws, preprocessing, sources
+from senet_jax.config.randaugment import Policy
+from senet_jax.data import datasets, decoding, draws, preprocessing, repeats, sources
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops, CropTransform
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import TrainingTransform, Transform
+from senet_jax.data.randaugment import Moving, RandAugment
 from senet_jax.data.sources import Source
 from senet_jax.errors import Stalled, UserError
 
@@ -55,6 +57,8 @@ class Order:
     host: number of this host.
     hosts: how many there are.
     by_class: the order of class-aware sampling instead; epochs are then those of each class.
+    repeats: how often a batch has each of its examples; each time has another epoch, so that it is
+      augmented differently.
   """
 
   num_examples: int
@@ -63,6 +67,7 @@ class Order:
   host: int = 0
   hosts: int = 1
   by_class: ClassOrder | None = None
+  repeats: int = 1
 
   @property
   def local_size(self) -> int:
@@ -72,6 +77,8 @@ class Order:
   def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Position in the endless sequence, epoch and index, each `[n]` int64, of a step's examples."""
     place = self.host * self.local_size + np.arange(self.local_size)
+    if self.repeats > 1:
+      place = repeats.spread(self.batch_size, self.repeats)[place]
     position = step * self.batch_size + place
     if self.seed is None:
       return position, np.zeros_like(position), np.minimum(position, self.num_examples - 1)
@@ -79,7 +86,8 @@ class Order:
       return position, *self.by_class.examples(position)
     epoch, offset = np.divmod(position, self.num_examples)
     keys = np.stack([np.full_like(epoch, self.seed), epoch, np.zeros_like(epoch)], 1)
-    return position, epoch, draws.shuffled(offset, keys, self.num_examples)
+    index = draws.shuffled(offset // self.repeats, keys, self.num_examples)
+    return position, epoch * self.repeats + offset % self.repeats, index
 
 
 class Stream:
@@ -321,6 +329,8 @@ class StreamFeed(_Streamed):
       aspect=tuple(data.crop_aspect),
       rotation=data.rotation,
       fill='nearest' if data.pad_fill == 'nearest' else 'reflect',
+      interpolation=data.crop_interpolation,
+      randaugment=_randaugment(config, transform.plain),
     )
     source = sources.open_source(config, data.train_split)
     stream = _stream(config, source, decode, transform.plain.shape, config.batch_size, config.seed)
@@ -339,11 +349,10 @@ class StreamFeed(_Streamed):
     """This device's share of the batch of `step`; runs inside the compiled program.
 
     Returns:
-      `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices.
+      `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices,
+      and what `Mixing` adds.
     """
-    del step
-    images = self.transform.to_input(inputs['images'], inputs['epoch'], inputs['index'])
-    return {'images': images, 'labels': inputs['labels']}
+    return self.transform.batch(**inputs, step=step)
 
 
 class StreamEvalFeed(_Streamed):
@@ -414,6 +423,16 @@ class StreamEvalFeed(_Streamed):
     return {**inputs, 'images': self.transform.to_input(inputs['images'])}
 
 
+def _randaugment(config: ConfigDict, plain: Transform) -> RandAugment | None:
+  """Returns the RandAugment of a run; what comes in from outside is of the mean colour."""
+  data = config.data
+  if data.randaugment is None:
+    return None
+  fill = tuple(min(255, round(x)) for x in plain.mean)
+  moving = Moving(fill, decoding.RESAMPLINGS[data.crop_interpolation])
+  return RandAugment(Policy.parse(data.randaugment), moving)
+
+
 def _stream(
   config: ConfigDict,
   source: Source,
@@ -424,14 +443,14 @@ def _stream(
 ) -> Stream:
   hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
   num_classes = config.model.num_classes or source.num_classes
-  by_class = None
+  by_class, times = None, config.data.repeats if seed is not None else 1
   if seed is not None and config.data.sampling == 'class_aware':
     labels = source.labels()
     datasets.check_labels(labels, num_classes, source.where)
     by_class = ClassOrder(labels, seed)
   return Stream(
     source,
-    Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class),
+    Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class, repeats=times),
     decode,
     shape,
     num_classes,

@@ -5,6 +5,7 @@ from senet_jax.layers.attention import BlockAttention, register_attention
 from senet_jax.layers.channel_gate import ChannelGate
 from senet_jax.layers.conv import HEAD, classifier, conv, depthwise_conv
 from senet_jax.layers.derivatives import plain_derivatives
+from senet_jax.layers.drop_path import DropPath
 from senet_jax.layers.normalization import BatchNorm, BatchNormConfig, DeferredAffine, materialize
 from senet_jax.layers.pooling import avg_pool, max_pool
 from senet_jax.layers.shake import shake
@@ -17,6 +18,7 @@ __all__ = [
   'BlockAttention',
   'ChannelGate',
   'DeferredAffine',
+  'DropPath',
   'SEConfig',
   'SqueezeExcite',
   'add_squeeze_excite',

@@ -8,7 +8,9 @@ import dataclasses
 
 from senet_jax import errors
 from senet_jax.layers.channel_gate import ChannelGate
+from senet_jax.layers.effective_squeeze_excite import EffectiveSqueezeExcite
 from senet_jax.layers.efficient_channel_attention import EfficientChannelAttention
+from senet_jax.layers.gather_excite import GatherExcite
 from senet_jax.layers.squeeze_excite import SEConfig, SqueezeExcite
 
 # Fields of `SEConfig` that say where blocks go and how they are computed, for every attention.
@@ -26,6 +28,8 @@ def register_attention(name: str, block: type[ChannelGate]) -> None:
 
 register_attention('se', SqueezeExcite)
 register_attention('eca', EfficientChannelAttention)
+register_attention('ese', EffectiveSqueezeExcite)
+register_attention('ge', GatherExcite)
 
 
 @dataclasses.dataclass(frozen=True)

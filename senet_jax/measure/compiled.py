@@ -59,9 +59,7 @@ class _Batches:
 
   def batch(self, inputs, step):
     """Returns this device's share of a batch, as the feeds of `senet_jax.data` do."""
-    del step
-    images = self.transform.to_input(inputs['images'], inputs['epoch'], inputs['index'])
-    return {'images': images, 'labels': inputs['labels']}
+    return self.transform.batch(**inputs, step=step)
 
 
 def compile_program(

@@ -46,7 +46,7 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
       f'config.data.fake={config.data.fake}); give a configuration that streams.'
     )
   feed = StreamFeed.create(config, runtime.data_mesh())
-  shape = preprocessing.evaluation_transform(config).shape
+  shape = preprocessing.training_transform(config).shape
   ways = {'input': _feed_batches(feed), 'raw': _raw_batches(feed.split, shape, config.batch_size)}
   rates: dict[str, list[float]] = {way: [] for way in ways}
   for batches in ways.values():

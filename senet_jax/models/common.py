@@ -63,11 +63,11 @@ def check_se(
     errors.one_of('model.se.stages', stage, stages, 'These are its stages.')
 
 
-def check_dropout(rate: float) -> None:
-  """Checks a dropout rate.
+def check_dropout(rate: float, field: str = 'dropout') -> None:
+  """Checks a rate of dropout, or of the `field` of that name.
 
   Raises:
     UserError: it is not a share below 1.
   """
   if not 0 <= rate < 1:
-    raise errors.UserError(f'model.dropout={rate} must be at least 0 and below 1.')
+    raise errors.UserError(f'model.{field}={rate} must be at least 0 and below 1.')

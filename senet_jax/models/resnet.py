@@ -22,6 +22,7 @@ from senet_jax.layers import (
   BatchNormConfig,
   BlockAttention,
   DeferredAffine,
+  DropPath,
   SEConfig,
   classifier,
   conv,
@@ -94,6 +95,7 @@ class ResidualBlock(nn.Module):
       last one of the branch).
     kept: output channels that the branch has, rising; None: all. The others are the shortcut's.
     attention: what gates the branch, the shortcut or the sum, and where; None: nothing does.
+    drop_path: share of the images that skip the branch in training.
     options: what it shares with the other units.
     conv: makes convolutions, with the arguments of `layers.conv`.
     norm: makes normalisations, with those of `BatchNorm`, that return a `DeferredAffine`.
@@ -106,6 +108,7 @@ class ResidualBlock(nn.Module):
   shortcut: str = 'projection'
   kept: tuple[int, ...] | None = None
   attention: BlockAttention | None = None
+  drop_path: float = 0.0
   options: BlockOptions = BlockOptions()
   conv: ConvDef = conv
   norm: ModuleDef = _DEFERRED_NORM
@@ -120,6 +123,8 @@ class ResidualBlock(nn.Module):
     y = self._gated('standard', branch(self._gated('pre', x), train))
     if self.kept is not None:
       y = pruned.spread(materialize(y), self.kept, self.features)
+    if self.drop_path:
+      y = DropPath(self.drop_path, name='drop_path')(y, train)
     return self._gated('post', materialize(y, shortcut, relu=not self.options.preact))
 
   @nn.nowrap
@@ -232,6 +237,10 @@ class ResNet(nn.Module):
       stride on an even size has more pixels behind than in front, with Glorot initialisation.
     dropout: share of the features that training drops in front of the classifier; above 0 it needs
       the random numbers `dropout`.
+    drop_path: share of the images that skip the branch of the last unit in training, in proportion
+      less in front of it and none at the first (stochastic depth); it needs the random numbers
+      `drop_path`.
+    remat: stages whose units are computed again in the backward pass, instead of kept.
     branch_relu: a ReLU behind the last BN of a branch too, in front of SE, as in timm's
       legacy_seresnet18 and 34; post-activation only.
     zero_init_last_bn: start units as identities; post-activation only.
@@ -261,6 +270,8 @@ class ResNet(nn.Module):
   shortcut: str = 'projection'
   keras: bool = False
   dropout: float = 0.0
+  drop_path: float = 0.0
+  remat: tuple[int, ...] = ()
   branch_relu: bool = False
   zero_init_last_bn: bool = False
   kept_channels: tuple[str, ...] = ()
@@ -291,6 +302,9 @@ class ResNet(nn.Module):
         f'{len(self.depths)} stages of model.depths={self.depths}.'
       )
     common.check_dropout(self.dropout)
+    common.check_dropout(self.drop_path, 'drop_path')
+    for stage in self.remat:
+      errors.one_of('model.remat', stage, range(2, len(self.depths) + 2), 'These are its stages.')
     for field in ('zero_init_last_bn', 'branch_relu'):
       if self.preact and getattr(self, field):
         raise errors.UserError(
@@ -357,13 +371,16 @@ class ResNet(nn.Module):
       'conv': functools.partial(conv, dtype=self.dtype, **(_KERAS if self.keras else {})),
       'norm': functools.partial(BatchNorm, self.bn, self.dtype, deferred=True),
     }
-    shared: dict[str, Any] = {
+    options: dict[str, Any] = {
       field.name: getattr(self, field.name) for field in dataclasses.fields(BlockOptions)
     }
-    unit = functools.partial(ResidualBlock, options=BlockOptions(**shared), **layers)
+    shared: dict[str, Any] = {'options': BlockOptions(**options), **layers}
     x = self._stem(images.astype(self.dtype), train, **layers)
     outputs = {}
     for stage, depth in enumerate(self.depths, start=2):
+      again = stage in self.remat
+      kind = nn.remat(ResidualBlock, static_argnums=(2,)) if again else ResidualBlock
+      unit = functools.partial(kind, **shared)
       for block in range(1, depth + 1):
         x = unit(**self._unit(stage, block), name=f'stage{stage}_block{block}')(x, train)
       outputs[stage] = x
@@ -399,4 +416,9 @@ class ResNet(nn.Module):
       'shortcut': self.shortcut if block == 1 else 'projection',  # only the first may need one
       'kept': self._kept().get(block_name(stage, block)),
       'attention': block_attention(self.attention, self.se, stage, block),
+      'drop_path': self.drop_path * self._unit_number(stage, block) / max(sum(self.depths) - 1, 1),
     }
+
+  def _unit_number(self, stage: int, block: int) -> int:
+    """Returns how many units are in front of unit `block` (from 1) of `stage`."""
+    return sum(self.depths[: stage - 2]) + block - 1

@@ -113,6 +113,18 @@ def local_places(batch_size: int) -> jax.Array:
   return jax.lax.axis_index(DATA_AXIS) * n + jnp.arange(n)
 
 
+def places_of(count: int) -> tuple[jax.Array, int]:
+  """Returns the places of this device's `count` images in those of all devices, and how many.
+
+  Outside `data_parallel` there is one device.
+  """
+  try:
+    total = count * jax.lax.axis_size(DATA_AXIS)
+  except NameError:
+    return jnp.arange(count), count
+  return local_places(total), total
+
+
 def per_device(batch_size: int, devices: int) -> int:
   """Returns the images that a device has of each batch.
 

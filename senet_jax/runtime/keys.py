@@ -7,7 +7,9 @@ augmentation of images folds in the epoch, which is below 2**31; other streams h
 import jax
 import jax.numpy as jnp
 
-STREAMS = {'order': 0xFFFF_FFFF, 'network': 0xFFFF_FFFE}
+STREAMS = {
+  'order': 0xFFFF_FFFF, 'network': 0xFFFF_FFFE, 'mixing': 0xFFFF_FFFD, 'drop_path': 0xFFFF_FFFC,
+}  # fmt: skip
 
 
 def stream(seed: int | jax.Array, name: str) -> jax.Array:
@@ -15,7 +17,8 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
 
   Args:
     seed: of the run.
-    name: one of `STREAMS`: `order` of the examples, `network` for what networks draw.
+    name: one of `STREAMS`: `order` of the examples, `network` for what networks draw on each
+      device, `mixing` of the images of a batch, `drop_path` for the units that images skip.
   """
   return jax.random.fold_in(jax.random.key(seed), jnp.uint32(STREAMS[name]))
 

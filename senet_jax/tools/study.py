@@ -9,11 +9,11 @@ stopped; a run whose summary is in RECORDS/ROW/seedK counts as made. Configurati
 classes of all runs are checked before the first one begins.
 --shard=1/4 makes the first quarter of the runs, for four machines with one WORKDIR; --table makes
 none. A row that fails is shown as such, and the others go on. --output writes the table as JSON,
-and as .csv and .md beside it. --rows and --seeds take a part of a study, --config.FIELD=VALUE
-changes a field of all its configurations, such as --config.data.dir or --config.data.fake, and
---together=N makes N runs at a time, each a process of its own, which small networks on a large GPU
-gain from. Exit status: 0 when all runs are there, 1 if one failed or is missing, 75 after SIGTERM
-or Ctrl-C, with a table of what is there.
+and as .csv and .md beside it; --figure draws the errors over the seconds of training. --rows and
+--seeds take a part of a study, --config.FIELD=VALUE changes a field of all its configurations, such
+as --config.data.dir or --config.data.fake, and --together=N makes N runs at a time, each a process
+of its own, which small networks on a large GPU gain from. Exit status: 0 when all runs are there, 1
+if one failed or is missing, 75 after SIGTERM or Ctrl-C, with a table of what is there.
 """
 
 import dataclasses
@@ -44,6 +44,10 @@ def main(argv: list[str]) -> int:
   study_table.compare(rows, {row.name: row.baseline for row in study.rows})
   text = study_table.markdown(study, rows)
   print(text, end='')
+  if args.figure:
+    from senet_jax.reporting import error_and_time
+
+    error_and_time.draw(args.figure, study.title, rows)
   if args.output:
     _write(args.output, study.title, study.note, rows, text, argv)
   if not finished:
@@ -64,6 +68,7 @@ def _parse(argv: list[str]):
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')
   add('--together', type=cli.number, default=1, help='runs at a time')
   add('--table', action='store_true', help='only print the table')
+  add('--figure', type=pathlib.Path, metavar='FILE.png', help='error against time of training')
   add('--note', default='', help='below the table: what a reader should know')
   parser.add_output()
   return parser.parse_with_overrides(argv)

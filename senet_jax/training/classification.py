@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from senet_jax.data import feeds as data_feeds
 from senet_jax.data.feeds import TrainingFeed
 from senet_jax.evaluation.evaluate import eval_program, evaluate, zero_metrics
-from senet_jax.evaluation.metrics import Metrics, cross_entropy
+from senet_jax.evaluation.metrics import Metrics
 from senet_jax.reporting import curves
 from senet_jax.storage.buckets import Path
 from senet_jax.training import step as step_lib
+from senet_jax.training.criterion import PLAIN, Criterion, with_main_labels
 from senet_jax.training.task import Feeds, Task
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.objective import TOP1
@@ -60,7 +61,7 @@ class Classification(Task):
       batch_stats,
       batch,
       model=model,
-      label_smoothing=self.config.label_smoothing,
+      criterion=Criterion.create(self.config),
       aux_weight=self.config.aux_loss_weight if getattr(model, 'aux', False) else 0.0,
       rngs=rngs,
     )
@@ -120,7 +121,7 @@ def loss_fn(
   batch,
   *,
   model: nn.Module,
-  label_smoothing: float = 0.0,
+  criterion: Criterion = PLAIN,
   aux_weight: float = 0.0,
   rngs: dict[str, jax.Array] | None = None,
 ):
@@ -129,9 +130,9 @@ def loss_fn(
   Args:
     params: of the network.
     batch_stats: running statistics before the batch.
-    batch: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32.
+    batch: `images` `[N, H, W, 3]` float32, `labels` `[N]` int32, and what `Mixing` adds.
     model: the network.
-    label_smoothing: of the targets.
+    criterion: the loss of an image.
     aux_weight: of the loss of auxiliary heads; 0: they are left out.
     rngs: keys of what is random inside the network, by the names of Flax's collections.
 
@@ -143,12 +144,12 @@ def loss_fn(
   mutable = ['batch_stats', 'intermediates'] if aux_weight else ['batch_stats']
   logits, new = model.apply(variables, batch['images'], train=True, mutable=mutable, rngs=rngs)
   with jax.named_scope('loss'):
-    losses = cross_entropy(logits, batch['labels'], label_smoothing)
+    losses = criterion(logits, batch)
     total = losses.mean()
     if aux_weight:
       for aux_logits in new['intermediates']['aux_logits']:
-        total += aux_weight * cross_entropy(aux_logits, batch['labels'], label_smoothing).mean()
-    metrics = Metrics.of_batch(losses, logits, batch)
+        total += aux_weight * criterion(aux_logits, batch).mean()
+    metrics = Metrics.of_batch(losses, logits, with_main_labels(batch))
   return total, (new['batch_stats'], metrics)
 
 

@@ -50,9 +50,10 @@ def _main_schedule(
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Returns SGD with momentum, Adam, LARS (You et al. 2017) or LAMB (You et al. 2020).
+  """Returns SGD with momentum, Adam, AdamW, LARS (You et al. 2017) or LAMB (You et al. 2020).
 
-  Weight decay joins the gradient in front of them, as in Caffe and torch, or with LAMB the update.
+  Weight decay joins the gradient in front of them, as in Caffe and torch, or with AdamW (Loshchilov
+  and Hutter 2019) and LAMB the update.
   LARS and LAMB scale the update of each array by its norm and that of the weights, but for those
   outside `trust_mask`. LARS is that of optax: of the gradient `g` and the decay `b` of weights `w`
   its momentum adds up `rate * trust * |w| / |g + b w| * (g + b w)`, where the publication divides
@@ -65,6 +66,12 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     parts = [decay, optax.sgd(schedule, o.momentum or None, o.nesterov)]
   elif o.name == 'adam':
     parts = [decay, optax.adam(schedule, o.momentum, o.beta2, nesterov=o.nesterov)]
+  elif o.name == 'adamw':
+    parts = [
+      optax.scale_by_adam(o.momentum, o.beta2, nesterov=o.nesterov),
+      decay,
+      optax.scale_by_learning_rate(schedule),
+    ]
   elif o.name == 'lars':
     parts = [
       optax.lars(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from senet_jax import runtime
 from senet_jax.config.fields import INT32
 from senet_jax.errors import UserError
-from senet_jax.workdir.network import init_variables, input_size, trained
+from senet_jax.workdir.network import init_variables, trained, training_size
 from senet_jax.workdir.state import TrainState
 
 # Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
@@ -69,7 +69,12 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.optimizer.accumulate={k} does not divide the {local} images a device has of each '
       f'batch of {config.batch_size}.'
     )
-  side = input_size(config)
+  if local % 2 and (config.data.mixup or config.data.cutmix):
+    raise UserError(
+      f'config.batch_size={config.batch_size} gives a device {local} images, an odd number, and '
+      'mixup and CutMix mix pairs; use another batch size.'
+    )
+  side = training_size(config)
   if config.data.cutout >= 2 * side:
     raise UserError(
       f'config.data.cutout={config.data.cutout} would blank out most images of side {side}; use a '

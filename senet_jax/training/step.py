@@ -108,6 +108,11 @@ def network_key(options: StepOptions, step: jax.Array, device: jax.Array) -> jax
   return jax.random.fold_in(jax.random.fold_in(base, step), device)
 
 
+def drop_path_key(options: StepOptions, step: jax.Array) -> jax.Array:
+  """Returns the key of the units that images skip in the step after `step`, for all devices."""
+  return jax.random.fold_in(keys.stream(options.seed, 'drop_path'), step)
+
+
 def ema_decay(options: StepOptions, step: jax.Array) -> jax.Array | float:
   """Returns the decay of the averages in the step after `step`.
 
@@ -131,20 +136,22 @@ def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options
   """
   params = trained(state.params, options.frozen)
   key = network_key(options, state.step, jax.lax.axis_index(runtime.DATA_AXIS))
+  shared = drop_path_key(options, state.step)
 
-  def loss(params, batch_stats, micro_batch, key):
+  def loss(params, batch_stats, micro_batch, key, shared):
     rngs = dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True))
+    rngs['drop_path'] = shared
     params = {**state.params, **params}
     return task.loss(params, batch_stats, micro_batch, model=model, rngs=rngs)
 
-  def one(batch_stats, micro_batch, key):
+  def one(batch_stats, micro_batch, key, shared):
     grad = jax.value_and_grad(loss, has_aux=True)
-    (_, (batch_stats, metrics)), grads = grad(params, batch_stats, micro_batch, key)
+    (_, (batch_stats, metrics)), grads = grad(params, batch_stats, micro_batch, key, shared)
     return grads, batch_stats, metrics
 
   k = options.accumulate
   if k == 1:
-    return one(state.batch_stats, batch, key)
+    return one(state.batch_stats, batch, key, shared)
   micro_batches = jax.tree.map(lambda x: x.reshape(k, x.shape[0] // k, *x.shape[1:]), batch)
   sums = (jax.tree.map(jnp.zeros_like, params), state.batch_stats, task.zero_metrics())
 
@@ -153,7 +160,7 @@ def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options
     grads, metrics = jax.tree.map(jnp.add, (sums[0], sums[2]), (grads, metrics))
     return (grads, batch_stats, metrics), None
 
-  given = (micro_batches, jax.random.split(key, k))
+  given = (micro_batches, jax.random.split(key, k), jax.random.split(shared, k))
   (grads, batch_stats, metrics), _ = jax.lax.scan(body, sums, given, unroll=options.unroll)
   return jax.tree.map(lambda g: g / k, grads), batch_stats, metrics
 

@@ -292,8 +292,15 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
     'params': cost.params,
     'macs': cost.macs,
     'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
+    'train_time_s': [t for s in summaries.values() if (t := _train_time(s))],
     'images_per_second': {seed: s.get('images_per_second') for seed, s in summaries.items()},
     'best': {seed: s['best']['top1_error'] for seed, s in summaries.items() if s.get('best')},
     'devices': sorted({s['device'] for s in summaries.values() if 'device' in s}),
     'params_sha256': {seed: s['params_sha256'] for seed, s in summaries.items()},
   }
+
+
+def _train_time(summary: dict[str, Any]) -> float | None:
+  """Returns the seconds of training alone, None where a summary of an older version has no rate."""
+  rate = summary.get('images_per_second')
+  return round(summary['examples_seen'] / rate, 2) if rate and 'examples_seen' in summary else None

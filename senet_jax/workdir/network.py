@@ -81,7 +81,10 @@ def check_model(config: ConfigDict) -> None:
     UserError: its options do not fit together, or not the image size, it is too large, or what is
       frozen is nothing or all of it.
   """
-  params = variable_shapes(config, build_model(config))['params']
+  model = build_model(config)
+  params = variable_shapes(config, model)['params']
+  if config.data.train_size:
+    variable_shapes(config, model, config.data.train_size)  # or images are too small for it
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
   if count > _MOST_PARAMETERS:
     raise UserError(
@@ -112,9 +115,20 @@ def input_size(config: ConfigDict) -> int:
   return evaluation_transform(config).image_size
 
 
-def variable_shapes(config: ConfigDict, model: nn.Module) -> dict:
-  """Returns `params` and `batch_stats` as `jax.ShapeDtypeStruct`s; computes nothing."""
-  size = input_size(config)
+def training_size(config: ConfigDict) -> int:
+  """Returns the side of the square images in training, in pixels."""
+  return config.data.train_size or input_size(config)
+
+
+def variable_shapes(config: ConfigDict, model: nn.Module, size: int | None = None) -> dict:
+  """Returns `params` and `batch_stats` as `jax.ShapeDtypeStruct`s; computes nothing.
+
+  Args:
+    config: of the run.
+    model: its network.
+    size: side of the images; None: that of evaluations.
+  """
+  size = size or input_size(config)
   init = functools.partial(model.init, train=False)
   images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   return jax.eval_shape(init, jax.random.key(0), images)

@@ -465,6 +465,9 @@ def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path
     if rng.random() < 0.05:
       flag = str(rng.choice([f'--config.{field}', f'--noconfig.{field}', f'--noconfig.{field}=1']))
     given.append(flag)
+  if rng.random() < 0.05:
+    policy = mutated(rng, b'rand-m7-mstd0.5-inc1').decode('latin-1')
+    given += [f'--config.data.randaugment={policy}', '--config.data.feed=stream']
   path = str(material.configs[rng.integers(len(material.configs))])
   if rng.random() < 0.03:
     path = str(rng.choice([path + ':x', path + ':' + _text(rng), str(folder), 'x' * 5000, '\0']))

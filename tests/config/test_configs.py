@@ -27,6 +27,10 @@ FILES = sorted((ROOT / 'configs').glob('*.py'))
 # Rows of no table.
 EXTRA = {f'cifar{classes}_{se}r20' for classes in (10, 100) for se in ('', 'se_')}
 EXTRA |= {'digits_se_r20', 'imagenette_se_r18', 'finetune_image_folder'}
+# Recipes that the paper did not have; see `test_modern.py`.
+EXTRA |= {f'imagenet_{se}r50_a{number}' for se in ('', 'se_') for number in (1, 2, 3)}
+EXTRA |= {'imagenet_se_resnext101_nvidia:e90', 'imagenet_se_resnext101_nvidia:e250'}
+EXTRA |= {'cifar10_r20_fast', 'cifar10_se_r20_fast'}
 
 # Of each recipe, the fields that differ from the defaults, and what its paper states besides.
 # The network, the data set, the options of SE and the logging are not part of a recipe.

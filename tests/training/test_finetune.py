@@ -302,9 +302,7 @@ def test_updates_are_those_of_sgd_by_hand():
   optimizer = optimizer_of(optimizer__weight_decay=decay, optimizer__clip_norm=clip)
   batch, program = batch_of(16), program_of(optimizer, 1)
   model = tiny_model(bn=BatchNormConfig(frozen=FROZEN))
-  all_gradients = jax.jit(
-    jax.grad(functools.partial(loss_fn, model=model, label_smoothing=0.0), has_aux=True)
-  )
+  all_gradients = jax.jit(jax.grad(functools.partial(loss_fn, model=model), has_aux=True))
   state, traces = state_of(optimizer), {}
   for _ in range(3):
     gradients = flat(all_gradients(state.params, state.batch_stats, batch)[0])

@@ -62,6 +62,22 @@ def efficient_channel_attention(x: np.ndarray, weight: np.ndarray) -> dict[str, 
     return {'y': _out(layer(_in(x)))}
 
 
+def effective_squeeze_excite(x: np.ndarray, weight, bias) -> dict[str, np.ndarray]:
+  timm, _ = import_timm()
+  layer = timm.layers.EffectiveSEModule(x.shape[-1]).double()
+  with torch.no_grad():
+    layer.fc.weight.copy_(torch.from_numpy(weight.T.copy())[:, :, None, None])
+    layer.fc.bias.copy_(torch.from_numpy(bias))
+    return {'y': _out(layer(_in(x)))}
+
+
+def gather_excite(x: np.ndarray) -> dict[str, np.ndarray]:
+  timm, _ = import_timm()
+  layer = timm.layers.GatherExcite(x.shape[-1], use_mlp=False).double()
+  with torch.no_grad():
+    return {'y': _out(layer(_in(x)))}
+
+
 def optimized(name: str, start: np.ndarray, gradients, **options) -> dict[str, np.ndarray]:
   """A parameter after a step of the optimizer with each of the gradients."""
   parameter = torch.nn.Parameter(torch.tensor(start))

@@ -1,0 +1,18 @@
+"""SE-ResNet-50 on ImageNet, with procedure A1 of "ResNet strikes back".
+
+  python -m senet_jax.main --config=configs/imagenet_se_r50_a1.py --workdir=runs/se_r50_a1
+
+A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=3
+--config.data.image_size=64 --config.data.resize=64
+
+Hardware: made for 8 GPUs or a TPU slice; 375,342 steps of 2048 images of 224x224 pixels.
+Expected wall time: not known before it is run on such hardware.
+Published: test error 19.99 % (timm's `seresnet50.a1_in1k`, top-1 80.01 %, single 224 crop).
+Measured: not run.
+"""
+
+from senet_jax import config as defaults
+
+
+def get_config():
+  return defaults.strikes_back('se_resnet50', 'a1')
