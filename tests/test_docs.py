@@ -30,7 +30,20 @@ EXAMPLES = sorted({block.page for block in PYTHON} - {'CONTRIBUTING.md'})
 # What the text around a block says is the reader's.
 GIVEN = {'images', 'state_dict', 'MyNetwork'}
 # Programs that are not ours; what is behind them is the reader's affair.
-_OTHERS = {'.', 'awk', 'cd', 'docker', 'gcloud', 'git', 'grep', 'head', 'kubectl', 'sky', 'tar'}
+_OTHERS = {
+  '.',
+  'awk',
+  'cd',
+  'curl',
+  'docker',
+  'gcloud',
+  'git',
+  'grep',
+  'head',
+  'kubectl',
+  'sky',
+  'tar',
+}
 _TRAIN = 'senet_jax.main'
 # What a test can run in a second or two: these commands, and of `senet train` what only prints.
 _QUICK = {

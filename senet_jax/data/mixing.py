@@ -63,7 +63,8 @@ class Mixing:
       float32 is that of `labels`.
     """
     images, labels = batch['images'], batch['labels']
-    draw = functools.partial(self.draw, shape=images.shape[1:3])
+    _, height, width, _ = images.shape
+    draw = functools.partial(self.draw, shape=(height, width))
     if self.each:
       fold = functools.partial(jax.random.fold_in, data=_OF_EXAMPLE)
       weights, share = jax.vmap(lambda key: draw(fold(key)))(of_each)
@@ -111,7 +112,8 @@ def box(share: jax.Array, center: jax.Array, sides: jax.Array) -> tuple[jax.Arra
     sides: height and width, `[2]` int32.
   """
   cut = jnp.floor(sides * jnp.sqrt(1 - share)).astype(jnp.int32)
-  return tuple(jnp.clip(x, 0, sides) for x in (center - cut // 2, center + (cut + 1) // 2))
+  low, high = center - cut // 2, center + (cut + 1) // 2
+  return jnp.clip(low, 0, sides), jnp.clip(high, 0, sides)
 
 
 def _neighbours(x: jax.Array) -> jax.Array:
