@@ -38,3 +38,13 @@ def list_pretrained() -> list[str]:
   from senet_jax.interop import shipped
 
   return shipped.list_pretrained()
+
+
+def export(network, to, format=None, **options):
+  """Writes a trained network as a file that other programs run, as of `senet_jax.export.exported`.
+
+  >>> senet_jax.export('se_resnet20_cifar10', 'net.onnx', uint8=True, probabilities=True)
+  """
+  from senet_jax import export as module  # from now on `senet_jax.export`, and the same function
+
+  return module(network, to, format, **options)

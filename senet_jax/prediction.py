@@ -86,7 +86,11 @@ class Predictor:
     Raises:
       UserError: an image is not readable or no image; the message names it.
     """
-    return self._rows(images, self._program, len(self.class_names))
+    return self._rows(images, self._program('probabilities'), len(self.class_names))
+
+  def logits(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
+    """Returns what goes into the softmax, `[N, K]` float32; as of `probabilities`."""
+    return self._rows(images, self._program('logits'), len(self.class_names))
 
   def features(
     self, images: Sequence[Photo] | np.ndarray | Photo, stage: str | None = None
@@ -104,12 +108,7 @@ class Predictor:
     Raises:
       UserError: as of `probabilities`, or the network has no such stage.
     """
-    where = HEAD if stage is None else _last_of(stage, self.variables['params'])
-    if where not in self._programs:
-      self._programs[where] = self._compiled(
-        functools.partial(_features, where, self.model, self.preprocessing)
-      )
-    program = self._programs[where]
+    program = self._program(HEAD if stage is None else _last_of(stage, self.variables['params']))
     shape = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
     width = jax.eval_shape(program, self.variables, shape).shape[-1]
     return self._rows(images, program, width)
@@ -161,7 +160,7 @@ class Predictor:
       For each image, when it is its turn, its probabilities, `[K]` float32, or why it cannot be
       read.
     """
-    return self._stream(images, self._program)
+    return self._stream(images, self._program('probabilities'))
 
   def _stream(
     self, images: Iterable[Photo], program: Callable
@@ -209,19 +208,13 @@ class Predictor:
     yield from (errors.get(i, rows[i]) for i in range(len(batch)))
 
   @functools.cached_property
-  def _program(self) -> Callable:
-    """Compiles `(variables, images) -> probabilities`."""
+  def _program(self) -> Callable[[str], Callable]:
+    """Compiles `(variables, images) -> rows` for `probabilities`, `logits`, or from a module."""
 
-    def predict(variables: dict, images: jax.Array) -> jax.Array:
-      logits: Any = self.model.apply(variables, self.preprocessing.to_input(images), train=False)
-      return jax.nn.softmax(logits)
+    def compiled(output: str) -> Callable:
+      return self._compiled(functools.partial(_rows_of, output, self.model, self.preprocessing))
 
-    return self._compiled(predict)
-
-  @functools.cached_property
-  def _programs(self) -> dict[str, Callable]:
-    """The compiled programs of `features`, by the module that they stop at."""
-    return {}
+    return functools.cache(compiled)
 
   def _compiled(self, function: Callable) -> Callable:
     shares = PartitionSpec(runtime.DATA_AXIS)
@@ -297,21 +290,26 @@ def _last_of(stage: str, modules: Iterable[str]) -> str:
   return max((n for n in modules if n.startswith(f'{stage}_')), key=number.__getitem__)
 
 
-def _features(
-  where: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
+def _rows_of(
+  output: str, model: nn.Module, preprocessing: Transform, variables: dict, images: jax.Array
 ) -> jax.Array:
-  """Returns the inputs of the last layer, or another module's outputs, `[N, C]` float32."""
-  found = []
+  """Returns `probabilities`, `logits`, or the features of a module, `[N, C]` float32.
+
+  Those of the last layer are its inputs, those of another module what comes out of it.
+  """
+  found: list[jax.Array] = []
 
   def keep(method, args, options, context):
     out = method(*args, **options)
     module = context.module
-    if module.scope and module.path == (where,) and context.method_name == '__call__':
-      found.append(args[0] if where == HEAD else out)
+    if module.scope and module.path == (output,) and context.method_name == '__call__':
+      found.append(args[0] if output == HEAD else out)
     return out
 
   with nn.intercept_methods(keep):
-    model.apply(variables, preprocessing.to_input(images), train=False)
+    logits: Any = model.apply(variables, preprocessing.to_input(images), train=False)
+  if output in ('logits', 'probabilities'):
+    return logits if output == 'logits' else jax.nn.softmax(logits)
   x = found[-1].astype(jnp.float32)
   return x.mean((1, 2)) if x.ndim == 4 else x
 

@@ -34,6 +34,7 @@ ROOMS = (
   'workdir',
   'training',
   'prediction',
+  'export',
   'excitation',
   'measure',
   'main',

@@ -2,6 +2,7 @@
 
   python -m senet_jax.tools.predict runs/flowers rose.jpg garden/
   python -m senet_jax.tools.predict --workdir=runs/flowers --top_k=1 --output=all.csv 'in/*/*.png'
+  python -m senet_jax.tools.predict flowers.onnx rose.jpg --backend=openvino
 
 The workdir may also come first, without its name. Takes files, folders (all images below them) and
 patterns. An unreadable photo is named, and the exit status is 2, but the others are done.
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> int:
     type=pathlib.Path,
     help='also write what goes into the last layer to this .npz file: `paths`, `features`',
   )
+  parser.add_argument(
+    '--backend', help='onnxruntime (default) or openvino, for a file of tools.export'
+  )
   args = parser.parse_args(argv)
   if args.embeddings and args.embeddings.suffix != '.npz':
     raise UserError(f'--embeddings={args.embeddings} must end in .npz.')
@@ -64,7 +68,13 @@ def main(argv: list[str]) -> int:
     photos.allow_pixels(args.max_pixels)
   runtime.use_compilation_cache()
   batch_size = min(args.batch_size, len(paths))
-  predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)
+  if args.backend or args.workdir.suffix == '.onnx':
+    from senet_jax.export import file_predictor
+
+    backend = args.backend or 'onnxruntime'
+    predictor = file_predictor.load(args.workdir, backend, batch_size=batch_size)
+  else:
+    predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)
   results = _predict(predictor, paths, args.top_k)
   if args.output and args.output.suffix == '.json':
     files.write_json(args.output, results)

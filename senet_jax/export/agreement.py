@@ -1,0 +1,137 @@
+"""Compares an exported file with the network that it was made of, on photos."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from senet_jax.errors import UserError
+from senet_jax.export import program
+from senet_jax.export.card import FEATURES, LOGITS, PROBABILITIES, Card
+from senet_jax.export.formats import Format
+from senet_jax.export.graph import Graph
+from senet_jax.prediction import Photo, Predictor
+
+# The largest difference, as a share of the spread of the network's own outputs.
+BOUND = 1e-4
+# Images at once, where a file takes any number: beside one alone.
+BATCH = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+  """How an exported file compares with its network.
+
+  Attributes:
+    rows: for each batch size and output: `batch`, `output`, `max_difference`, `spread` (the
+      standard deviation of what the network gives) and `relative`, the first over the second. With
+      rounded weights that is against the network of the same rounded weights; `from_float32` is
+      the difference from the network itself, relative too, and `same_top1` the share of photos
+      with the same best class.
+    photos: that were compared.
+  """
+
+  rows: list[dict[str, Any]]
+  photos: int
+
+  @property
+  def worst(self) -> float:
+    """The largest `relative`."""
+    return max(row['relative'] for row in self.rows)
+
+  def check(self, path: pathlib.Path) -> None:
+    """Raises UserError if the file does not agree with the network."""
+    if not self.worst <= BOUND:  # nor if it is no number
+      raise UserError(
+        f'{path} differs from the network by {self.worst:.1e} of the spread of its outputs, more '
+        f'than {BOUND:.0e}: it is not used. Please report this.'
+      )
+
+
+def compare(
+  module: Format,
+  path: pathlib.Path,
+  card: Card,
+  predictor: Predictor,
+  graph: Graph,
+  photos: Sequence[Photo] = (),
+) -> Agreement:
+  """Runs a file on photos in its own runtime, and the network beside it.
+
+  Args:
+    module: the format.
+    path: of the file.
+    card: of the file.
+    predictor: the network, in float32.
+    graph: that the file is made of.
+    photos: any; by default those that come with scikit-learn.
+  """
+  size = card.batch or BATCH
+  photos = list(photos) or sample_photos()
+  batches = [[photos[i % len(photos)] for i in range(start, start + size)]
+             for start in range(0, len(photos), size)]  # fmt: skip
+  if card.batch is None:
+    batches.insert(0, photos[:1])
+  raw = [np.stack([predictor.read(photo) for photo in batch]) for batch in batches]
+  given = raw if card.uint8 else [np.asarray(card.preprocessing.to_input(x)) for x in raw]
+  results = module.run(path, given)
+  # Of accelerators, too, whose convolutions are of fewer digits by default.
+  with jax.default_matmul_precision('float32'):
+    network = [_outputs(predictor, card, batch) for batch in batches]
+    expected = network
+    if card.dtype != 'float32':
+      call = jax.jit(program.function(graph))
+      expected = [jax.device_get(call(x)) for x in given]
+  rows = []
+  for length in sorted({len(x) for x in raw}):
+    chosen = [i for i, x in enumerate(raw) if len(x) == length]
+    for name in card.outputs:
+      parts = [[of[i].get(name) for i in chosen] for of in (results, expected, network)]
+      rows.append({'batch': length, 'output': name, **_row(path, name, parts, card)})
+  return Agreement(rows, len(photos))
+
+
+def _row(path: pathlib.Path, name: str, parts: Sequence[Any], card: Card) -> dict[str, Any]:
+  """Returns the numbers of one output, of the file, what it should give, and the network."""
+  for given, wanted in zip(*parts[:2], strict=True):
+    if np.shape(given) != np.shape(wanted):
+      raise UserError(
+        f'{path} gives {name} of the shape {list(np.shape(given))}, and the network '
+        f'{list(np.shape(wanted))}; export it again.'
+      )
+  given, wanted, network = map(np.concatenate, parts)
+  spread = float(network.std())
+  difference = float(np.abs(given - wanted).max())
+  found = {'max_difference': difference, 'spread': spread, 'relative': difference / spread}
+  if card.dtype != 'float32':
+    found['from_float32'] = float(np.abs(given - network).max()) / spread
+    if name != FEATURES:
+      found['same_top1'] = float(np.mean(given.argmax(-1) == network.argmax(-1)))
+  return found
+
+
+def _outputs(predictor: Predictor, card: Card, photos: Sequence[Photo]) -> dict[str, np.ndarray]:
+  """Returns what the network gives for photos."""
+  calls = {
+    LOGITS: predictor.logits,
+    PROBABILITIES: predictor.probabilities,
+    FEATURES: predictor.features,
+  }
+  return {name: calls[name](photos) for name in card.outputs}
+
+
+def sample_photos() -> list[Image.Image]:
+  """Returns real photos: those that scikit-learn has, and parts of them."""
+  from sklearn.datasets import load_sample_image
+
+  found = []
+  for name in ('china.jpg', 'flower.jpg'):
+    photo = Image.fromarray(load_sample_image(name))
+    width, height = photo.size
+    boxes = [(0, 0, width, height), (0, 0, height, height), (width - height, 0, width, height)]
+    found += [photo.crop(box) for box in boxes]
+  return [*found, photo.crop((width // 3, height // 4, 2 * width // 3, 3 * height // 4))]

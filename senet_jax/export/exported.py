@@ -1,0 +1,204 @@
+"""Makes files of trained networks, and keeps those that agree in their own runtimes."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from senet_jax import prediction
+from senet_jax.errors import UserError, one_of
+from senet_jax.export import agreement, card as cards, folding, formats, network as networks
+from senet_jax.export.agreement import Agreement
+from senet_jax.export.card import Card
+from senet_jax.export.graph import Graph
+from senet_jax.prediction import Photo, Predictor
+from senet_jax.runtime.commit import git_commit
+from senet_jax.storage import files
+from senet_jax.workdir import state, summary
+
+ANY = 'any'
+SUFFIXES = {'.onnx': 'onnx', '.stablehlo': 'stablehlo', '.tflite': 'tflite'}
+
+
+def export(
+  network: str | os.PathLike,
+  to: str | os.PathLike,
+  format: str | None = None,
+  *,
+  checkpoint: str | int = 'best',
+  batch: int | str | None = None,
+  size: int | None = None,
+  uint8: bool = False,
+  probabilities: bool = False,
+  features: bool = False,
+  dtype: str = 'float32',
+  photos: Sequence[Photo] = (),
+) -> Agreement:
+  """Writes a trained network as a file that other programs run, checked in its own runtime.
+
+  The file takes `images`, `[N, 3, S, S]` for ONNX and `[N, S, S, 3]` for the others, and gives
+  `logits` `[N, K]`. It is kept only if it gives what the network gives.
+
+  Args:
+    network: the workdir of its run; or one of `list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
+    to: the file, a directory for `savedmodel`; nothing may be there.
+    format: `stablehlo`, `onnx`, `savedmodel` or `tflite`; None: what the end of `to` says.
+    checkpoint: `best`, `latest`, or a step.
+    batch: images at once, or `any`; None: any, or one where the format has fixed shapes.
+    size: side of the images, in pixels; None: that of the run.
+    uint8: take raw RGB, 0 to 255, of the right size; otherwise normalised float32.
+    probabilities: give `probabilities` instead of `logits`.
+    features: give `features` `[N, C]`, too: what goes into the last layer.
+    dtype: of the weights in the file; with `bfloat16` it is half as large, and all is computed in
+      float32 from rounded weights.
+    photos: to compare with; by default those that come with scikit-learn.
+
+  Returns:
+    How the file compares with the network.
+
+  Raises:
+    UserError: an option is wrong, a library is missing, the network cannot be read, or the file
+      does not agree with it.
+  """
+  path = pathlib.Path(to)
+  format = format or SUFFIXES.get(path.suffix)
+  if format is None:
+    raise UserError(
+      f'--format is missing: {path.name} does not say it; {", ".join(formats.NAMES)}.'
+    )
+  module = formats.load(format)
+  one_of('--dtype', dtype, cards.DTYPES)
+  count = _batch(batch, format, module.ANY_BATCH)
+  if path.exists():
+    raise UserError(f'--to={path} is there already; choose another file.')
+  _check_writable(path)
+  predictor = read(network, checkpoint, size)
+  made = Card(
+    format=format,
+    network=str(network),
+    model=predictor.config.model.name,
+    step=predictor.step,
+    params_sha256=state.params_sha256(predictor.variables),
+    git_commit=git_commit(),
+    versions=summary.versions(),
+    layout=module.LAYOUT,
+    uint8=uint8,
+    batch=count,
+    outputs=(cards.PROBABILITIES if probabilities else cards.LOGITS,
+             *((cards.FEATURES,) if features else ())),
+    dtype=dtype,
+    preprocessing=predictor.preprocessing,
+    class_names=predictor.class_names,
+  )  # fmt: skip
+  graph = _graph(made, predictor)
+  with files.whole(path) as partial:
+    module.write(graph, partial, made)
+    found = agreement.compare(module, partial, made, predictor, graph, photos)
+    found.check(path)
+    if not module.CARD_INSIDE:
+      cards.write_beside(made, path)
+  return found
+
+
+def check(
+  path: str | os.PathLike,
+  network: str | os.PathLike | None = None,
+  format: str | None = None,
+  *,
+  checkpoint: str | int | None = None,
+  photos: Sequence[Photo] = (),
+) -> Agreement:
+  """Compares an exported file, of any age, with the network that it was made of.
+
+  Args:
+    path: of the file, which is run: be sure of where it is from.
+    network: as of `export`; None: the name that the file has of it.
+    format: of the file; None: what it looks like.
+    checkpoint: of the run; None: that of the file.
+    photos: as of `export`.
+
+  Raises:
+    UserError: the file is damaged, of another format or of another network.
+  """
+  path = pathlib.Path(path)
+  if format is not None:
+    one_of('--format', format, formats.NAMES)
+  there = formats.of(path)
+  if format not in (None, there):
+    raise UserError(f'{path} is {there}, not {format}; give --format={there} or leave it out.')
+  module = formats.load(there)
+  card = module.read_card(path)
+  if card.format != there:
+    raise UserError(f'{path} is {there}, but its card is of {card.format}; export it again.')
+  name = network if network is not None else card.network
+  predictor = read(name, card.step if checkpoint is None else checkpoint, None)
+  predictor = dataclasses.replace(predictor, preprocessing=card.preprocessing)
+  if state.params_sha256(predictor.variables) != card.params_sha256:
+    raise UserError(
+      f'{path} is of another network than {name}: a {card.model} with the weights '
+      f'{card.params_sha256[:12]}…, step {card.step}; give the --workdir that it was made of.'
+    )
+  graph = _graph(card, predictor)
+  return agreement.compare(module, path, card, predictor, graph, photos)
+
+
+def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) -> Predictor:
+  """Returns a network that computes in float32 and takes photos of three colours.
+
+  Args:
+    network: as of `export`.
+    checkpoint: as of `export`.
+    size: side of its images; None: that of the run.
+  """
+  found = prediction.load(network, checkpoint, batch_size=agreement.BATCH)
+  plain = found.preprocessing
+  side = size or plain.image_size
+  plain = dataclasses.replace(
+    plain,
+    shape=(side, side, 3),
+    image_size=side,
+    resize=max(side, round(plain.resize * side / plain.shape[0])),
+  )
+  model = found.model.clone(dtype=jnp.dtype('float32'))
+  return dataclasses.replace(found, model=model, preprocessing=plain)
+
+
+def _graph(card: Card, predictor: Predictor) -> Graph:
+  graph = networks.graph(
+    predictor.model,
+    jax.tree.map(np.asarray, predictor.variables),
+    predictor.preprocessing,
+    uint8=card.uint8,
+    probabilities=cards.PROBABILITIES in card.outputs,
+    features=cards.FEATURES in card.outputs,
+  )
+  return graph if card.dtype == 'float32' else folding.rounded(graph, jnp.dtype(card.dtype))
+
+
+def _batch(given: int | str | None, format: str, any_batch: bool) -> int | None:
+  """Returns the number of images, None for any."""
+  if given is None:
+    return None if any_batch else 1
+  if given == ANY:
+    if not any_batch:
+      raise UserError(f'--batch={ANY}: {format} has a fixed number of images; give --batch=1.')
+    return None
+  if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+    raise UserError(f'--batch={given!r} must be an integer of at least 1, or {ANY}.')
+  return given
+
+
+def _check_writable(path: pathlib.Path) -> None:
+  """Raises what writing would, before the work."""
+  with contextlib.suppress(_Enough), files.whole(path) as partial:
+    partial.touch()
+    raise _Enough
+
+
+class _Enough(Exception):
+  """Ends a block of `files.whole` that leaves nothing."""
