@@ -32,6 +32,22 @@ class Answer:
   gates: dict[str, np.ndarray]
 
 
+class _Batch:
+  """Images that go through the network together.
+
+  Attributes:
+    images: by the places of those who have come.
+    places: that are still free.
+    answers: by place, to come.
+  """
+
+  answers: Future
+
+  def __init__(self):
+    self.images: dict[int, np.ndarray] = {}
+    self.places = itertools.count()
+
+
 class Classifier:
   """A context manager within which photos are answered.
 
@@ -51,7 +67,7 @@ class Classifier:
     self.predictor = predictor
     self.batch_sizes = tuple(sorted({runtime.fill_devices(n, devices) for n in (*sizes, largest)}))
     self.blocks: dict[str, int] = {}
-    self._open: list[np.ndarray] | None = None  # the batch that is next, which others may join
+    self._open: _Batch | None = None  # the one that is next, which others may join
     self._joining = threading.Lock()
 
   def __enter__(self) -> 'Classifier':
@@ -75,24 +91,31 @@ class Classifier:
     """
     loop = asyncio.get_running_loop()
     image = await loop.run_in_executor(self._decoders, self.predictor.read, photo)
-    answers, place = self._join(image)
-    # The others in the batch want theirs, even if this one is not waited for any more.
-    return (await asyncio.shield(asyncio.wrap_future(answers)))[place]
+    batch, place = self._join(image)
+    try:
+      # The others in the batch want theirs, even if this one is not waited for any more.
+      return (await asyncio.shield(asyncio.wrap_future(batch.answers)))[place]
+    finally:
+      with self._joining:
+        batch.images.pop(place, None)  # who leaves before it runs is left out
 
-  def _join(self, image: np.ndarray) -> tuple[Future, int]:
-    """Puts an image into the next batch; returns its answers to come, and the image's place."""
+  def _join(self, image: np.ndarray) -> tuple['_Batch', int]:
+    """Puts an image into the next batch; returns it and the image's place."""
     with self._joining:
-      if self._open is None or len(self._open) == self.batch_sizes[-1]:
-        self._open = []
-        self._answers = self._device.submit(self._close_and_run, self._open)
-      self._open.append(image)
-      return self._answers, len(self._open) - 1
+      if self._open is None or len(self._open.images) == self.batch_sizes[-1]:
+        self._open = _Batch()
+        self._open.answers = self._device.submit(self._close_and_run, self._open)
+      place = next(self._open.places)
+      self._open.images[place] = image
+      return self._open, place
 
-  def _close_and_run(self, batch: list[np.ndarray]) -> list[Answer]:
+  def _close_and_run(self, batch: '_Batch') -> dict[int, Answer]:
+    """Answers those who are in a batch now, which nobody joins any more, by their places."""
     with self._joining:
       if self._open is batch:
         self._open = None
-    return self._run(batch)
+      images = dict(batch.images)
+    return dict(zip(images, self._run(list(images.values())), strict=True)) if images else {}
 
   def _run(self, batch: Sequence[np.ndarray]) -> list[Answer]:
     """Answers at least one image, at most those of the largest batch."""

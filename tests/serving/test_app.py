@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import tempfile
+import threading
 import time
 import zlib
 
@@ -121,15 +122,31 @@ def test_a_hundred_at_once(app, classifier, photos, monkeypatch):
   assert sum(sizes) == 100 and max(sizes) <= 16 and len(sizes) < 100
 
 
-def test_one_who_leaves_disturbs_nobody(classifier, photos):
-  async def run():
-    first, second = (asyncio.ensure_future(classifier.answer(photos[i])) for i in (0, 1))
-    await asyncio.sleep(0)
-    first.cancel()
-    return await second
+def test_one_who_leaves_is_left_out_and_disturbs_nobody(classifier, photos, monkeypatch):
+  sizes, run = [], classifier._run
+  monkeypatch.setattr(classifier, '_run', lambda batch: sizes.append(len(batch)) or run(batch))
+  free = threading.Event()
+  classifier._device.submit(free.wait)  # it is busy
 
-  expected = classifier.predictor.probabilities(photos[1])[0]
-  np.testing.assert_allclose(asyncio.run(run()).probabilities, expected, rtol=1e-3, atol=1e-5)
+  async def leave(count):
+    asked = [asyncio.ensure_future(classifier.answer(photos[i])) for i in range(3)]
+    while classifier._open is None or len(classifier._open.images) < 3:
+      await asyncio.sleep(0.01)
+    for one in asked[:count]:
+      one.cancel()
+    await asyncio.sleep(0)
+    free.set()
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+  found = asyncio.run(leave(2))
+  assert sizes == [1] and all(isinstance(x, asyncio.CancelledError) for x in found[:2])
+  expected = classifier.predictor.probabilities(photos[2])[0]
+  np.testing.assert_allclose(found[2].probabilities, expected, rtol=1e-3, atol=1e-5)
+  free.clear()
+  classifier._device.submit(free.wait)
+  asyncio.run(leave(3))
+  classifier._device.submit(lambda: None).result(20)
+  assert sizes == [1]  # for nobody, nothing
 
 
 def test_what_the_network_is(app, classifier):
