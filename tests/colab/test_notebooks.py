@@ -144,7 +144,12 @@ def test_the_others_run_too(name, tmp_path):
 def check_run(name, directory):
   pytest.importorskip('nbclient')
   found = notebooks.execute(
-    name, directory, tensorflow=False, SENET_JAX_SMALL='1', TFDS_DATA_DIR=str(directory / 'none')
+    name,
+    directory,
+    tensorflow=False,
+    SENET_JAX_SMALL='1',
+    TFDS_DATA_DIR=str(directory / 'none'),
+    JAX_NUM_CPU_DEVICES='1',
   )
   outputs = [output for c in found.cells for output in c.get('outputs', ())]
   assert not [o for o in outputs if o.output_type == 'error']
