@@ -16,15 +16,15 @@ def cell_anchors(size: int, stride: int, ratios: tuple[float, ...], style: str) 
       multiplies, so that ratios are not exact; `torchvision` rounds the ends around 0;
       `detectron2` does not round.
   """
-  ratios = np.asarray(ratios, np.float64)
+  shapes = np.asarray(ratios, np.float64)
   if style == 'detectron':
-    widths = np.round(np.sqrt(stride * stride / ratios))
-    heights = np.round(widths * ratios)
+    widths = np.round(np.sqrt(stride * stride / shapes))
+    heights = np.round(widths * shapes)
     center, scale = 0.5 * (stride - 1), size / stride
     halves = np.stack([0.5 * (widths * scale - 1), 0.5 * (heights * scale - 1)], -1)
     anchors = center + np.concatenate([-halves, halves], -1)
   else:
-    halves = np.stack([size / np.sqrt(ratios), size * np.sqrt(ratios)], -1) / 2
+    halves = np.stack([size / np.sqrt(shapes), size * np.sqrt(shapes)], -1) / 2
     anchors = np.concatenate([-halves, halves], -1)
     if style == 'torchvision':
       anchors = np.round(anchors)
@@ -32,8 +32,8 @@ def cell_anchors(size: int, stride: int, ratios: tuple[float, ...], style: str) 
 
 
 def level_anchors(
-  image: tuple[int, int],
-  level: tuple[int, int],
+  image: tuple[int, ...],
+  level: tuple[int, ...],
   size: int,
   stride: int,
   ratios: tuple[float, ...],

@@ -7,6 +7,7 @@ are padded and masked.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ class FasterRCNN(nn.Module):
 
   def setup(self):
     """Makes the parts, whose names are those of the variables."""
-    options = {} if self.stride_in is None else {'stride_in': self.stride_in}
+    options: dict[str, Any] = {} if self.stride_in is None else {'stride_in': self.stride_in}
     self.backbone = create_model(
       self.trunk,
       dtype=self.dtype,
@@ -131,11 +132,11 @@ class FasterRCNN(nn.Module):
         return roi_heads.detect(class_logits, box_deltas, proposals, sizes, options)
     if targets is None:
       raise errors.UserError('train=True needs targets: boxes, classes, valid and crowd.')
-    logits, deltas = jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
-    first, second = priorities or self._priorities(logits, proposals, targets)
+    of_anchors = jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+    first, second = priorities or self._priorities(of_anchors[0], proposals, targets)
     with jax.named_scope('rpn_losses'):
-      anchors = jnp.concatenate(anchors)
-      rpn = rpn_lib.rpn_losses(logits, deltas, anchors, sizes, targets, first, options)
+      all_anchors = jnp.concatenate(anchors)
+      rpn = rpn_lib.rpn_losses(*of_anchors, all_anchors, sizes, targets, first, options)
     roi = self.region_losses(levels, proposals, targets, second)
     return {'rpn_objectness': rpn[0], 'rpn_boxes': rpn[1], **roi}
 

@@ -1,5 +1,6 @@
 """The feature pyramid (Lin et al. 2017, "Feature Pyramid Networks for Object Detection")."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -36,12 +37,12 @@ class FPN(nn.Module):
       As many maps of `channels` channels and the same sizes, and one more, which has each second
       row and column of the last.
     """
-    options = {'use_bias': True, 'kernel_init': XAVIER, 'dtype': self.dtype}
+    layer = functools.partial(conv, use_bias=True, kernel_init=XAVIER, dtype=self.dtype)
     levels, above = [], None
     for level, x in reversed(list(enumerate(maps, start=self.first))):
-      x = conv(self.channels, 1, name=f'lateral{level}', **options)(x)
+      x = layer(self.channels, 1, name=f'lateral{level}')(x)
       above = x if above is None else x + _doubled(above)
-      levels.append(conv(self.channels, 3, name=f'output{level}', **options)(above))
+      levels.append(layer(self.channels, 3, name=f'output{level}')(above))
     levels.reverse()
     return [*levels, levels[-1][:, ::2, ::2]]
 

@@ -49,7 +49,7 @@ def loss_fn(
   Returns:
     The sum of the losses, float32, and the losses by name.
   """
-  losses = model.apply(
+  losses: Any = model.apply(
     {'params': constant_where_frozen(params), 'batch_stats': batch_stats},
     batch['images'],
     True,

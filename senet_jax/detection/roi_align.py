@@ -9,7 +9,6 @@ is computed for levels that a box is not of.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +18,6 @@ from senet_jax.layers.derivatives import own_gradient
 
 # A box of this side in pixels, the size of ImageNet's images, is of the level 4.
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
-
-
-class _Taps(NamedTuple):
-  """Pixels of an axis that each bin takes, `[R, bins, 2s]`, and their weights, float32."""
-
-  index: jax.Array
-  weight: jax.Array
 
 
 def assign_levels(
@@ -92,18 +84,31 @@ def roi_align(
   boxes = jax.lax.stop_gradient(boxes).reshape(-1, 4).astype(jnp.float32)
   boxes = boxes / of_level([float(stride) for stride in strides])[:, None]
   taps = functools.partial(_taps, bins=resolution, sampling=sampling, aligned=aligned)
-  rows = taps(boxes[:, 1], boxes[:, 3], of_level([level.shape[1] for level in maps]))
-  columns = taps(boxes[:, 0], boxes[:, 2], of_level([level.shape[2] for level in maps]))
+  rows, row_weights = taps(boxes[:, 1], boxes[:, 3], of_level([level.shape[1] for level in maps]))
+  columns, column_weights = taps(
+    boxes[:, 0], boxes[:, 2], of_level([level.shape[2] for level in maps])
+  )
   # From here on the index of a row is that of its first pixel.
   first = image * sum(sizes) + of_level(starts)
   width = of_level([level.shape[2] for level in maps])
-  row_index = first[:, None, None] + rows.index * width[:, None, None]
-  pooled = _pool(flat.reshape(-1, channels), row_index, rows.weight, columns.index, columns.weight)
+  rows = first[:, None, None] + rows * width[:, None, None]
+  pooled = _pool(flat.reshape(-1, channels), rows, row_weights, columns, column_weights)
   return pooled.reshape(images, count, resolution, resolution, channels)
 
 
-def _taps(start, end, length, *, bins: int, sampling: int, aligned: bool) -> _Taps:
-  """Returns the pixels of one axis: `start` and `end` `[R]` of boxes, `length` `[R]` of maps."""
+def _taps(
+  start, end, length, *, bins: int, sampling: int, aligned: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the pixels of an axis that each bin takes, and their weights, `[R, bins, 2s]`.
+
+  Args:
+    start: of boxes, in pixels of their maps, `[R]`.
+    end: of boxes, `[R]`.
+    length: of the axis of their maps, `[R]`.
+    bins: of the axis.
+    sampling: points of a bin, s.
+    aligned: as of `roi_align`.
+  """
   if aligned:
     start, size = start - 0.5, end - start
   else:
@@ -119,7 +124,7 @@ def _taps(start, end, length, *, bins: int, sampling: int, aligned: bool) -> _Ta
   weight = jnp.stack([1 - fraction, fraction], -1) * inside[..., None] / sampling
   index = jnp.stack([low, high], -1).astype(jnp.int32)
   shape = (start.shape[0], bins, 2 * sampling)
-  return _Taps(index.reshape(shape), weight.reshape(shape))
+  return index.reshape(shape), weight.reshape(shape)
 
 
 def _pixels(rows, row_weights, columns, column_weights, i, j) -> tuple[jax.Array, jax.Array]:
@@ -135,7 +140,7 @@ def _pool(flat, rows, row_weights, columns, column_weights) -> jax.Array:
 
   One term after the other: all pixels of all bins together would be sixteen times the result.
   """
-  total = 0.0
+  total = jnp.zeros(())
   for i in range(rows.shape[-1]):
     for j in range(columns.shape[-1]):
       index, weight = _pixels(rows, row_weights, columns, column_weights, i, j)
@@ -150,12 +155,13 @@ def _pool_forward(flat, *taps):
 
 def _pool_backward(saved, gradient):
   """Adds to the pixels in a loop, whose one array stays where it is, in float32."""
-  flat, taps = saved
-  terms = taps[0].shape[-1]
+  flat, (rows, row_weights, columns, column_weights) = saved
+  terms = rows.shape[-1]
   gradient = gradient.astype(jnp.float32)
 
   def add(k, total):
-    index, weight = _pixels(*taps, k // terms, k % terms)
+    i, j = k // terms, k % terms
+    index, weight = _pixels(rows, row_weights, columns, column_weights, i, j)
     return total.at[index].add(weight[..., None] * gradient, mode='promise_in_bounds')
 
   total = jnp.zeros(flat.shape, jnp.float32)

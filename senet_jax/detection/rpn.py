@@ -1,5 +1,6 @@
 """The region proposal network (Ren et al. 2015, "Faster R-CNN"): head, proposals, losses."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,10 +54,10 @@ class RPNHead(nn.Module):
     Returns:
       Of each level the logits `[N, H·W·ratios]` and the deltas `[N, H·W·ratios, 4]`, float32.
     """
-    options = {'use_bias': True, 'kernel_init': _GAUSSIAN, 'dtype': self.dtype}
-    hidden = conv(levels[0].shape[-1], 3, name='conv', **options)
-    objectness = conv(self.ratios, 1, name='objectness', **options)
-    deltas = conv(4 * self.ratios, 1, name='deltas', **options)
+    layer = functools.partial(conv, use_bias=True, kernel_init=_GAUSSIAN, dtype=self.dtype)
+    hidden = layer(levels[0].shape[-1], 3, name='conv')
+    objectness = layer(self.ratios, 1, name='objectness')
+    deltas = layer(4 * self.ratios, 1, name='deltas')
     hiddens = [nn.relu(hidden(x)) for x in levels]
     n = levels[0].shape[0]
     return (
@@ -66,7 +67,7 @@ class RPNHead(nn.Module):
 
 
 def anchors(
-  image: tuple[int, int], levels: Sequence[jax.Array], first_stride: int, options: DetectorSettings
+  image: tuple[int, ...], levels: Sequence[jax.Array], first_stride: int, options: DetectorSettings
 ) -> list[jax.Array]:
   """Returns the anchors of each level, `[H·W·ratios, 4]` float32.
 
@@ -108,7 +109,7 @@ def propose(
     train: as many as training has.
   """
   before, most = options.pre_nms[not train], options.post_nms[not train]
-  found = [], [], []
+  found: tuple[list[jax.Array], ...] = ([], [], [])
   for level, arrays in enumerate(zip(logits, deltas, level_anchors, strict=True)):
     level_logits, level_deltas, references = map(jax.lax.stop_gradient, arrays)
     scores, index = jax.lax.top_k(level_logits, min(before, level_logits.shape[1]))
@@ -192,11 +193,11 @@ def _anchor_sample(all_anchors, size, boxes, valid, priority, options: DetectorS
     x1, y1, x2, y2 = (all_anchors[:, i] for i in range(4))
     usable = (x1 >= -reach) & (y1 >= -reach) & (x2 < width + reach) & (y2 < height + reach)
   quality = matching.overlaps(all_anchors, boxes, valid, options.box_offset)
-  target, *kinds = matching.match_anchors(
+  target, positive, negative = matching.match_anchors(
     quality, usable, options.rpn_positive, options.rpn_negative
   )
   index, is_positive, there = matching.sample(
-    priority, *kinds, options.rpn_batch, options.rpn_fraction
+    priority, positive, negative, options.rpn_batch, options.rpn_fraction
   )
   goal = box_lib.encode(boxes[target[index]], all_anchors[index], _WEIGHTS, options.box_offset)
   return index, is_positive, there, goal
