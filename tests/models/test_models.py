@@ -34,68 +34,31 @@ from tests.helpers.models import (
 BIAS, NO_BIAS = SEConfig(), SEConfig(use_bias=False)
 R50 = 53_120  # Elements of the running statistics of ResNet-50.
 
-IMAGENET_COUNTS = [
-  # Network, parameters without SE, with SE without biases, with SE, running statistics.
-  ('resnet18', 11_689_512, 11_776_552, 11_778_592, 9_600),
-  ('resnet34', 21_797_672, 21_954_856, 21_958_868, 17_024),
-  ('resnet50', 25_557_032, 28_071_976, 28_088_024, R50),
-  ('resnet101', 44_549_160, 49_292_328, 49_326_872, 105_344),
-  ('resnet152', 60_192_808, 66_770_984, 66_821_848, 151_424),
-  ('resnext50_32x4d', 25_028_904, 27_543_848, 27_559_896, 68_224),
-  ('resnext101_32x4d', 44_177_704, 48_920_872, 48_955_416, 137_856),
-]
-SHORTCUT_B = {'shortcut': 'projection'}
-POST_ACTIVATION = {'preact': False}
-CIFAR_COUNTS = [
-  # Network, overrides, classes, then as above.
-  ('resnet110_cifar', {}, 10, 1_727_962, 1_740_058, 1_742_200, 8_096),
-  ('resnet110_cifar', SHORTCUT_B, 10, 1_730_522, 1_742_618, 1_744_760, 8_096),
-  ('resnet110_cifar', POST_ACTIVATION, 10, 1_727_962, 1_740_058, 1_742_200, 8_096),
-  ('resnet110_cifar', {}, 100, 1_733_812, 1_745_908, 1_748_050, 8_096),
-  ('resnet110_cifar', SHORTCUT_B, 100, 1_736_372, 1_748_468, 1_750_610, 8_096),
-  ('resnet110_cifar', POST_ACTIVATION, 100, 1_733_812, 1_745_908, 1_748_050, 8_096),
-  ('resnet164_cifar', {}, 10, 1_703_258, 1_896_794, 1_905_362, 24_224),
-  ('resnet164_cifar', {}, 100, 1_726_388, 1_919_924, 1_928_492, 24_224),
-]
+# SE-ResNet-50 of section 6 with biases: options and parameters; without them, and of all networks,
+# `tests/complexity` has the counts.
 ABLATION_COUNTS = [
-  # Of ResNet-50: options, parameters without biases, with.
-  ({'ratio': 2}, 45_676_584, 45_699_240),
-  ({'ratio': 4}, 35_616_808, 35_635_688),
-  ({'ratio': 8}, 30_586_920, 30_603_912),
-  ({'ratio': 16}, 28_071_976, 28_088_024),
-  ({'ratio': 32}, 26_814_504, 26_830_080),
-  ({'stages': (2,)}, 25_581_608, 25_582_424),
-  ({'stages': (3,)}, 25_688_104, 25_690_280),
-  ({'stages': (4,)}, 26_343_464, 26_349_992),
-  ({'stages': (5,)}, 27_129_896, 27_136_424),
-  ({'position': 'pre'}, 27_548_200, 27_562_140),
-  ({'position': 'post'}, 28_071_976, 28_088_024),
-  ({'position': 'identity'}, 28_071_976, 28_088_024),
-  ({'position': 'conv3x3'}, 25_714_216, 25_718_228),
-  ({'squeeze': 'none'}, 28_071_976, None),
-  ({'squeeze': 'max'}, 28_071_976, 28_088_024),
+  ({'ratio': 2}, 45_699_240),
+  ({'ratio': 4}, 35_635_688),
+  ({'ratio': 8}, 30_603_912),
+  ({'ratio': 32}, 26_830_080),
+  ({'stages': (2,)}, 25_582_424),
+  ({'stages': (3,)}, 25_690_280),
+  ({'stages': (4,)}, 26_349_992),
+  ({'stages': (5,)}, 27_136_424),
+  ({'position': 'pre'}, 27_562_140),
+  ({'position': 'conv3x3'}, 25_718_228),
+  ({'squeeze': 'max'}, 28_088_024),
 ]
 
 
 def count_rows():
-  """Arguments of `create_model`, parameters and running statistics of every row above."""
-  for name, plain, no_bias, bias, stats in IMAGENET_COUNTS:
-    yield {'name': name}, plain, stats
-    yield {'name': f'se_{name}', 'se': NO_BIAS}, no_bias, stats
-    yield {'name': f'se_{name}'}, bias, stats
-  for classes, plain, no_bias, bias in [(365, 58_891_693, 65_469_869, 65_520_733)]:  # Places365.
-    yield {'name': 'resnet152', 'num_classes': classes}, plain, 151_424
-    yield {'name': 'se_resnet152', 'num_classes': classes, 'se': NO_BIAS}, no_bias, 151_424
-    yield {'name': 'se_resnet152', 'num_classes': classes}, bias, 151_424
-  for name, overrides, classes, plain, no_bias, bias, stats in CIFAR_COUNTS:
-    arguments = {'num_classes': classes, **overrides}
-    yield {'name': name, **arguments}, plain, stats
-    yield {'name': f'se_{name}', 'se': NO_BIAS, **arguments}, no_bias, stats
-    yield {'name': f'se_{name}', **arguments}, bias, stats
-  for options, no_bias, bias in ABLATION_COUNTS:
-    yield {'name': 'se_resnet50', 'se': SEConfig(use_bias=False, **options)}, no_bias, R50
-    if bias:
-      yield {'name': 'se_resnet50', 'se': SEConfig(**options)}, bias, R50
+  """Arguments of `create_model`, parameters and running statistics."""
+  places = {'num_classes': 365}
+  yield {'name': 'resnet152', **places}, 58_891_693, 151_424
+  yield {'name': 'se_resnet152', **places, 'se': NO_BIAS}, 65_469_869, 151_424
+  yield {'name': 'se_resnet152', **places}, 65_520_733, 151_424
+  for options, params in ABLATION_COUNTS:
+    yield {'name': 'se_resnet50', 'se': SEConfig(**options)}, params, R50
 
 
 def row_id(value):
@@ -223,7 +186,8 @@ def test_list_models():
   names = list_models()
   assert names == sorted(names)
   cifar = ['resnet20_cifar', 'resnet110_cifar', 'resnet164_cifar']
-  for name in [row[0] for row in IMAGENET_COUNTS] + cifar:
+  paper = ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152']
+  for name in [*paper, 'resnext50_32x4d', 'resnext101_32x4d', *cifar]:
     assert {name, f'se_{name}'} <= set(names)
   assert set(list_models('se_*')) == {name for name in names if name.startswith('se_')}
   assert list_models('se_resnet?0') == ['se_resnet50']
