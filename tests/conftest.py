@@ -14,7 +14,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 # Compilation is most of the work here: XLA optimises as always, but LLVM does not, and the loops of
-# fusions are written by the emitter that needs half the time of the default one, while there is one.
+# fusions are written by an emitter that needs half the time of the default one, where it is known.
 _QUICK = [
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
   '--xla_cpu_parallel_codegen_split_count=1',
