@@ -23,8 +23,8 @@ def strikes_back(model: str, procedure: str) -> ConfigDict:
   A2 repeated augmentation and stochastic depth; bicubic crops; evaluation on 224x224 pixels in the
   middle of images of 236. Not in the table of the paper, but in the code that its weights are from:
   the gradient is clipped at norm 1, as LAMB of timm does by itself; the network is torchvision's
-  form of ResNet-50, which strides in the 3x3 convolution, and starts its units as identities. timm
-  also makes a mixed target above 0.2 a 1; here, as in mmpretrain, targets stay shares.
+  form of ResNet-50, which strides in the 3x3 convolution, and starts its units as identities.
+  Commands for timm make a mixed target above 0.2 a 1; here, as in mmpretrain, they stay shares.
 
   Args:
     model: name of the network, a ResNet with bottlenecks.
