@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax import errors
 from senet_jax.detection import roi_heads, rpn as rpn_lib
@@ -58,7 +59,7 @@ class FasterRCNN(nn.Module):
   attention: str = 'se'
   se: SEConfig | None = None
   bn: BatchNormConfig = BatchNormConfig()
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def __post_init__(self):
     settings_of(self.settings)

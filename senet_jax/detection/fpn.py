@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax.layers import conv
 
@@ -24,7 +25,7 @@ class FPN(nn.Module):
 
   first: int = 2
   channels: int = 256
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax.detection import boxes as box_lib, losses, matching
 from senet_jax.detection.fpn import XAVIER
@@ -25,7 +26,7 @@ class RoIHead(nn.Module):
 
   num_classes: int
   features: int = 1024
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, pooled: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from senet_jax.detection import anchors as anchor_lib, boxes as box_lib, losses, matching
 from senet_jax.detection.nms import nms
@@ -42,7 +43,7 @@ class RPNHead(nn.Module):
   """
 
   ratios: int = 3
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, levels: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
