@@ -2,9 +2,10 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from senet_jax.export.agreement import Agreement
   from senet_jax.prediction import Predictor
 
 if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a checkout is run
@@ -40,11 +41,15 @@ def list_pretrained() -> list[str]:
   return shipped.list_pretrained()
 
 
-def export(network, to, format=None, **options):
+def export(
+  network: str | os.PathLike, to: str | os.PathLike, format: str | None = None, **options: Any
+) -> 'Agreement':
   """Writes a trained network as a file that other programs run, as of `senet_jax.export.exported`.
 
   >>> senet_jax.export('se_resnet20_cifar10', 'net.onnx', uint8=True, probabilities=True)
   """
-  from senet_jax import export as module  # from now on `senet_jax.export`, and the same function
+  import importlib
 
+  # From now on `senet_jax.export`, and the same function, which no type says of a module.
+  module: Any = importlib.import_module('senet_jax.export')
   return module(network, to, format, **options)
