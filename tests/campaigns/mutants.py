@@ -271,6 +271,41 @@ MUTANTS = (
     'first = sorted(outputs[name] for name in labels)',
     ('evaluation/test_classes.py',),
   ),
+  Mutant(
+    'any host for this server',
+    'serving/guard.py',
+    'address.is_loopback or not self._local',
+    'True',
+    ('serving',),
+  ),
+  Mutant(
+    'a body without a length has no bound',
+    'serving/guard.py',
+    "left -= len(message.get('body', b''))",
+    'left -= 0',
+    ('serving',),
+  ),
+  Mutant(
+    'requests without a bound',
+    'serving/guard.py',
+    'self._requests >= self._limits.requests',
+    'self._requests < 0',
+    ('serving',),
+  ),
+  Mutant(
+    'the answer of another photo in the batch',
+    'serving/classifier.py',
+    'dict(zip(images, self._run(list(images.values())), strict=True))',
+    'dict(zip(reversed(images), self._run(list(images.values())), strict=True))',
+    ('serving',),
+  ),
+  Mutant(
+    'SE blocks in alphabetical order',
+    'excitation/activations.py',
+    'return found\n\n\ndef measure(',
+    'return dict(sorted(found.items()))\n\n\ndef measure(',
+    ('excitation/test_activations.py',),
+  ),
 )
 
 
