@@ -224,7 +224,8 @@ def test_help_lists_the_flags_and_where_the_fields_are(monkeypatch, capsys):
   lines = capsys.readouterr().out.splitlines()
   assert not exit_info.value.code and len(lines) == 9
   assert (
-    lines[0] == 'model.se.ratio = 16: channels over hidden units (a whole number from 1 to 65536)'
+    lines[0] == 'model.se.ratio = 16: reduction ratio: channels over hidden units '
+    '(a whole number from 1 to 65536)'
   )
   status, message = run(monkeypatch, capsys, '--fields=nothing')
   assert status == 2 and 'no field begins like that' in message
