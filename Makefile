@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test test-interop golden mutants notebooks lint docs clean
+.PHONY: demo test test-interop slow golden mutants notebooks lint docs clean
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -17,7 +17,11 @@ test: $(VENV)/.test
 # What needs torch, torchvision, timm or Keras, what takes long, and whether those libraries still give
 # the golden numbers.
 test-interop: $(VENV)/.test-interop
-	$(VENV)/bin/python -m pytest --live -m "not slow" -n auto --maxprocesses 4 --dist load
+	$(VENV)/bin/python -m pytest --live -m "not slow" -n auto --maxprocesses 4 --dist worksteal
+
+# What takes minutes each: other networks, whole rehearsals, more processes.
+slow: $(VENV)/.test-interop
+	$(VENV)/bin/python -m pytest --live -m slow -n auto --maxprocesses 2 --dist worksteal
 
 # Writes the golden numbers of tests/golden/numbers anew.
 golden: $(VENV)/.test-interop

@@ -51,7 +51,11 @@ def test_networks_in_the_package(name, facts, arrays, capsys):
 
 
 @pytest.mark.parametrize(
-  ('name', 'error'), [('resnet20-12fca82f.th', 8.27), ('resnet56-4bfd9763.th', 6.61)]
+  ('name', 'error'),
+  [
+    ('resnet20-12fca82f.th', 8.27),
+    pytest.param('resnet56-4bfd9763.th', 6.61, marks=pytest.mark.slow),
+  ],
 )
 def test_cifar_networks_of_akamaster(name, error, arrays, tmp_path, capsys):
   convert.main([f'--from={WEIGHTS / name}', f'--to={tmp_path}/run'])

@@ -57,27 +57,39 @@ def whole(tmp_path_factory):
   return workdir
 
 
+@pytest.fixture(scope='module')
+def first_half(tmp_path_factory):
+  """A run of the first ten of the twenty steps."""
+  workdir = tmp_path_factory.mktemp('half')
+  assert train(small(steps=10), workdir)
+  return workdir
+
+
+@pytest.fixture
+def half(first_half, tmp_path):
+  """A copy of the first half, to go on from."""
+  return shutil.copytree(first_half, tmp_path / 'half')
+
+
 # --- resumption ----------------------------------------------------------------------------------
 
 
-def test_two_halves_are_the_whole(whole, tmp_path, capsys):
-  assert train(small(steps=10), tmp_path)
-  assert summary(tmp_path)['steps'] == 10
-  assert train(small(), tmp_path)
+def test_two_halves_are_the_whole(whole, half, capsys):
+  assert summary(half)['steps'] == 10
+  assert train(small(), half)
   assert 'resumed from step 10' in capsys.readouterr().out
-  halves, full = summary(tmp_path), summary(whole)
+  halves, full = summary(half), summary(whole)
   assert halves['params_sha256'] == full['params_sha256']
   assert halves['final'] == full['final'] and halves['examples_seen'] == 20 * 64
   # The end of the first half was an evaluation of its own; it stays in the records.
-  evals = {r['step']: r for r in read_records(tmp_path / 'metrics.jsonl') if r['kind'] == 'eval'}
+  evals = {r['step']: r for r in read_records(half / 'metrics.jsonl') if r['kind'] == 'eval'}
   assert list(evals) == [8, 10, 16, 20]
 
 
-def test_records_of_steps_that_are_run_again_go(whole, tmp_path):
-  assert train(small(steps=10), tmp_path)
-  shutil.rmtree(tmp_path / 'checkpoints' / '10')  # as if it had been killed after step 8
-  assert train(small(), tmp_path)
-  steps = [(r['kind'], r['step']) for r in read_records(tmp_path / 'metrics.jsonl')]
+def test_records_of_steps_that_are_run_again_go(whole, half):
+  shutil.rmtree(half / 'checkpoints' / '10')  # as if it had been killed after step 8
+  assert train(small(), half)
+  steps = [(r['kind'], r['step']) for r in read_records(half / 'metrics.jsonl')]
   assert steps == [(r['kind'], r['step']) for r in read_records(whole / 'metrics.jsonl')]
 
 
@@ -220,11 +232,10 @@ def test_sigterm_before_the_first_step(tmp_path, monkeypatch):
   assert train(small(steps=2), tmp_path)
 
 
-def test_per_step_run_keeps_its_kind(whole, tmp_path, capsys):
-  assert train(small(steps=10), tmp_path)
-  assert train(small(steps_per_dispatch=10), tmp_path)
+def test_per_step_run_keeps_its_kind(whole, half, capsys):
+  assert train(small(steps_per_dispatch=10), half)
   assert 'began with one step a dispatch and keeps that' in capsys.readouterr().out
-  found, full = summary(tmp_path), summary(whole)
+  found, full = summary(half), summary(whole)
   assert found['params_sha256'] == full['params_sha256']
   assert (found['steps'], found['examples_seen']) == (20, 1280)
 
@@ -314,9 +325,8 @@ def test_averaged_weights_are_the_evaluated_ones(tmp_path):
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'missing'])
-def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
-  assert train(small(steps=10), tmp_path)
-  newest = tmp_path / 'checkpoints' / '10'
+def test_damaged_newest_checkpoint(whole, half, capsys, damage):
+  newest = half / 'checkpoints' / '10'
   files = sorted((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   if damage == 'truncated':
     files[-1].write_bytes(files[-1].read_bytes()[: files[-1].stat().st_size // 2])
@@ -326,12 +336,12 @@ def test_damaged_newest_checkpoint(whole, tmp_path, capsys, damage):
     files[-1].write_bytes(data)
   else:
     files[-1].unlink()
-  assert train(small(), tmp_path)
+  assert train(small(), half)
   out = capsys.readouterr().out
   assert 'checkpoint 10 ' in out and 'is damaged' in out and 'Falling back' in out
   assert 'resumed from step 8' in out
-  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
-  assert list((tmp_path / 'damaged').iterdir())  # set aside, not lost
+  assert summary(half)['params_sha256'] == summary(whole)['params_sha256']
+  assert list((half / 'damaged').iterdir())  # set aside, not lost
 
 
 def test_all_checkpoints_damaged(tmp_path):
@@ -353,16 +363,15 @@ def test_all_checkpoints_damaged(tmp_path):
     ('_CHECKPOINT_METADATA', '{"performance_metrics": "x"}'),
   ],
 )
-def test_damaged_metrics_of_a_checkpoint(whole, tmp_path, file, text):
-  assert train(small(steps=10), tmp_path)
-  (tmp_path / 'checkpoints' / '10' / file).write_text(text)
+def test_damaged_metrics_of_a_checkpoint(whole, half, file, text):
+  (half / 'checkpoints' / '10' / file).write_text(text)
   with pytest.raises(
     UserError, match=r'10 in .* is damaged \(.*\)\. Resume the run, which sets it aside'
   ):
-    saved.load(tmp_path, 'latest', runtime.data_mesh())
-  assert train(small(), tmp_path)
-  assert [p.name for p in (tmp_path / 'damaged').iterdir()] == ['10.0']
-  assert summary(tmp_path)['params_sha256'] == summary(whole)['params_sha256']
+    saved.load(half, 'latest', runtime.data_mesh())
+  assert train(small(), half)
+  assert [p.name for p in (half / 'damaged').iterdir()] == ['10.0']
+  assert summary(half)['params_sha256'] == summary(whole)['params_sha256']
 
 
 def test_checksum_finds_what_the_format_does_not(whole, monkeypatch):
