@@ -23,7 +23,7 @@ from senet_jax.workdir import summary
 from tests.helpers.paths import ROOT
 
 # After the base, one on top of the other.
-EXTRAS = ('hub', 'interop', 'demo', 'export', 'detection', 'tensorflow', 'tensorboard')
+EXTRAS = ('hub', 'interop', 'demo', 'export', 'tensorflow', 'tensorboard')
 _ROW = re.compile(r'^\| ([^|]*) \| `(senet [^`]*)` \|', re.MULTILINE)
 # Those that take hours, or data or machines that are not there.
 _LEFT_OUT = ('--config=cifar10', '--config=imagenet', 'hf:', 'senet study')
