@@ -63,7 +63,7 @@ def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndar
   """Runs the file on batches of images in a fresh process, which knows JAX alone."""
   with tempfile.TemporaryDirectory() as scratch:
     given, results = (pathlib.Path(scratch, name) for name in ('images.npz', 'results.npz'))
-    np.savez(given, **{str(i): images for i, images in enumerate(batches)})
+    np.savez(given, *batches)
     done = subprocess.run(
       [sys.executable, '-c', _RUN, str(path.absolute()), str(given), str(results)],
       cwd=scratch,

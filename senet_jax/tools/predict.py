@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
     from senet_jax.export import file_predictor
 
     backend = args.backend or 'onnxruntime'
+    predictor: prediction.Predictor
     predictor = file_predictor.load(args.workdir, backend, batch_size=batch_size)
   else:
     predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)
