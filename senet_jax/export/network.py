@@ -80,8 +80,8 @@ def _check_size(model: nn.Module, variables: dict[str, Any], shape: tuple[int, .
   images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   try:
     jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
-  except UserError:
-    raise
+  except UserError as error:  # to which JAX adds lines of its own
+    raise UserError(str(error).partition('\n')[0]) from error
   except (TypeError, ValueError, ZeroDivisionError) as error:
     # Of JAX and Flax, about a shape somewhere inside the network.
     raise _wrong_size(shape) from error

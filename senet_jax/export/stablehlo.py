@@ -81,6 +81,6 @@ def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndar
     found: list[dict[str, np.ndarray]] = [{} for _ in batches]
     with np.load(results) as arrays:
       for key in arrays:
-        index, name = key.split('/')
-        found[int(index)][name] = arrays[key]
+        batch, name = key.split('/')
+        found[int(batch.removeprefix('arr_'))][name] = arrays[key]
   return found
