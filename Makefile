@@ -5,7 +5,7 @@ VENV := .venv
 CONSTRAINTS ?= $(shell $(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -c 'import sys; \
   print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
-.PHONY: demo test test-interop slow golden mutants notebooks lint docs clean
+.PHONY: demo test test-interop slow golden mutants notebooks lint docs clean exports
 
 # Trains an SE-ResNet on real handwritten digits; a second call shows the result again.
 demo: $(VENV)/.base
@@ -26,6 +26,10 @@ slow: $(VENV)/.test-interop
 # Writes the golden numbers of tests/golden/numbers anew.
 golden: $(VENV)/.test-interop
 	$(VENV)/bin/python -m pytest --live --write-golden -n 0 -m "slow or not slow"
+
+# Every network of the registry as an ONNX file, at a small size; ten minutes.
+exports: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m slow tests/export
 
 # Puts faults into a copy of the code and sees that the tests notice; half an hour.
 mutants: $(VENV)/.test

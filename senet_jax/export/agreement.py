@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -71,13 +72,15 @@ def compare(
     photos: any; by default those that come with scikit-learn.
   """
   size = card.batch or BATCH
-  photos = list(photos) or sample_photos()
-  batches = [[photos[i % len(photos)] for i in range(start, start + size)]
-             for start in range(0, len(photos), size)]  # fmt: skip
+  chosen: list[Photo] = [*photos] or [*sample_photos()]
+  batches = [[chosen[i % len(chosen)] for i in range(start, start + size)]
+             for start in range(0, len(chosen), size)]  # fmt: skip
   if card.batch is None:
-    batches.insert(0, photos[:1])
+    batches.insert(0, chosen[:1])
   raw = [np.stack([predictor.read(photo) for photo in batch]) for batch in batches]
-  given = raw if card.uint8 else [np.asarray(card.preprocessing.to_input(x)) for x in raw]
+  given = (
+    raw if card.uint8 else [np.asarray(card.preprocessing.to_input(jnp.asarray(x))) for x in raw]
+  )
   results = module.run(path, given)
   # Of accelerators, too, whose convolutions are of fewer digits by default.
   with jax.default_matmul_precision('float32'):
@@ -88,11 +91,11 @@ def compare(
       expected = [jax.device_get(call(x)) for x in given]
   rows = []
   for length in sorted({len(x) for x in raw}):
-    chosen = [i for i, x in enumerate(raw) if len(x) == length]
+    here = [i for i, x in enumerate(raw) if len(x) == length]
     for name in card.outputs:
-      parts = [[of[i].get(name) for i in chosen] for of in (results, expected, network)]
+      parts = [[of[i].get(name) for i in here] for of in (results, expected, network)]
       rows.append({'batch': length, 'output': name, **_row(path, name, parts, card)})
-  return Agreement(rows, len(photos))
+  return Agreement(rows, len(chosen))
 
 
 def _row(path: pathlib.Path, name: str, parts: Sequence[Any], card: Card) -> dict[str, Any]:

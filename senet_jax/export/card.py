@@ -26,7 +26,7 @@ class Card:
     model: the registered name.
     step: of the checkpoint.
     params_sha256: of the network's variables.
-    git_commit: of the code that made the file.
+    git_commit: of the code that made the file; empty if nothing says it.
     versions: of the packages that made it.
     layout: of `images`, `NCHW` or `NHWC`.
     uint8: whether `images` are raw RGB, or normalised.
@@ -43,7 +43,7 @@ class Card:
   model: str
   step: int
   params_sha256: str
-  git_commit: str | None
+  git_commit: str
   versions: dict[str, str]
   layout: str
   uint8: bool
@@ -84,8 +84,7 @@ def from_dict(found: Any, path: pathlib.Path) -> Card:
 
 def from_properties(found: dict[str, str], path: pathlib.Path) -> Card:
   """Returns the card that `properties` gave; raises as `from_dict`."""
-  texts = {field.name for field in dataclasses.fields(Card) if field.type == 'str' or
-           field.type is str}  # fmt: skip
+  texts = {field.name for field in dataclasses.fields(Card) if field.type is str}
   try:
     values = {k: v if k in texts else json.loads(v) for k, v in found.items() if k in _FIELDS}
   except (ValueError, RecursionError) as error:
@@ -102,14 +101,14 @@ def _checked(values: dict[str, Any]) -> Card:
   Raises:
     TypeError, ValueError, KeyError: they have not.
   """
-  plain = dict(values.pop('preprocessing'))
-  plain.pop('colours', None)
-  height, width, channels = map(int, plain.pop('shape'))
+  fields = dict(values.pop('preprocessing'))
+  fields.pop('colours', None)
+  height, width, channels = map(int, fields.pop('shape'))
   for name in ('mean', 'std'):
-    plain[name] = tuple(map(float, plain[name]))
-    if len(plain[name]) not in (1, 3):
-      raise ValueError(f'{name} has {len(plain[name])} numbers')
-  plain = Transform(shape=(height, width, channels), **plain)
+    fields[name] = tuple(map(float, fields[name]))
+    if len(fields[name]) not in (1, 3):
+      raise ValueError(f'{name} has {len(fields[name])} numbers')
+  plain = Transform(shape=(height, width, channels), **fields)
   sizes = (height, width, plain.resize, plain.image_size)
   if channels != 3 or not all(isinstance(x, int) and 0 < x < 2**15 for x in sizes):
     raise ValueError(f'images are {plain.shape}')
@@ -126,7 +125,9 @@ def _checked(values: dict[str, Any]) -> Card:
 
 
 _KINDS: dict[str, Any] = {
-  **dict.fromkeys(('format', 'network', 'model', 'params_sha256', 'layout', 'dtype'), str),
+  **dict.fromkeys(
+    ('format', 'network', 'model', 'params_sha256', 'git_commit', 'layout', 'dtype'), str
+  ),
   'senet_jax': str,
   'step': int,
   'uint8': bool,

@@ -84,7 +84,7 @@ def export(
     model=predictor.config.model.name,
     step=predictor.step,
     params_sha256=state.params_sha256(predictor.variables),
-    git_commit=git_commit(),
+    git_commit=git_commit() or '',
     versions=summary.versions(),
     layout=module.LAYOUT,
     uint8=uint8,

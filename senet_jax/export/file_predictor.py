@@ -5,7 +5,9 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
@@ -59,7 +61,7 @@ class FilePredictor(Predictor):
   def _outputs(self, images) -> dict[str, np.ndarray]:
     x = np.asarray(images)
     if not self.card.uint8:
-      x = np.asarray(self.preprocessing.to_input(x))
+      x = np.asarray(self.preprocessing.to_input(jnp.asarray(x)))
     return self.call(x.transpose(0, 3, 1, 2))
 
 
@@ -82,7 +84,7 @@ def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> File
   card = formats.load(there).read_card(path)
   return FilePredictor(
     config=ConfigDict(),
-    model=None,
+    model=nn.Module(),
     variables={},
     step=card.step,
     class_names=card.class_names,

@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from senet_jax.export.graph import Graph, Node, Value
+from senet_jax.export.graph import Graph, Node
 
 _LINEAR = ('conv', 'dense')
+# Says of an input of a node whether no other node has it.
+_Only = Callable[[Node], bool]
 
 
 def folded(graph: Graph) -> Graph:
@@ -28,16 +30,16 @@ def rounded(graph: Graph, dtype: np.dtype) -> Graph:
   They become float32 again where they are used.
   """
 
-  def rule(node: Node, only: Callable[[Value], bool]) -> Node:
+  def rule(node: Node, only: _Only) -> Node:
     if node.op not in _LINEAR:
       return node
-    x, kernel, *bias = node.inputs
-    return node.replace(inputs=(x, kernel.astype(dtype), *bias))
+    kernel, bias = node.constants
+    return node.replace(constants=(kernel.astype(dtype), bias))
 
   return _rewritten(graph, rule)
 
 
-def _rewritten(graph: Graph, rule: Callable[[Node, Callable[[Value], bool]], Node]) -> Graph:
+def _rewritten(graph: Graph, rule: Callable[[Node, _Only], Node]) -> Graph:
   """Applies `rule` to all nodes, from the images on.
 
   Args:
@@ -46,36 +48,34 @@ def _rewritten(graph: Graph, rule: Callable[[Node, Callable[[Value], bool]], Nod
       no other node has it; returns the node that takes its place.
   """
   nodes = graph.nodes()
-  uses = collections.Counter(x for node in nodes for x in node.inputs if isinstance(x, Node))
+  uses = collections.Counter(x for node in nodes for x in node.inputs)
   uses.update(graph.outputs.values())
   new: dict[Node, Node] = {}
   used: dict[Node, int] = {}
 
-  def only(x: Value) -> bool:
-    return isinstance(x, Node) and used.get(x) == 1
-
   for node in nodes:
-    inputs = tuple(new.get(x, x) if isinstance(x, Node) else x for x in node.inputs)
-    same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-    new[node] = rule(node if same else node.replace(inputs=inputs), only)
+    inputs = tuple(new[x] for x in node.inputs)
+    node_now = node if inputs == node.inputs else node.replace(inputs=inputs)
+    new[node] = rule(node_now, lambda x: used[x] == 1)
     used[new[node]] = uses[node]
   return Graph(new[graph.images], {name: new[node] for name, node in graph.outputs.items()})
 
 
 def _by_channel(node: Node) -> np.ndarray | None:
   """Returns the constant of a node, `[C]`, if it has one number for a channel."""
-  constant, channels = node.inputs[-1], node.shape[-1]
-  if not isinstance(constant, np.ndarray) or node.inputs[0].shape != node.shape:
+  channels = node.shape[-1]
+  if not node.constants or node.inputs[0].shape != node.shape:
     return None
+  (constant,) = node.constants
   if constant.size > 1 and (constant.size, constant.shape[-1]) != (channels, channels):
     return None
   return np.broadcast_to(constant.reshape(-1), (channels,))
 
 
-def _padded(node: Node, only) -> Node:
+def _padded(node: Node, only: _Only) -> Node:
   """A convolution of a map with zeros around it."""
   before = node.inputs[0] if node.op == 'conv' else None
-  if not isinstance(before, Node) or before.op != 'pad' or before.options['value']:
+  if before is None or before.op != 'pad' or before.options['value']:
     return node
   first, *inner, last = before.options['padding']
   if any(first) or any(last):
@@ -83,48 +83,49 @@ def _padded(node: Node, only) -> Node:
   padding = tuple(
     (a + c, b + d) for (a, b), (c, d) in zip(inner, node.options['padding'], strict=True)
   )
-  inputs = (before.inputs[0], *node.inputs[1:])
-  return node.replace(inputs=inputs, options={**node.options, 'padding': padding})
+  return node.replace(inputs=before.inputs, options={**node.options, 'padding': padding})
 
 
-def _scaled_before(node: Node, only) -> Node:
+def _scaled_before(node: Node, only: _Only) -> Node:
   """A convolution without groups of a map times a constant of each channel."""
   before = node.inputs[0] if node.op in _LINEAR else None
-  if not only(before) or before.op != 'mul' or node.options.get('groups', 1) > 1:
+  if before is None or before.op != 'mul' or not only(before):
     return node
   scale = _by_channel(before)
-  if scale is None:
+  if scale is None or node.options.get('groups', 1) > 1:
     return node
-  _, kernel, *bias = node.inputs
-  return node.replace(inputs=(before.inputs[0], kernel * scale[:, None], *bias))
+  kernel, *bias = node.constants
+  return node.replace(inputs=before.inputs, constants=(kernel * scale[:, None], *bias))
 
 
-def _scaled_behind(node: Node, only) -> Node:
+def _scaled_behind(node: Node, only: _Only) -> Node:
   """A product or sum with a constant of each channel, behind a convolution."""
-  if node.op not in ('mul', 'add') or not only(node.inputs[0]):
+  before = node.inputs[0] if node.op in ('mul', 'add') else None
+  if before is None or before.op not in _LINEAR or not only(before):
     return node
-  before, constant = node.inputs[0], _by_channel(node)
-  if before.op not in _LINEAR or constant is None:
+  constant = _by_channel(node)
+  if constant is None:
     return node
-  x, kernel, *bias = before.inputs
+  kernel, *bias = before.constants
   if node.op == 'mul':
-    return before.replace(inputs=(x, kernel * constant, *(b * constant for b in bias)))
-  return before.replace(inputs=(x, kernel, bias[0] + constant if bias else constant))
+    return before.replace(constants=(kernel * constant, *(b * constant for b in bias)))
+  return before.replace(constants=(kernel, bias[0] + constant if bias else constant))
 
 
-def _affine(node: Node, only) -> Node:
+def _affine(node: Node, only: _Only) -> Node:
   """A product with and then a sum with a constant of each channel."""
-  if node.op != 'add' or not only(node.inputs[0]) or node.inputs[0].op != 'mul':
+  before = node.inputs[0] if node.op == 'add' else None
+  if before is None or before.op != 'mul' or not only(before):
     return node
-  scale, shift = _by_channel(node.inputs[0]), _by_channel(node)
+  scale, shift = _by_channel(before), _by_channel(node)
   if scale is None or shift is None:
     return node
-  return node.replace(op='affine', inputs=(node.inputs[0].inputs[0], scale, shift))
+  return node.replace(op='affine', inputs=before.inputs, constants=(scale, shift))
 
 
-def _rounded(node: Node, only) -> Node:
+def _rounded(node: Node, only: _Only) -> Node:
   """Constants in float32, and a bias wherever there can be one."""
-  inputs = [x if isinstance(x, Node) else np.asarray(x, np.float32) for x in node.inputs]
-  if node.op in _LINEAR and len(inputs) == 2:
-    inputs.append(np.zeros(node.shape[-1], np.float32))
-  return node.replace(inputs=tuple(inputs))
+  constants = [x.astype(np.float32) for x in node.constants]
+  if node.op in _LINEAR and len(constants) == 1:
+    constants.append(np.zeros(node.shape[-1], np.float32))
+  return node.replace(constants=tuple(constants))

@@ -32,7 +32,8 @@ class Node:
     op: `input`, `conv`, `dense`, `add`, `mul`, `affine`, `clip`, `sigmoid`, `tanh`, `softmax`,
       `max_pool`, `avg_pool`, `mean`, `max`, `concat`, `pad`, `slice`, `reshape`, `transpose` or
       `cast`.
-    inputs: nodes and constants.
+    inputs: the maps and vectors that it takes.
+    constants: what it takes behind them: kernel and bias, scale and shift, one factor.
     shape: of the result for one image.
     dtype: of the result, a name.
     options: of the operation.
@@ -40,9 +41,10 @@ class Node:
   """
 
   op: str
-  inputs: tuple['Value', ...]
+  inputs: tuple['Node', ...]
   shape: tuple[int, ...]
   dtype: str = 'float32'
+  constants: tuple[np.ndarray, ...] = ()
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   scope: str = ''
 
@@ -78,7 +80,7 @@ class Graph:
         found[node] = None
         continue
       stack.append((node, True))
-      stack += [(x, False) for x in reversed(node.inputs) if isinstance(x, Node)]
+      stack += [(x, False) for x in reversed(node.inputs)]
     return list(found)
 
 
@@ -113,7 +115,7 @@ def trace(
     closed = jax.make_jaxpr(flat)([jax.typeof(x) for x in leaves], images)
   node = Node('input', (), images.shape, np.dtype(dtype).name)
   constants = [np.asarray(x) for x in leaves]
-  results = _Reader().run(closed.jaxpr, closed.consts, [*constants, node], '')
+  results: Any = _Reader().run(closed.jaxpr, closed.consts, [*constants, node], '')
   return Graph(node, dict(zip(names, results, strict=True)))
 
 
@@ -143,21 +145,23 @@ class _Reader:
       # A program for any platform.
       return [np.asarray([p is None for p in params['platforms']].index(True), np.int32)]
     if name == 'cond':
-      branch, *args = args
-      called = params['branches'][int(branch)]
+      index, *args = args
+      assert isinstance(index, np.ndarray)  # of the platform, see above
+      called = params['branches'][int(index)]
     else:
       called = params.get('jaxpr', params.get('call_jaxpr'))
     if called is not None:
       return self.run(called.jaxpr, called.consts, args, scope)
     if name in _IDENTITIES:
       return args
-    if all(isinstance(x, np.ndarray) for x in args):
-      return _constants(eqn, args)
+    constants = [x for x in args if isinstance(x, np.ndarray)]
+    if len(constants) == len(args):
+      return [*_constants(eqn, constants)]
     if name not in _READERS:
       raise UserError(f'{scope}: {name} has no form in exported files.')
     (out,) = eqn.outvars
     node = _READERS[name](args, params, out.aval.shape)
-    if isinstance(node, Node) and not node.scope:
+    if not node.scope:
       node = node.replace(scope=scope)
     if node.shape != out.aval.shape or node.shape[:1] != (1,):
       raise UserError(f'{scope}: {name} loses the axis of the batch.')
@@ -177,7 +181,7 @@ def _double(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
   return compute
 
 
-_NUMPY = {
+_NUMPY: dict[str, Callable[..., np.ndarray]] = {
   'add': _double(np.add),
   'sub': _double(np.subtract),
   'mul': _double(np.multiply),
@@ -213,23 +217,20 @@ def _broadcast(x: np.ndarray, axes: Sequence[int], shape: Sequence[int]) -> np.n
 
 
 def _mul(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, y = args
-  if isinstance(x, np.ndarray):
-    x, y = y, x
-  if isinstance(y, np.ndarray):
-    return _times(x, y, shape)
-  return Node('mul', (x, y), shape)
+  x, y = args if isinstance(args[0], Node) else reversed(args)
+  assert isinstance(x, Node)  # or both were constants
+  return _times(x, y, shape) if isinstance(y, np.ndarray) else Node('mul', (x, y), shape)
 
 
 def _times(x: Node, constant: np.ndarray, shape: tuple[int, ...]) -> Node:
   """Returns `x` times a constant; of several only one is left, and none if it is 1."""
-  if x.op == 'mul' and isinstance(x.inputs[1], np.ndarray):
-    return _times(x.inputs[0], x.inputs[1] * constant, shape)
+  if x.op == 'mul' and x.constants:
+    return _times(x.inputs[0], x.constants[0] * constant, shape)
   if x.op == 'avg_pool' and x.options['count_padding'] and _is_by_pixels(x, constant):
     return x.replace(options={**x.options, 'count_padding': False})
   if x.shape == shape and np.all(np.abs(constant - 1) < _ROUNDING):
     return x
-  return Node('mul', (x, _smallest(constant)), shape)
+  return Node('mul', (x,), shape, constants=(_smallest(constant),))
 
 
 def _smallest(constant: np.ndarray) -> np.ndarray:
@@ -263,10 +264,11 @@ def pixels_in_windows(pool: Node) -> np.ndarray:
 
 
 def _add(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, y = args
-  if isinstance(x, np.ndarray):
-    x, y = y, x
-  return Node('add', (x, _smallest(y) if isinstance(y, np.ndarray) else y), shape)
+  x, y = args if isinstance(args[0], Node) else reversed(args)
+  assert isinstance(x, Node)  # or both were constants
+  if isinstance(y, np.ndarray):
+    return Node('add', (x,), shape, constants=(_smallest(y),))
+  return Node('add', (x, y), shape)
 
 
 def _sub(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
@@ -276,34 +278,47 @@ def _sub(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
 
 
 def _div(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, y = args
-  if not isinstance(y, np.ndarray):
-    raise UserError('a quotient of two maps has no form in exported files.')
+  x, y = _map_and_constant(args)
   return _times(x, 1 / y.astype(np.float64), shape)
 
 
 def _max(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, y = args if isinstance(args[0], Node) else reversed(args)
-  _check_scalar(y)
-  return Node('clip', (x,), shape, options={'low': float(y.flat[0]), 'high': None})
+  x, bound = _with_scalar(args)
+  return Node('clip', (x,), shape, options={'low': bound, 'high': None})
 
 
 def _min(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, y = args if isinstance(args[0], Node) else reversed(args)
-  _check_scalar(y)
+  x, bound = _with_scalar(args)
   low = None
   if x.op == 'clip' and x.options['high'] is None:
     x, low = x.inputs[0], x.options['low']
-  return Node('clip', (x,), shape, options={'low': low, 'high': float(y.flat[0])})
+  return Node('clip', (x,), shape, options={'low': low, 'high': bound})
 
 
-def _check_scalar(y: Value) -> None:
-  if isinstance(y, Node) or np.any(y != y.flat[0]):
-    raise UserError('the larger of two maps has no form in exported files.')
+def _with_scalar(args: Sequence[Value]) -> tuple[Node, float]:
+  x, y = args if isinstance(args[0], Node) else reversed(args)
+  if isinstance(x, Node) and isinstance(y, np.ndarray) and np.all(y == y.flat[0]):
+    return x, float(y.flat[0])
+  raise UserError('the larger or smaller of two maps has no form in exported files.')
+
+
+def _map_and_constant(args: Sequence[Value]) -> tuple[Node, np.ndarray]:
+  x, constant = args
+  if isinstance(x, Node) and isinstance(constant, np.ndarray):
+    return x, constant
+  raise UserError(
+    'a constant where a map is wanted, or the other way round, has no form in exported files.'
+  )
+
+
+def _map(args: Sequence[Value]) -> Node:
+  (x,) = args
+  assert isinstance(x, Node)
+  return x
 
 
 def _conv(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, kernel = args
+  x, kernel = _map_and_constant(args)
   spatial = len(shape) - 2
   lhs, rhs, out = params['dimension_numbers']
   last = (0, spatial + 1, *range(1, spatial + 1))
@@ -316,27 +331,26 @@ def _conv(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
     'dilation': tuple(params['rhs_dilation']),
     'groups': params['feature_group_count'],
   }
-  return Node('conv', (x, kernel), shape, options=options)
+  return Node('conv', (x,), shape, constants=(kernel,), options=options)
 
 
 def _dense(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, kernel = args
+  x, kernel = _map_and_constant(args)
   axes = [list(axes) for pair in params['dimension_numbers'] for axes in pair]
-  usual = isinstance(x, Node) and axes == [[len(x.shape) - 1], [0], [], []]
-  if not usual or isinstance(kernel, Node) or kernel.ndim != 2:
+  if axes != [[len(x.shape) - 1], [0], [], []] or kernel.ndim != 2:
     raise UserError('this kind of product has no form in exported files.')
-  return Node('dense', (x, kernel), shape)
+  return Node('dense', (x,), shape, constants=(kernel,))
 
 
 def _reduce_sum(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  (x,) = args
+  x = _map(args)
   count = np.prod([x.shape[axis] for axis in params['axes']])
   mean = Node('mean', (x,), shape, options={'axes': tuple(params['axes'])})
   return _times(mean, np.asarray(float(count)), shape)
 
 
 def _reduce_max(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  return Node('max', tuple(args), shape, options={'axes': tuple(params['axes'])})
+  return Node('max', (_map(args),), shape, options={'axes': tuple(params['axes'])})
 
 
 def _window(params: Any) -> dict[str, Any]:
@@ -352,49 +366,50 @@ def _window(params: Any) -> dict[str, Any]:
 
 
 def _max_pool(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  return Node('max_pool', tuple(args), shape, options=_window(params))
+  return Node('max_pool', (_map(args),), shape, options=_window(params))
 
 
 def _window_sum(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
   options = {**_window(params), 'count_padding': True}
-  pool = Node('avg_pool', tuple(args), shape, options=options)
+  pool = Node('avg_pool', (_map(args),), shape, options=options)
   return _times(pool, np.asarray(float(np.prod(options['window']))), shape)
 
 
 def _reshape(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  (x,) = args
+  x = _map(args)
   if x.shape == shape:
     return x
   if x.op == 'reshape':
     return _reshape(x.inputs, params, shape)
-  if x.op == 'mul' and isinstance(x.inputs[1], np.ndarray) and not x.inputs[1].ndim:
-    return _times(_reshape(x.inputs[:1], params, shape), x.inputs[1], shape)
-  (of,) = x.inputs if x.op in ('mean', 'max') else (None,)
-  kept = of and tuple(1 if i in x.options['axes'] else n for i, n in enumerate(of.shape))
-  if shape == kept:
-    return x.replace(shape=shape)
+  if x.op == 'mul' and x.constants and not x.constants[0].ndim:
+    return _times(_reshape(x.inputs, params, shape), x.constants[0], shape)
+  if x.op in ('mean', 'max'):
+    axes, sizes = x.options['axes'], enumerate(x.inputs[0].shape)
+    if shape == tuple(1 if axis in axes else size for axis, size in sizes):
+      return x.replace(shape=shape)
   return Node('reshape', (x,), shape)
 
 
 def _broadcast_in_dim(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  (x,) = args
+  x = _map(args)
   aligned = [1] * len(shape)
   for axis, size in zip(params['broadcast_dimensions'], x.shape, strict=True):
     aligned[axis] = size
   x = _reshape([x], params, tuple(aligned))
-  return x if x.shape == shape else Node('mul', (x, np.ones(shape)), shape)
+  return x if x.shape == shape else Node('mul', (x,), shape, constants=(np.ones(shape),))
 
 
 def _transpose(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  return Node('transpose', tuple(args), shape, options={'axes': tuple(params['permutation'])})
+  return Node('transpose', (_map(args),), shape, options={'axes': tuple(params['permutation'])})
 
 
 def _concatenate(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  return Node('concat', tuple(args), shape, options={'axis': params['dimension']})
+  maps = tuple(_map([x]) for x in args)
+  return Node('concat', maps, shape, options={'axis': params['dimension']})
 
 
 def _pad(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  x, value = args
+  x, value = _map_and_constant(args)
   pads = tuple(map(tuple, params['padding_config']))
   if any(inside or min(front, behind) < 0 for front, behind, inside in pads):
     raise UserError('this kind of padding has no form in exported files.')
@@ -408,16 +423,16 @@ def _slice(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
     'ends': tuple(params['limit_indices']),
     'steps': tuple(params['strides'] or (1,) * len(shape)),
   }
-  return Node('slice', tuple(args), shape, options=options)
+  return Node('slice', (_map(args),), shape, options=options)
 
 
 def _cast(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
-  (x,), dtype = args, np.dtype(params['new_dtype']).name
+  x, dtype = _map(args), np.dtype(params['new_dtype']).name
   return x if x.dtype == dtype else Node('cast', (x,), shape, dtype)
 
 
 def _same(op: str) -> Callable[..., Node]:
-  return lambda args, params, shape: Node(op, tuple(args), shape)
+  return lambda args, params, shape: Node(op, (_map(args),), shape)
 
 
 _READERS: dict[str, Callable[[Sequence[Value], Any, tuple[int, ...]], Node]] = {

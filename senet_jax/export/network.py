@@ -60,8 +60,8 @@ def graph(
 
     inputs = preprocessing.to_input(images) if uint8 else images
     with nn.intercept_methods(keep):
-      outputs = {'logits': model.apply(variables, inputs, train=False)}
-    return {**outputs, 'features': found[-1]} if features else outputs
+      logits: Any = model.apply(variables, inputs, train=False)
+    return {'logits': logits, 'features': found[-1]} if features else {'logits': logits}
 
   shape, dtype = preprocessing.shape, 'uint8' if uint8 else 'float32'
   _check_size(model, variables, shape)
@@ -79,9 +79,9 @@ def graph(
 def _check_size(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> None:
   images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   try:
-    jax.eval_shape(lambda x: model.apply(variables, x, train=False), images)
-  except UserError:
-    raise
+    jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
+  except UserError as error:  # to which JAX adds lines of its own
+    raise UserError(str(error).partition('\n')[0]) from error
   except (TypeError, ValueError, ZeroDivisionError) as error:
     # Of JAX and Flax, about a shape somewhere inside the network.
     raise _wrong_size(shape) from error

@@ -133,14 +133,17 @@ class _Writer:
     self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
     return name
 
-  def input(self, node: Node, at: int = 0) -> str:
-    """Returns the name of an input of a node, a result or a constant of its rank."""
-    x = node.inputs[at]
-    if isinstance(x, Node):
-      return self.names[x]
-    return self.constant(x.transpose(_order(x.ndim)) if x.ndim else x)
+  def inputs(self, node: Node) -> list[str]:
+    """Returns the names of what a node takes, its constants in the order of the file."""
+    constants = [self.constant(x.transpose(_order(x.ndim))) for x in node.constants]
+    return [*(self.names[x] for x in node.inputs), *constants]
 
-  def constant(self, x: np.ndarray, name: str = 'constant') -> str:
+  def input(self, node: Node) -> str:
+    """Returns the name of the one map that a node takes."""
+    (x,) = node.inputs
+    return self.names[x]
+
+  def constant(self, x: np.ndarray | np.float32, name: str = 'constant') -> str:
     """Adds a constant; returns its name."""
     from onnx import numpy_helper
 
@@ -182,7 +185,7 @@ class _Writer:
 
 
 def _conv(writer: _Writer, node: Node) -> str:
-  _, kernel, bias = node.inputs
+  kernel, bias = node.constants
   fronts, behinds = zip(*node.options['padding'], strict=True)
   return writer.add(
     'Conv',
@@ -199,17 +202,17 @@ def _conv(writer: _Writer, node: Node) -> str:
 
 def _dense(writer: _Writer, node: Node) -> str:
   """A product of vectors, or of the vector of each pixel, which is a 1x1 convolution."""
-  _, kernel, bias = node.inputs
+  kernel, bias = node.constants
   places = len(node.shape) - 2
   weight = writer.weight(kernel.T.reshape(*kernel.shape[::-1], *(1,) * places))
-  bias = writer.constant(bias, 'bias')
+  inputs = (writer.input(node), weight, writer.constant(bias, 'bias'))
   if places:
-    return writer.add('Conv', writer.input(node), weight, bias, kernel_shape=(1,) * places)
-  return writer.add('Gemm', writer.input(node), weight, bias, transB=1)
+    return writer.add('Conv', *inputs, kernel_shape=(1,) * places)
+  return writer.add('Gemm', *inputs, transB=1)
 
 
 def _affine(writer: _Writer, node: Node) -> str:
-  _, scale, shift = node.inputs
+  scale, shift = node.constants
   statistics = (np.zeros_like(scale), np.ones_like(scale))
   constants = (writer.constant(x) for x in (scale, shift, *statistics))
   return writer.add('BatchNormalization', writer.input(node), *constants, epsilon=0.0)
@@ -259,8 +262,7 @@ def _reduced(whole: str, operator: str) -> Callable[[_Writer, Node], str]:
 
 def _concat(writer: _Writer, node: Node) -> str:
   (axis,) = _moved([node.options['axis']], len(node.shape))
-  inputs = (writer.input(node, i) for i in range(len(node.inputs)))
-  return writer.add('Concat', *inputs, axis=axis)
+  return writer.add('Concat', *writer.inputs(node), axis=axis)
 
 
 def _pad(writer: _Writer, node: Node) -> str:
@@ -293,8 +295,7 @@ def _reshape(writer: _Writer, node: Node) -> str:
 
 def _plain(operator: str, **attributes) -> Callable[[_Writer, Node], str]:
   def write(writer: _Writer, node: Node) -> str:
-    inputs = (writer.input(node, i) for i in range(len(node.inputs)))
-    return writer.add(operator, *inputs, **attributes)
+    return writer.add(operator, *writer.inputs(node), **attributes)
 
   return write
 

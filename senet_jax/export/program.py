@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from senet_jax.export.graph import Graph, Node, Value, pixels_in_windows
+from senet_jax.export.graph import Graph, Node, pixels_in_windows
 
 
 def function(graph: Graph) -> Callable[[jax.Array], dict[str, jax.Array]]:
@@ -16,13 +17,11 @@ def function(graph: Graph) -> Callable[[jax.Array], dict[str, jax.Array]]:
 
   def run(images: jax.Array) -> dict[str, jax.Array]:
     results: dict[Node, jax.Array] = {graph.images: images}
-
-    def value(x: Value) -> Any:
-      return results[x] if isinstance(x, Node) else x
-
     for node in nodes:
       if node is not graph.images:
-        results[node] = _OPERATIONS[node.op](node, *map(value, node.inputs))
+        results[node] = _OPERATIONS[node.op](
+          node, *(results[x] for x in node.inputs), *node.constants
+        )
     return {name: results[node] for name, node in graph.outputs.items()}
 
   return run
@@ -48,10 +47,9 @@ def _max_pool(node: Node, x):
 
 
 def _avg_pool(node: Node, x):
-  pixels = jnp.prod(jnp.array(node.options['window']))
-  if not node.options['count_padding']:
-    pixels = pixels_in_windows(node)
-  return lax.reduce_window(x, 0.0, lax.add, *_windows(node)) / jnp.asarray(pixels, jnp.float32)
+  whole = node.options['count_padding']
+  pixels = np.prod(node.options['window']) if whole else pixels_in_windows(node)
+  return lax.reduce_window(x, 0.0, lax.add, *_windows(node)) / np.asarray(pixels, np.float32)
 
 
 def _windows(node: Node) -> tuple[Any, Any, Any]:

@@ -63,7 +63,7 @@ def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndar
   """Runs the file on batches of images in a fresh process, which knows JAX alone."""
   with tempfile.TemporaryDirectory() as scratch:
     given, results = (pathlib.Path(scratch, name) for name in ('images.npz', 'results.npz'))
-    np.savez(given, **{str(i): images for i, images in enumerate(batches)})
+    np.savez(given, *batches)
     done = subprocess.run(
       [sys.executable, '-c', _RUN, str(path.absolute()), str(given), str(results)],
       cwd=scratch,
@@ -81,6 +81,6 @@ def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndar
     found: list[dict[str, np.ndarray]] = [{} for _ in batches]
     with np.load(results) as arrays:
       for key in arrays:
-        index, name = key.split('/')
-        found[int(index)][name] = arrays[key]
+        batch, name = key.split('/')
+        found[int(batch.removeprefix('arr_'))][name] = arrays[key]
   return found

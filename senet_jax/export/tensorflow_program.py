@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from senet_jax import runtime
-from senet_jax.export.graph import Graph, Node, Value, pixels_in_windows
+from senet_jax.export.graph import Graph, Node, pixels_in_windows
 
 
 def function(graph: Graph, batch: int | None) -> Any:
@@ -17,13 +17,10 @@ def function(graph: Graph, batch: int | None) -> Any:
   @tf.function(input_signature=[spec], autograph=False)
   def run(images):
     results = {graph.images: images}
-
-    def value(x: Value) -> Any:
-      return results[x] if isinstance(x, Node) else x
-
     for node in graph.nodes():
       if node is not graph.images:
-        results[node] = _OPERATIONS[node.op](tf, node, *map(value, node.inputs))
+        given = (*(results[x] for x in node.inputs), *node.constants)
+        results[node] = _OPERATIONS[node.op](tf, node, *given)
     return {name: tf.identity(results[node], name) for name, node in graph.outputs.items()}
 
   return run

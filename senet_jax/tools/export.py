@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
       photos=photos,
     )
   rounded = 'from_float32' in found.rows[0]
-  tables.print_table(_COLUMNS + rounded * _ROUNDED, map(_cells, found.rows))
+  tables.print_table(_COLUMNS + rounded * _ROUNDED, [_cells(row) for row in found.rows])
   if args.output:
     files.write_json(args.output, {'photos': found.photos, 'rows': found.rows})
   if args.check:

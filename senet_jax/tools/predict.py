@@ -61,20 +61,14 @@ def main(argv: list[str]) -> int:
   from senet_jax.data.image_folder import find_images
 
   paths = find_images(args.photos)
-  from senet_jax import prediction, runtime
+  from senet_jax import runtime
   from senet_jax.data import photos
 
   if args.max_pixels is not None:
     photos.allow_pixels(args.max_pixels)
   runtime.use_compilation_cache()
   batch_size = min(args.batch_size, len(paths))
-  if args.backend or args.workdir.suffix == '.onnx':
-    from senet_jax.export import file_predictor
-
-    backend = args.backend or 'onnxruntime'
-    predictor = file_predictor.load(args.workdir, backend, batch_size=batch_size)
-  else:
-    predictor = prediction.load(args.workdir, args.checkpoint, batch_size=batch_size)
+  predictor = _load(args.workdir, args.checkpoint, args.backend, batch_size)
   results = _predict(predictor, paths, args.top_k)
   if args.output and args.output.suffix == '.json':
     files.write_json(args.output, results)
@@ -83,6 +77,17 @@ def main(argv: list[str]) -> int:
   if args.embeddings:
     _write_embeddings(predictor, [r['path'] for r in results if 'error' not in r], args.embeddings)
   return cli.USER_ERROR if any('error' in result for result in results) else 0
+
+
+def _load(workdir, checkpoint: str, backend: str | None, batch_size: int):
+  """Returns the predictor of a run, or of an exported file."""
+  from senet_jax import prediction
+
+  if backend is None and workdir.suffix != '.onnx':
+    return prediction.load(workdir, checkpoint, batch_size=batch_size)
+  from senet_jax.export import file_predictor
+
+  return file_predictor.load(workdir, backend or 'onnxruntime', batch_size=batch_size)
 
 
 def _predict(predictor, paths: list[str], top_k: int) -> list[dict[str, Any]]:

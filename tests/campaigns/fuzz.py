@@ -60,6 +60,7 @@ from senet_jax.config.study import Row, Study
 from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
 from senet_jax.data.builders import cifar, imagenet, packed
 from senet_jax.errors import UserError
+from senet_jax.export import formats
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.reporting import study_table
@@ -325,6 +326,13 @@ class Material:
       for kind, names in modes.items():
         found += [_encoded(image.convert(name), kind, {}) for name in names]
     return found
+
+  @functools.cached_property
+  def exported(self) -> tuple[bytes, dict[str, Any]]:
+    """A small exported file, and its card."""
+    path = self.folder / 'net.onnx'
+    senet_jax.export(self.workdir, path)
+    return path.read_bytes(), formats.load('onnx').read_card(path).to_dict()
 
   @functools.cached_property
   def weights(self) -> dict[str, bytes]:
@@ -835,6 +843,20 @@ def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) 
     convert.main(arguments)
 
 
+def exported_files(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A file of tools.export with its card, inside or beside it."""
+  data, card = material.exported
+  inside = rng.random() < 0.5
+  path = folder / ('net.onnx' if inside else 'net.tflite')
+  if inside:
+    path.write_bytes(mutated(rng, data))
+  else:
+    path.write_bytes(b'\x1c\x00\x00\x00TFL3')
+    beside = mutated(rng, _json(card)) if rng.random() < 0.5 else _json(mutated_json(rng, card))
+    (folder / 'net.tflite.json').write_bytes(beside)
+  formats.load(formats.of(path)).read_card(path)
+
+
 def _other_safetensors(rng: np.random.Generator, data: bytes) -> bytes:
   """With another header, whose length is right."""
   length = int.from_bytes(data[:8], 'little')
@@ -1142,7 +1164,8 @@ TARGETS = {
   finished_runs: (4, ('finished', 'config')),
   photos: (12, ('images', 'predictor', 'config')),
   requests: (4, ('images', 'page')),
-  weights: (18, ('weights',)),
+  weights: (14, ('weights',)),
+  exported_files: (4, ('exported',)),
   archives: (8, ('images',)),
   data_sets: (8, ('prepared', 'config')),
   packs: (5, ('pack',)),

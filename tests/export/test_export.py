@@ -1,0 +1,286 @@
+"""Exported files: what they give in their own runtimes, what is in them, and what is refused."""
+
+import json
+import sys
+import types
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+import senet_jax
+from senet_jax import layers, models
+from senet_jax.data.preprocessing import Transform
+from senet_jax.export import (
+  agreement,
+  exported,
+  file_predictor,
+  formats,
+  network,
+  onnx as onnx_format,
+)
+from senet_jax.export.card import Card
+from senet_jax.tools import export as tool, predict
+from tests.helpers.commands import complaint
+from tests.helpers.models import some_images, tree_of, variables_of
+
+SHIPPED = 'se_resnet20_cifar10'
+BOUND = 1e-4
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """An ONNX file with all there is: raw images in, probabilities and features out."""
+  path = tmp_path_factory.mktemp('onnx') / 'net.onnx'
+  options = {'uint8': True, 'probabilities': True, 'features': True}
+  return path, senet_jax.export(SHIPPED, path, **options)
+
+
+@pytest.fixture(scope='module')
+def photos():
+  return agreement.sample_photos()
+
+
+@pytest.mark.parametrize('name', ['stablehlo', 'savedmodel', 'tflite'])
+def test_shipped_network(name, tmp_path):
+  path = tmp_path / 'net'
+  found = exported.export(SHIPPED, path, name)
+  assert [row['batch'] for row in found.rows] == ([1] if name == 'tflite' else [1, 7])
+  assert 0 < found.worst < BOUND
+  assert formats.of(path) == name
+  kept = exported.check(path)
+  assert kept.worst < BOUND
+
+
+def test_onnx(made, photos):
+  path, found = made
+  assert [(row['batch'], row['output']) for row in found.rows] == [
+    (batch, output) for batch in (1, 7) for output in ('probabilities', 'features')
+  ]
+  assert found.worst < BOUND
+  session = onnxruntime.InferenceSession(path)
+  (images,) = session.get_inputs()
+  assert (images.shape, images.type) == (['N', 3, 32, 32], 'tensor(uint8)')
+  predictor = senet_jax.load(SHIPPED)
+  raw = np.stack([predictor.read(photo) for photo in photos[:3]]).transpose(0, 3, 1, 2)
+  (probabilities,) = session.run(['probabilities'], {'images': raw})
+  np.testing.assert_allclose(probabilities, predictor.probabilities(photos[:3]), atol=1e-5)
+
+
+def test_onnx_file_passes_the_checker_and_has_plain_operators(made):
+  model = onnx.load(made[0])
+  onnx.checker.check_model(model, full_check=True)
+  inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+  assert [opset.version for opset in model.opset_import] == [onnx_format.OPSET]
+  unknown = [
+    value.name
+    for value in inferred.graph.value_info
+    if not all(dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim)
+  ]
+  assert not unknown
+  operators = [node.op_type for node in model.graph.node]
+  # One for each of 19 convolutions and of 2 · 9 products of gates; no layout is changed.
+  assert operators.count('Conv') == 37
+  assert 'Transpose' not in operators and 'Reshape' not in operators
+
+
+def test_card(made):
+  model = onnx.load(made[0])
+  told = {entry.key: entry.value for entry in model.metadata_props}
+  predictor = senet_jax.load(SHIPPED)
+  assert tuple(json.loads(told['class_names'])) == predictor.class_names
+  assert json.loads(told['preprocessing'])['mean'] == list(predictor.preprocessing.mean)
+  assert json.loads(told['versions'])['jax'] == jax.__version__
+  assert len(told['params_sha256']) == 64
+  card = onnx_format.read_card(made[0])
+  assert (card.network, card.uint8, card.batch) == (SHIPPED, True, None)
+
+
+def test_rounded_weights(made, tmp_path):
+  path = tmp_path / 'half.onnx'
+  found = exported.export(SHIPPED, path, dtype='bfloat16', batch=2)
+  (row,) = found.rows
+  assert row['relative'] < BOUND < row['from_float32'] < 0.1
+  assert row['same_top1'] > 0.7
+  assert path.stat().st_size < 0.6 * made[0].stat().st_size
+  (images,) = onnxruntime.InferenceSession(path).get_inputs()
+  assert images.shape[0] == 2
+  assert exported.check(path).worst < BOUND
+
+
+def test_predictions_of_a_file(made, photos, tmp_path, monkeypatch, capsys):
+  predictor = file_predictor.load(made[0], 'onnxruntime', batch_size=4)
+  network = senet_jax.load(SHIPPED)
+  np.testing.assert_allclose(
+    predictor.probabilities(photos), network.probabilities(photos), atol=1e-5
+  )
+  np.testing.assert_allclose(predictor.features(photos), network.features(photos), atol=1e-4)
+  photos[0].save(tmp_path / 'photo.png')
+  argv = ['predict', str(made[0]), str(tmp_path / 'photo.png'), '--top_k=1']
+  assert predict.main(argv[1:]) == 0
+  assert network.top_k(photos[0], 1)[0][0].name in capsys.readouterr().out
+
+
+def test_file_of_another_network_is_not_kept(tmp_path, monkeypatch):
+  real = onnx_format.run
+  monkeypatch.setattr(
+    onnx_format, 'run', lambda path, x: [{k: 1.01 * v for k, v in y.items()} for y in real(path, x)]
+  )
+  with pytest.raises(senet_jax.errors.UserError, match='differs from the network by'):
+    exported.export(SHIPPED, tmp_path / 'net.onnx')
+  assert not list(tmp_path.iterdir())
+
+
+# --- every operation ------------------------------------------------------------------------------
+
+
+def onnx_of(graph, tmp_path):
+  path = tmp_path / 'net.onnx'
+  size = graph.images.shape[1]
+  plain = Transform((size, size, 3), size, size, (0.0,) * 3, (1.0,) * 3)
+  card = Card('onnx', 'here', 'net', 0, '', '', {}, 'NCHW', False, None, (), 'float32', plain, ())
+  onnx_format.write(graph, path, card)
+  return path
+
+
+def difference(name, size, tmp_path, **options):
+  """The largest difference of an ONNX file at batch 1 and 3, over the spread of the logits."""
+  model = models.create_model(name, 10, **options)
+  images = some_images(3, size)
+  variables = variables_of(model, images)
+  # Statistics that folding has something to do with.
+  rng = np.random.default_rng(0)
+
+  def some(path, x):
+    around = 0.0 if path[-1].key == 'mean' else 1.0
+    return (around + rng.uniform(-0.3, 0.3, x.shape)).astype(np.float32)
+
+  stats = jax.tree.map_with_path(some, variables['batch_stats'])
+  variables = jax.tree.map(np.asarray, {**variables, 'batch_stats': stats})
+  plain = Transform((size, size, 3), size, size, (0.0,) * 3, (1.0,) * 3)
+  path = onnx_of(network.graph(model, variables, plain), tmp_path)
+  expected = jax.jit(lambda x: model.apply(variables, x, train=False))(images)
+  images = np.asarray(images)
+  one, three = onnx_format.run(path, [images[:1], images])
+  worst = max(np.abs(y['logits'] - expected[: len(y['logits'])]).max() for y in (one, three))
+  return worst / np.std(expected)
+
+
+@pytest.mark.parametrize(
+  ('name', 'size', 'options'),
+  [
+    ('se_shufflenet_v1_g3', 64, {'depths': (1, 1, 1)}),
+    ('se_mobilenet_v1', 64, {'depths': (1, 1, 1), 'activation': 'relu6', 'padding': 'SAME'}),
+  ],
+)
+def test_networks_of_other_families(name, size, options, tmp_path):
+  assert difference(name, size, tmp_path, **options) < BOUND
+
+
+# At the smallest size that each can take.
+SIZES = {
+  'bn_inception': 64,
+  'inception_v3': 75,
+  'inception_resnet_v2': 75,
+  'inception_v3_cifar': 75,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', models.list_models())
+def test_every_network(name, tmp_path):
+  size = SIZES.get(name.removeprefix('se_'), 32)
+  assert difference(name, size, tmp_path) < BOUND
+
+
+@pytest.mark.parametrize(
+  'se',
+  [
+    layers.SEConfig(squeeze='max', excitation='tanh'),
+    layers.SEConfig(squeeze='none', position='post'),
+  ],
+)
+def test_other_gates(se, tmp_path):
+  assert difference('resnet20_cifar', 16, tmp_path, depths=(1, 1, 1), width=16, se=se) < BOUND
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--to=net.xyz'], '--format is missing'),
+    (['--to=net.onnx', '--format=onx'], "did you mean 'onnx'"),
+    (['--to=net.tflite', '--batch=any'], 'fixed number of images; give --batch=1'),
+    (['--to=net.onnx', '--batch=0'], '--batch'),
+    (['--to=net.onnx', '--dtype=int8'], 'allowed: float32, bfloat16'),
+    (['--to=/proc/nothing/net.onnx'], '/proc/nothing'),
+    (['--to=there.onnx'], 'is there already'),
+    (['--check=missing.onnx'], 'does not exist'),
+    (['--check=there.onnx'], 'is none of stablehlo, onnx'),
+    (['--check=text.onnx'], 'is no'),
+    (['--check=there.onnx', '--uint8'], 'has no effect with --check'),
+    (['--check=MADE', '--format=tflite'], 'is onnx, not tflite'),
+  ],
+)
+def test_mistakes(arguments, words, made, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'there.onnx').write_bytes(b'not a file of any format')
+  (tmp_path / 'text.onnx').write_bytes(b'\x08\x08 and then no more')
+  arguments = [argument.replace('MADE', str(made[0])) for argument in arguments]
+  if not any(argument.startswith(('--check', '--workdir')) for argument in arguments):
+    arguments = [SHIPPED, *arguments]
+  error = complaint(tool.main, arguments, monkeypatch, capsys)
+  assert words in error and error.count('\n') == 1
+  assert {path.name for path in tmp_path.iterdir()} == {'there.onnx', 'text.onnx'}
+
+
+def test_weights_of_another_network(made, tmp_path, monkeypatch, capsys):
+  model = onnx.load(made[0])
+  (digest,) = (entry for entry in model.metadata_props if entry.key == 'params_sha256')
+  digest.value = '0' * 64
+  path = tmp_path / 'net.onnx'
+  onnx.save(model, path)
+  error = complaint(tool.main, [f'--check={path}'], monkeypatch, capsys)
+  assert f'is of another network than {SHIPPED}' in error and error.count('\n') == 1
+
+
+def test_images_that_are_too_small():
+  model = models.create_model('inception_v3', 10)
+  variables = tree_of(model, 75)
+  plain = Transform((32, 32, 3), 32, 32, (0.0,) * 3, (1.0,) * 3)
+  with pytest.raises(senet_jax.errors.UserError, match='images of 32x32 pixels leave nothing'):
+    network.graph(model, variables, plain)
+
+
+def test_missing_library(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(formats.importlib.util, 'find_spec', lambda name: None)
+  error = complaint(tool.main, [SHIPPED, '--to=net.onnx'], monkeypatch, capsys)
+  assert "pip install 'senet_jax[export]'" in error
+  error = complaint(tool.main, [SHIPPED, '--to=net.tflite'], monkeypatch, capsys)
+  assert "pip install 'senet_jax[tensorflow]'" in error
+
+
+def test_damaged_file(made, tmp_path, monkeypatch, capsys):
+  data = made[0].read_bytes()
+  path = tmp_path / 'net.onnx'
+  path.write_bytes(data[: len(data) // 2])
+  error = complaint(tool.main, [f'--check={path}'], monkeypatch, capsys)
+  assert 'damaged' in error and error.count('\n') == 1
+
+
+def test_package_and_function_have_one_name():
+  assert isinstance(sys.modules['senet_jax.export'], types.ModuleType)
+  assert callable(senet_jax.export)
+  with pytest.raises(senet_jax.errors.UserError, match='--format is missing'):
+    senet_jax.export(SHIPPED, 'net')
+
+
+def test_backend_needs_a_file(tmp_path, monkeypatch, capsys):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  argv = ['--backend=onnxruntime', f'--workdir={tmp_path}', str(tmp_path / 'a.png')]
+  assert 'is none of' in complaint(predict.main, argv, monkeypatch, capsys)
