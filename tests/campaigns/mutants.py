@@ -305,6 +305,8 @@ MUTANTS = (
     'return found\n\n\ndef measure(',
     'return dict(sorted(found.items()))\n\n\ndef measure(',
     ('excitation/test_activations.py',),
+  ),
+  Mutant(
     'RoIAlign reads far outside',
     'detection/roi_align.py',
     '(at >= -1) & (at <= last + 1)',
