@@ -305,6 +305,25 @@ MUTANTS = (
     'return found\n\n\ndef measure(',
     'return dict(sorted(found.items()))\n\n\ndef measure(',
     ('excitation/test_activations.py',),
+    'an uploaded name leaves the folder',
+    'data/uploads.py',
+    "if part.strip('.')] or ['']",
+    "if part] or ['']",
+    ('data/test_uploads.py',),
+  ),
+  Mutant(
+    'train and val share pixels of the sample photos',
+    'data/samples.py',
+    'return image.crop((0, 0, x, y)), image.crop((width - x, height - y, width, height))',
+    'return image.crop((0, 0, x, y)), image',
+    ('data/test_uploads.py',),
+  ),
+  Mutant(
+    'gates of blocks in another order',
+    'prediction.py',
+    'list(sown(v, x).values())',
+    'list(sown(v, x).values())[::-1]',
+    ('test_features.py',),
   ),
 )
 
