@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, errors, runtime
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import machine, throughput, timing, torch_models
+from senet_jax.measure import exported_models, machine, throughput, timing, torch_models
 from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
 from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
@@ -25,6 +25,8 @@ from senet_jax.workdir import summary
 from senet_jax.workdir.network import build_model
 
 OURS, TORCH = 'senet_jax', 'torch'
+# Beside which networks can be measured; the second brings PyTorch, too.
+_AGAINST = (TORCH, 'exported')
 # That XLA keeps busy with one program.
 _CORES = 4
 _TORCH_COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')
@@ -36,7 +38,7 @@ class Case:
 
   Attributes:
     network: as it was given.
-    framework: `OURS` or `TORCH`.
+    framework: `OURS`, `TORCH` or one of `exported_models.RUNTIMES`.
     mode: `train` or `inference`.
     config: with batch size, dtype and image size.
   """
@@ -83,12 +85,14 @@ class Bench:
     image_size: side of the images in pixels; None is that which each network was published for.
     torch_device: `cuda` or `cpu` to measure PyTorch too; None leaves it out.
     torch_compile: mode of `torch.compile`, or `off`.
+    runtimes: of exported files, which are measured too.
   """
 
   mesh: Mesh
   image_size: int | None = None
   torch_device: str | None = None
   torch_compile: str = 'off'
+  runtimes: tuple[str, ...] = ()
 
   @classmethod
   def create(
@@ -103,7 +107,7 @@ class Bench:
     Args:
       devices: how many to use.
       image_size: see the class.
-      against: `torch`, or None.
+      against: `torch`, `exported`, or None.
       torch_compile: see the class; None is `default` on a GPU and `off` on a CPU.
 
     Raises:
@@ -112,7 +116,7 @@ class Bench:
     if torch_compile:
       errors.one_of('--torch_compile', torch_compile, _TORCH_COMPILE)
     if against is not None:
-      errors.one_of('--against', against, (TORCH,))
+      errors.one_of('--against', against, _AGAINST)
       # Or JAX takes most of a GPU's memory for itself; and threads of PyTorch spin while they wait,
       # taking cores from XLA's and losing them to whatever else runs, which makes both slow.
       os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -125,7 +129,12 @@ class Bench:
     if not against:
       return cls(mesh, image_size)
     device = torch_models.check_device(mesh.size)
-    return cls(mesh, image_size, device, torch_compile or ('off', 'default')[device == 'cuda'])
+    runtimes: tuple[str, ...] = ()
+    if against != TORCH:
+      exported_models.check(device)
+      runtimes = tuple(exported_models.RUNTIMES)
+    compiled = torch_compile or ('off', 'default')[device == 'cuda']
+    return cls(mesh, image_size, device, compiled, runtimes)
 
   def cases(
     self,
@@ -166,7 +175,9 @@ class Bench:
       frameworks = [OURS]
       if self.torch_device and not network.textbook:
         torch_models.as_in_torch(config)
-        frameworks += [TORCH] if torch_models.variant(network.name) else []
+        in_torch = torch_models.variant(network.name) is not None
+        frameworks += [TORCH] if in_torch else []
+        frameworks += [r for r in self.runtimes if in_torch or not r.startswith(TORCH)]
       for_all = [o for o in overrides if se or not o.startswith(reading.FIELD + SE_FIELD)]
       for override in (*for_all, *(reading.FIELD + change for change in network.changes)):
         reading.apply(config, override)
@@ -196,6 +207,8 @@ class Bench:
       return torch_models.prepare(
         case.config, case.mode, str(self.torch_device), self.torch_compile
       )
+    if case.framework in self.runtimes:
+      return exported_models.prepare(case.config, case.framework)
     return throughput.prepare(case.config, case.mode, self.mesh, case.module)
 
   def measure(
@@ -247,7 +260,7 @@ class Bench:
     at_once = 1 if jax.default_backend() == 'gpu' else max(runtime.usable_cores() // _CORES, 1)
     with futures.ThreadPoolExecutor(at_once) as pool:
       prepared = dict(zip(ours, pool.map(attempt, ours), strict=True))
-    prepared |= {case: attempt(case) for case in wanted if case.framework == TORCH}
+    prepared |= {case: attempt(case) for case in wanted if case.framework != OURS}
     return {case: work for case in wanted if (work := prepared[case])}
 
   def describe(self, case: Case) -> dict[str, Any]:
@@ -279,6 +292,7 @@ class Bench:
     """Returns the head of a file of results; see `summary.record_head`."""
     found = {**summary.record_head(what, tool, argv), **machine.describe()}
     found['versions'] |= torch_models.versions() if self.torch_device else {}
+    found['versions'] |= exported_models.versions() if self.runtimes else {}
     return found
 
 

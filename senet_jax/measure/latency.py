@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from senet_jax.errors import UserError
-from senet_jax.measure import cases, throughput, timing
+from senet_jax.measure import cases, exported_models, throughput, timing
 from senet_jax.measure.cases import Bench, Measured
 from senet_jax.measure.networks import Network
 from senet_jax.measure.timing import Timing
-from senet_jax.reporting.statistics import mean_std
+from senet_jax.reporting.statistics import mean_std, spread
 from senet_jax.workdir.network import check_model
 
 
@@ -34,7 +34,8 @@ def measure(
 
   Returns:
     `not_in_torch`; `rows`, with `ms_per_batch`, `ms_per_image` and `se_percent`, the time that SE
-    adds; and `out_of_memory`, what did not fit.
+    adds; `over_torch`, the speed of exported files over PyTorch's; and `out_of_memory`, what did
+    not fit.
 
   Raises:
     UserError: a network does not exist, or none fits the memory.
@@ -46,11 +47,13 @@ def measure(
   found: dict[str, Any] = {
     'not_in_torch': bench.not_in_torch(wanted),
     'rows': [],
+    'over_torch': [],
     'out_of_memory': [],
   }
   for group in groups:
     measured, too_large = bench.measure(group, repeats, seconds, each=True)
     found['rows'] += _rows(bench, measured)
+    found['over_torch'] += _over_torch(measured)
     found['out_of_memory'] += [bench.describe(case) for case in too_large]
     del measured  # the memory of its steps
   if not found['rows']:
@@ -84,6 +87,23 @@ def _rows(bench: Bench, measured: Measured) -> list[dict[str, Any]]:
     }
     rows.append(row)
   return rows
+
+
+def _over_torch(measured: Measured) -> list[dict[str, Any]]:
+  """Returns the speed of our exported files over that of PyTorch's in the same runtime."""
+  by_name = {(case.network, case.framework): times for case, (_, times) in measured.items()}
+  batches = {case.network: case.config.batch_size for case in measured}
+  return [
+    {
+      'network': network.label,
+      'runtime': ours.partition(', ')[2],
+      'batch_size': batch,
+      'ratio': spread(timing.ratios(by_name[network, theirs], by_name[network, ours])),
+    }
+    for network, batch in batches.items()
+    for ours, theirs in exported_models.PAIRS
+    if (network, ours) in by_name and (network, theirs) in by_name
+  ]
 
 
 def _milliseconds(times: Timing, batch_size: int) -> dict[str, Any]:

@@ -50,7 +50,11 @@ def add_arguments(parser: cli.Parser) -> None:
   add = parser.add_argument
   add('--image_size', type=cli.number, help='side of the images, in pixels (default: as published)')
   add('--devices', type=cli.number, help='how many to use (default: all)')
-  add('--against', help='torch: the same network in PyTorch, in the same turns')
+  add(
+    '--against',
+    help='torch: the same network in PyTorch, in the same turns; exported: '
+    'and files of tools.export and of PyTorch in onnxruntime and OpenVINO (tools.latency)',
+  )
   add('--torch_compile', help='off, default, reduce-overhead or max-autotune (on a CPU: off)')
   parser.add_output()
 

@@ -40,7 +40,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from senet_jax import cli
+from senet_jax import cli, errors
 from senet_jax.measure import networks, wanted
 from senet_jax.storage import files
 
@@ -94,6 +94,7 @@ def _models(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> 
 def _bench(args: argparse.Namespace) -> 'Bench':
   from senet_jax.measure.cases import Bench
 
+  errors.one_of('--against', args.against, (None, 'torch'))
   return Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
 
 

@@ -3,6 +3,7 @@ r"""Measures how long networks and their SE twins take to answer: milliseconds a
   python -m senet_jax.tools.latency --models=resnet50,resnext50_32x4d,vgg16_bn --batches=1,16 \
       --output=results/benchmarks/NAME.json --plot=results/benchmarks/NAME.png
   python -m senet_jax.tools.latency --models=resnet50 --against=torch
+  python -m senet_jax.tools.latency --models=resnet50,mobilenet_v1 --against=exported
   JAX_PLATFORMS=cpu python -m senet_jax.tools.latency --models=resnet50
 
 Section 4 of the paper (ResNet-50 and SE-ResNet-50 on a CPU: 164 and 167 ms an image) and figure 36
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> None:
     seconds=args.seconds,
   )
   tables.print_table(_COLUMNS, [_cells(row) for row in found['rows']])
+  for pair in found['over_torch']:
+    print(f'{pair["network"]}, batch {pair["batch_size"]}, {pair["runtime"]}: '
+          f'{pair["ratio"]["median"]:.2f}x the speed of what PyTorch exports')  # fmt: skip
   if args.output:
     files.write_json(args.output, {**head, **found})
   if args.plot:
@@ -62,6 +66,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add_arguments(parser)
   args = parser.parse_args(argv)
   errors.one_of('--dtype', args.dtype, _DTYPES)
+  if args.against == 'exported':
+    errors.one_of('--dtype', args.dtype, _DTYPES[:1], 'OpenVINO is measured in bfloat16, too.')
   if args.plot and args.plot.suffix != '.png':
     parser.error(f'--plot={args.plot} must end in .png')
   return args
