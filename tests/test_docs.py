@@ -211,6 +211,22 @@ def test_fields_within_lines_exist(page):
         reading.apply(config_lib.default(), word)
 
 
+@pytest.mark.parametrize('page', pages.PAGES)
+def test_commands_within_lines_are_understood(page, place, monkeypatch, capsys):
+  for span in pages.spans(page):
+    if not span.startswith(('senet ', 'python -m senet_jax.')) or '…' in span:
+      continue
+    (words, *_) = pages.commands(span)
+    if any(word.isupper() and word.isalpha() for word in words[1:2]):  # senet COMMAND
+      continue
+    module, arguments = _ours(words) or pytest.fail(span)
+    if len(arguments) and module != 'senet_jax.console':
+      try:
+        _parse(module, arguments, monkeypatch)
+      except errors.UserError as error:
+        pytest.fail(f'{page}: {span}: {error}')
+
+
 # ---- Python
 
 
@@ -238,9 +254,19 @@ def test_examples_import_what_they_use(page):
 @pytest.mark.parametrize('page', EXAMPLES)
 def test_examples_run(page, place, capsys):
   """Those of a page one after the other; where a comment shows shapes, they are those."""
+  _run_examples(page, {''})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', sorted({b.page for b in PYTHON if b.mark == 'takes'}))
+def test_longer_examples_run(page, place, capsys):
+  _run_examples(page, {'', 'takes'})
+
+
+def _run_examples(page: str, marks: set[str]) -> None:
   names: dict = {}
   for block in PYTHON:
-    if block.page == page and not block.mark:
+    if block.page == page and block.mark in marks:
       exec(compile(block.text, str(block), 'exec'), names)
       _check_shapes(block.text, names)
 
