@@ -305,6 +305,8 @@ MUTANTS = (
     'return found\n\n\ndef measure(',
     'return dict(sorted(found.items()))\n\n\ndef measure(',
     ('excitation/test_activations.py',),
+  ),
+  Mutant(
     'an uploaded name leaves the folder',
     'data/uploads.py',
     "if part.strip('.')] or ['']",

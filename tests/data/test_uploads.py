@@ -45,7 +45,7 @@ def test_classes_come_from_folders_of_a_zip_which_cannot_leave_the_directory(tmp
     '/etc/4.jpg': photo(), 'a\\b\\5.jpg': photo(), '__MACOSX/cat/._1.jpg': b'x',
   })  # fmt: skip
   folder = tmp_path / 'in' / 'photos'
-  uploads.store({'pets.zip': whole}, folder)
+  uploads.store({'pets.zip': whole, '../6.jpg': photo()}, folder)
   assert {'cat/1.jpg', 'dog/2.png'} <= set(stored(folder))
   assert stored(tmp_path) == [f'in/photos/{name}' for name in stored(folder)]
 
