@@ -1,0 +1,82 @@
+"""Exports networks at full size, and writes down how far each file is from its network.
+
+  python -m tests.campaigns.exports --output=results/export/differences.json
+  python -m tests.campaigns.exports --only=se_resnet50:onnx
+
+Weights are random, with statistics that are not those of a fresh network. A quarter of an hour.
+"""
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import numpy as np
+
+from senet_jax import cli, config as config_lib
+from senet_jax.export import agreement, exported
+from senet_jax.measure import programs
+from senet_jax.storage import files
+from senet_jax.workdir import saved, summary
+from senet_jax.workdir.network import build_model
+
+_ALL = ('stablehlo', 'onnx', 'savedmodel', 'tflite')
+WANTED = {
+  'mobilenet_v1': _ALL,
+  'se_mobilenet_v1': _ALL,
+  'se_resnet20_cifar': _ALL,
+  'se_resnet50': _ALL,
+  'inception_v3': _ALL[:2],
+  'se_inception_v3': _ALL[:2],
+  'senet154': _ALL[:2],
+}
+
+
+def write_run(name: str, folder: pathlib.Path) -> pathlib.Path:
+  """Writes a workdir of a network with random weights; returns it."""
+  make = config_lib.cifar if name.endswith('_cifar') else config_lib.imagenet
+  config = make(name)
+  model = build_model(config)
+  rng = np.random.default_rng(0)
+  variables = programs.made_up_variables(config, model)
+
+  def some(path: tuple, x: np.ndarray) -> np.ndarray:
+    around = 0.0 if path[-1].key == 'mean' else 1.0
+    return (around + rng.uniform(-0.3, 0.3, x.shape)).astype(np.float32)
+
+  variables['batch_stats'] = jax.tree.map_with_path(some, variables['batch_stats'])
+  config.optimizer.momentum = 0.0
+  workdir = folder / name
+  saved.write(workdir, config, variables, model.num_classes, None, {'random': name})
+  return workdir
+
+
+def main(argv: list[str]) -> int:
+  """Runs the campaign; returns 1 if a file differs by too much."""
+  parser = cli.Parser('tests.campaigns.exports', __doc__)
+  parser.add_argument('--only', type=cli.words, help='NETWORK:FORMAT, with commas')
+  parser.add_output()
+  args = parser.parse_args(argv)
+  rows: list[dict[str, Any]] = []
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = pathlib.Path(scratch)
+    for name, formats in WANTED.items():
+      chosen = [f for f in formats if args.only is None or f'{name}:{f}' in args.only]
+      workdir = write_run(name, folder) if chosen else None
+      for format in chosen:
+        found = exported.export(workdir, folder / f'{name}.{format}', format)
+        rows.append({'network': name, 'format': format, 'photos': found.photos,
+                     'relative': found.worst, 'rows': found.rows})  # fmt: skip
+        print(f'{name:20} {format:10} {found.worst:.1e} of the spread', flush=True)
+  if args.output:
+    head = summary.record_head('differences of exported files from their networks', 'export', [])
+    head['command'] = f'python -m tests.campaigns.exports {" ".join(argv)}'
+    files.write_json(args.output, {**head, 'bound': agreement.BOUND, 'files': rows})
+  return int(any(row['relative'] > agreement.BOUND for row in rows))
+
+
+if __name__ == '__main__':
+  cli.run(main)
