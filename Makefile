@@ -44,10 +44,10 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# The documentation site, docs/_build/index.html; a warning is an error, and so is a broken link.
+# The documentation site, docs/_build/html/index.html; a warning is an error, and so is a broken link.
 docs: $(VENV)/.docs
-	$(VENV)/bin/python -m sphinx -q -W --keep-going -d docs/_build/.doctrees docs docs/_build
-	$(VENV)/bin/python docs/check_site.py docs/_build
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -d docs/_build/.doctrees docs docs/_build/html
+	$(VENV)/bin/python docs/check_site.py docs/_build/html
 
 clean:
 	rm -rf $(VENV) docs/_build runs

@@ -1,6 +1,6 @@
 """Checks that each link of the built site leads somewhere, and that it loads nothing from the net.
 
-python docs/check_site.py docs/_build
+python docs/check_site.py docs/_build/html
 """
 
 import html.parser
