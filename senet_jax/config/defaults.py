@@ -86,8 +86,8 @@ _MODEL = {
     None, 'residual networks: share of images whose last unit is skipped in training, fewer in '
     'front of it (stochastic depth)', float, within=(0, BELOW_1)),
   'model.remat': Field(
-    None, 'residual networks: stages that are computed again in the backward pass, which saves '
-    'memory: (2, 3)', int, within=(2, 5), lengths=range(1, 5)),
+    None, 'residual networks: stages that are computed again in the backward pass, to save memory '
+    'on GPU and TPU: (2, 3)', int, within=(2, 5), lengths=range(1, 5)),
   'model.conv_bias': _option(None, 'VGG, Inception: biases beside BN', bool),
   'model.head': _option(None, 'VGG, on maps other than 7x7: adaptive, sliding', str),
   'model.count_padding': _option(None, 'Inception: average pooling counts the padding', bool),
