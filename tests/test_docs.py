@@ -279,7 +279,10 @@ def _check_shapes(text: str, names: dict) -> None:
     shown = re.search(r'  # (\[\d[\d, ]*\]|\{.*\})', lines[node.end_lineno - 1])
     if not shown:
       continue
-    value = eval(ast.unparse(node.value), names)
+    of = node.targets[0] if isinstance(node, ast.Assign) else node.value
+    value = eval(ast.unparse(of), names)
+    if isinstance(of, ast.Tuple) and len(of.elts) == 1:
+      (value,) = value
     shapes = jax.tree.map(lambda leaf: list(np.shape(leaf)), value)
     if shown[1].startswith('['):
       assert shapes == ast.literal_eval(shown[1]), ast.unparse(node)
