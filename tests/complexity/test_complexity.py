@@ -110,7 +110,7 @@ def _cases():
       yield pytest.param(row, se, id=f'{_row_id(row)}-{kind}')
 
 
-@pytest.mark.parametrize(('row', 'se'), _cases())
+@pytest.mark.parametrize(('row', 'se'), list(_cases()))
 def test_networks_cost_what_independent_definitions_cost(row, se):
   name, overrides, num_classes, params, stats, macs, no_bias, bias, se_macs, squeezed = row
   cost = _complexity(name, num_classes, se=se, **overrides)
