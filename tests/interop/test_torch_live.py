@@ -14,7 +14,7 @@ from senet_jax.errors import UserError
 from senet_jax.interop import from_torch, mapping, model_overrides, names, to_torch
 from senet_jax.interop.names import TORCH, VARIANTS, variants_of
 from senet_jax.layers import SEConfig, SqueezeExcite
-from senet_jax.models import create_model
+from senet_jax.models import create_model, list_models
 from tests.helpers.models import tree_of
 from tests.helpers.torch_zoo import import_timm
 
@@ -22,6 +22,9 @@ timm, torchvision = import_timm()
 import torch  # noqa: E402
 
 from tests.helpers.torch_networks import CLASSES, network_of, randomized  # noqa: E402
+
+# Detectors have tests of their own, in test_detectors.py.
+CLASSIFIERS = [v for v in VARIANTS.values() if v.model in list_models()]
 
 
 def arrays_of(network):
@@ -190,7 +193,7 @@ def test_same_function_of_other_networks(variant, points, sizes):
 # --- names, variants ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values() if v.source in TORCH])
+@pytest.mark.parametrize('variant', [v.name for v in CLASSIFIERS if v.source in TORCH])
 def test_names_and_shapes(variant):
   """Those of every network there is are the ones of the other code base."""
   with torch.device('meta'):
@@ -199,7 +202,7 @@ def test_names_and_shapes(variant):
   assert {e.name: e.shape for e in mapping.entries(variant, CLASSES)} == theirs
 
 
-@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values()])
+@pytest.mark.parametrize('variant', [v.name for v in CLASSIFIERS])
 def test_overrides_of_every_variant_make_a_network(variant):
   model_name = VARIANTS[variant].model
   model = create_model(model_name, CLASSES, **model_overrides(model_name, variant))
@@ -281,7 +284,7 @@ def test_variants_of(model_name, first, count):
   assert known[0] == first and len(known) == count
 
 
-@pytest.mark.parametrize('variant', [v.name for v in VARIANTS.values() if v.source in TORCH])
+@pytest.mark.parametrize('variant', [v.name for v in CLASSIFIERS if v.source in TORCH])
 def test_variant_is_guessed(variant):
   expected = VARIANTS[variant]
   arrays = {
@@ -378,7 +381,7 @@ def test_number_of_classes():
     (('resnet50', {'w': np.zeros(1)}, 'caffe:se_resnet50'), 'is unknown'),
     (
       ('resnet164_cifar', {'w': np.zeros(1)}),
-      'cadene, akamaster are known for resnet164_cifar; they are for resnet110_cifar,',
+      'cadene, akamaster, detectron2 are known for resnet164_cifar; they are for resnet110_cifar,',
     ),
     (
       ('resnet50', {'w': np.zeros(1)}),
