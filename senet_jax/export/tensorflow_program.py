@@ -62,8 +62,9 @@ def _dense(tf, node: Node, x, kernel, bias):
 
 def _max_pool(tf, node: Node, x):
   options = node.options
-  padding = [[0, 0], *map(list, options['padding']), [0, 0]]
-  return tf.nn.max_pool2d(x, options['window'], options['strides'], padding)
+  if np.any(options['padding']):  # TensorFlow Lite pools without padding of its own
+    x = tf.pad(x, ((0, 0), *options['padding'], (0, 0)), constant_values=x.dtype.min)
+  return tf.nn.max_pool2d(x, options['window'], options['strides'], 'VALID')
 
 
 def _avg_pool(tf, node: Node, x):

@@ -210,6 +210,23 @@ def test_other_gates(se, tmp_path):
   assert difference('resnet20_cifar', 16, tmp_path, depths=(1, 1, 1), width=16, se=se) < BOUND
 
 
+def test_padded_pooling_in_tensorflow_lite(tmp_path):
+  """Its converter knows no pooling with padding of its own."""
+  plain = Transform((16, 16, 3), 16, 16, (0.0,) * 3, (1.0,) * 3)
+  card = Card('tflite', 'here', 'net', 0, '', '', {}, 'NHWC', False, 1, (), 'float32', plain, ())
+  images = -np.abs(np.asarray(some_images(1, 16)))
+  for align in ('torch', 'caffe'):
+
+    def pools(variables, x, align=align):
+      return {'logits': layers.avg_pool(layers.max_pool(x, align), 3, 2, 'CEIL')}
+
+    traced = folding.folded(graph.trace(pools, {}, (16, 16, 3), 'float32'))
+    path = tmp_path / align
+    tflite.write(traced, path, card)
+    (found,) = tflite.run(path, [images])
+    np.testing.assert_allclose(found['logits'], pools({}, images)['logits'], rtol=1e-5)
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 
