@@ -26,7 +26,7 @@ from tests.helpers.paths import ROOT
 EXTRAS = ('hub', 'interop', 'demo', 'export', 'tensorflow', 'tensorboard')
 _ROW = re.compile(r'^\| ([^|]*) \| `(senet [^`]*)` \|', re.MULTILINE)
 # Those that take hours, or data or machines that are not there.
-_LEFT_OUT = ('--config=cifar10', '--config=imagenet', 'hf:', 'senet study')
+_LEFT_OUT = ('=cifar10', '=imagenet', 'hf:', '--from=', 'senet activations', 'senet study', '=tpu:')
 
 
 def commands(readme: str) -> dict[str, str]:
@@ -85,7 +85,7 @@ class _Newcomer:
 
 
 def _prepare(home: pathlib.Path, python: pathlib.Path) -> None:
-  """Makes a photo and a file of weights, as a reader has them."""
+  """Makes a photo, as a reader has one."""
   code = (
     'from PIL import Image; from sklearn.datasets import load_sample_image as load\n'
     'Image.fromarray(load("flower.jpg")).save("photo.jpg")\n'
