@@ -20,9 +20,12 @@ from senet_jax.export import (
   agreement,
   exported,
   file_predictor,
+  folding,
   formats,
+  graph,
   network,
   onnx as onnx_format,
+  tflite,
 )
 from senet_jax.export.card import Card
 from senet_jax.tools import export as tool, predict
