@@ -1,6 +1,6 @@
 """Does what a newcomer does, by README alone, with a stopwatch.
 
-  python -m tests.campaigns.first_steps --photos=FOLDER --output=results/first_steps.json
+  python -m tests.campaigns.first_steps --photos=FOLDER --output=results/benchmarks/first_steps.json
 
 Installs the package and its extras into an empty environment, each time as pip does it with its
 cache, and runs the commands of README's table "I want to …" in an empty directory, with what a
