@@ -418,12 +418,15 @@ def _pad(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
 
 
 def _slice(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
+  x = _map(args)
+  if x.shape == shape:
+    return x
   options = {
     'starts': tuple(params['start_indices']),
     'ends': tuple(params['limit_indices']),
     'steps': tuple(params['strides'] or (1,) * len(shape)),
   }
-  return Node('slice', (_map(args),), shape, options=options)
+  return Node('slice', (x,), shape, options=options)
 
 
 def _cast(args: Sequence[Value], params: Any, shape: tuple[int, ...]) -> Node:
