@@ -186,6 +186,7 @@ def difference(name, size, tmp_path, **options):
   ('name', 'size', 'options'),
   [
     ('se_shufflenet_v1_g3', 64, {'depths': (1, 1, 1)}),
+    ('vgg16_bn', 32, {'depths': (1, 1, 1, 1, 1), 'width': 8, 'fc_width': 16}),
     ('se_mobilenet_v1', 64, {'depths': (1, 1, 1), 'activation': 'relu6', 'padding': 'SAME'}),
   ],
 )
