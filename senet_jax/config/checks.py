@@ -177,6 +177,11 @@ def _check_data(config: ConfigDict) -> None:
       raise UserError(
         f'config.data.{name}={data[name]} must be two numbers, the smaller one first.'
       )
+  if data.shorter_side > data.longer_side:
+    raise UserError(
+      f'config.data.shorter_side={data.shorter_side} is more than '
+      f'config.data.longer_side={data.longer_side}; use at most that.'
+    )
   if data.val_fraction and data.name != 'image_folder':
     raise UserError(
       f"config.data.val_fraction={data.val_fraction} is for data.name='image_folder'; a part of "

@@ -18,6 +18,7 @@ _option = functools.partial(Field, function=True)
 _METRICS = ('loss', 'top1_error', 'top5_error')
 # Larger ones are mistakes: an array of them would not fit into any machine.
 _MOST_IMAGES, _MOST_CLASSES, _MOST_CHANNELS, _MOST_PIXELS = 2**20, 10**6, 2**16, 2**14
+_MOST_BOXES = 2**12
 
 _RUN = {
   'seed': Field(
@@ -140,7 +141,8 @@ _DATA = {
   'data.name': Field(
     'cifar10',
     'the data set: digits, cifar10, cifar100, tiny_imagenet; streamed: imagenet2012, '
-    'places365_challenge, image_folder, any of tfds'),
+    'places365_challenge, image_folder, any of tfds; of detectors: coco (its files), coco/2017 (of '
+    'tfds)'),
   'data.dir': _free(
     None, 'directory of tfds (None: $TFDS_DATA_DIR or ~/tensorflow_datasets), or the folder of '
     'photos', str),
@@ -178,6 +180,17 @@ _DATA = {
   'data.std': _option(
     (), 'deviation of red, green and blue, 0 to 255, to divide by', float,
     within=(POSITIVE, None), lengths=(0, 3)),
+  'data.shorter_side': _option(
+    800, 'detectors: shorter side of a resized image, in pixels', within=(1, _MOST_PIXELS)),
+  'data.longer_side': _option(
+    1333, 'detectors: longer side that it has at most; longer images are made smaller',
+    within=(1, _MOST_PIXELS)),
+  'data.max_boxes': Field(
+    100, 'detectors: boxes of an image in training, at most; the batch is padded to it',
+    within=(1, _MOST_BOXES)),
+  'data.max_faulty': _free(
+    10, 'detectors: faulty annotations that are left out or mended; they are counted and listed',
+    within=(0, INT32)),
   'data.crop_area': Field(
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),

@@ -47,8 +47,8 @@ def test_what_a_resumed_run_may_change():
   free = {name for name, field in FIELDS.items() if field.resume == FREE}
   whole = ('checkpoint.', 'log.', 'profile.')
   assert {name for name in free if not name.startswith(whole)} == {
-    'data.dir', 'data.max_damaged', 'data.read_timeout', 'eval.batch_size', 'model.se.fused',
-    'steps_per_dispatch',
+    'data.dir', 'data.max_damaged', 'data.max_faulty', 'data.read_timeout', 'eval.batch_size',
+    'model.se.fused', 'steps_per_dispatch',
   }  # fmt: skip
   assert {name for name in FIELDS if name.startswith(whole)} < free
 
@@ -61,7 +61,7 @@ def test_what_changes_the_function_of_a_network():
   }  # fmt: skip
   assert {name for name in function if not name.startswith('model.')} == {
     'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize', 'data.interpolation',
-    'data.resize_keep_aspect',
+    'data.resize_keep_aspect', 'data.shorter_side', 'data.longer_side',
   }  # fmt: skip
 
 
@@ -80,6 +80,8 @@ WRONG = {
   'epochs': [math.nan, math.inf, 10**400, '1', None, True],
   'seed': [{}, {'a': 1}, [], None, -1],
   'data.mean': [(1.0, 2.0), (1.0, 2.0, math.inf)],
+  'data.shorter_side': [0, 2**15, '800'],
+  'data.max_boxes': [0, 10**9],
   'data.flip': [1, 'true', None],
 }
 
