@@ -7,20 +7,14 @@ run goes on from any step. Images travel as uint8; colours, flips and normalisat
 device's work.
 """
 
-import abc
-import collections
 import dataclasses
 import functools
-import itertools
-import logging
-import platform
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
@@ -28,21 +22,11 @@ from senet_jax.config.randaugment import Policy
 from senet_jax.data import datasets, decoding, draws, preprocessing, repeats, sources
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops, CropTransform
-from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.randaugment import Moving, RandAugment
 from senet_jax.data.sources import Source
-from senet_jax.errors import Stalled, UserError
-
-# Examples that a thread reads and decodes at a time.
-_BLOCK = 32
-# Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
-_AHEAD = 2
-
-# Of an image that cannot be read or decoded.
-_FAILURES = (OSError, RuntimeError, UnreadableImage)
-
-_log = logging.getLogger('senet_jax')
+from senet_jax.data.stream import Form, Stream, Streamed
+from senet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,137 +73,46 @@ class Order:
     index = draws.shuffled(offset // self.repeats, keys, self.num_examples)
     return position, epoch * self.repeats + offset % self.repeats, index
 
+  def instead(self, index: int) -> Iterator[int]:
+    """Yields an example and those behind it, of which the first readable one takes its place."""
+    # In an evaluation nothing may take the place of an example.
+    tries = 1 if self.seed is None else self.num_examples
+    return ((index + i) % self.num_examples for i in range(tries))
 
-class Stream:
-  """Batches of decoded images of one host.
 
-  Threads read and decode blocks of images; Pillow does so outside the interpreter lock. There is no
-  tf.data here: its iterators, freed with the lock held, wait for reads that need it.
-
-  An image that cannot be read or decoded is named and counted. In training, the next readable one
-  by index takes its place; in an evaluation its place is marked.
+@dataclasses.dataclass
+class Labelled(Form):
+  """Images of one shape, each with its class.
 
   Attributes:
-    source: of the encoded images.
-    order: in which they are read; it shuffles in training.
+    source: of the images, for messages.
+    decode: maps an encoded image and a key `[2]` int64 to an image.
     shape: `(H, W, 3)`, or with crops in front.
     num_classes: labels are below it.
-    max_damaged: unreadable images that are tolerated.
-    read_timeout: seconds to wait for an image.
-    damaged: names of those found, by index.
   """
 
-  def __init__(
-    self,
-    source: Source,
-    order: Order,
-    decode: Callable[[bytes, np.ndarray], np.ndarray],
-    shape: tuple[int, ...],
-    num_classes: int,
-    max_damaged: int,
-    read_timeout: float,
-  ):
-    """Starts nothing yet; `decode` maps an encoded image and a key `[2]` int64 to an image."""
-    self.source, self.order, self.shape = source, order, shape
-    self.num_classes, self.max_damaged = num_classes, max_damaged
-    self.read_timeout = read_timeout
-    self.damaged: dict[int, str] = {}
-    self._decode = decode
+  source: Source
+  decode: Callable[[bytes, np.ndarray], np.ndarray]
+  shape: tuple[int, ...]
+  num_classes: int
 
-  def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """The batches from step `first` on, up to step `last` (exclusive).
-
-    Yields:
-      `images` `[n, H, W, 3]` uint8, `labels`, `epoch`, `index` `[n]` int32, `position` `[n]`
-      int64 and `readable` `[n]` bool.
-
-    Raises:
-      UserError: too many images are unreadable, or a label is no class; `Stalled`: one does not
-        come in time.
-    """
-    steps = itertools.count(first) if last is None else range(first, last)
-    under_way: collections.deque = collections.deque()
-    # One more than cores: something is to be done while one waits for the interpreter.
-    pool = futures.ThreadPoolExecutor(runtime.usable_cores() + 1, 'senet_jax-decode')
-    try:
-      for step in steps:
-        under_way.append(self._start(step, pool))
-        if len(under_way) > _AHEAD:
-          yield self._finish(*under_way.popleft())
-      while under_way:
-        yield self._finish(*under_way.popleft())
-    finally:
-      pool.shutdown(wait=False, cancel_futures=True)
-
-  def _start(
-    self, step: int, pool: futures.Executor
-  ) -> tuple[dict[str, np.ndarray], list[futures.Future]]:
-    """An empty batch, and the work that fills it."""
-    position, epoch, index = self.order.examples(step)
-    n = len(index)
-    batch: dict[str, np.ndarray] = {
-      'images': np.zeros((n, *self.shape), np.uint8),
-      'labels': np.zeros(n, np.int32),
-      'epoch': epoch.astype(np.int32),
-      'index': index.astype(np.int32),
-      'position': position,
-      'readable': np.ones(n, bool),
+  def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
+    """Returns `images` `[n, *shape]` uint8 and `labels` `[n]` int32; see `Form.empty`."""
+    del step
+    return {
+      'images': np.zeros((count, *self.shape), np.uint8),
+      'labels': np.zeros(count, np.int32),
     }
-    blocks = [slice(at, at + _BLOCK) for at in range(0, n, _BLOCK)]
-    return batch, [pool.submit(self._fill, batch, block) for block in blocks]
 
-  def _fill(self, batch: dict[str, np.ndarray], block: slice) -> list[int]:
-    """Reads and decodes a block of a batch; returns the indices that could not be."""
-    epoch, index = batch['epoch'][block].astype(np.int64), batch['index'][block].astype(np.int64)
-    try:
-      batch['images'][block], batch['labels'][block] = self._read(epoch, index)
-      return []
-    except _FAILURES:  # of one image or more: each by itself
-      places = range(*block.indices(len(batch['index'])))
-      return [bad for place in places for bad in self._fill_one(batch, place)]
+  def put(
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+  ) -> None:
+    """See `Form.put`."""
+    batch['images'][place] = self.decode(encoded, key)
+    batch['labels'][place] = label
 
-  def _fill_one(self, batch: dict[str, np.ndarray], place: int) -> list[int]:
-    epoch, first = batch['epoch'][[place]].astype(np.int64), int(batch['index'][place])
-    # In an evaluation nothing may take the place of an example.
-    tries = 1 if self.order.seed is None else self.source.num_examples
-    bad = []
-    for index in ((first + i) % self.source.num_examples for i in range(tries)):
-      try:
-        images, labels = self._read(epoch, np.array([index]))
-      except _FAILURES:
-        bad.append(index)
-        if len(bad) > self.max_damaged:
-          break  # the run ends with this
-        continue
-      batch['images'][place], batch['labels'][place] = images[0], labels[0]
-      batch['index'][place] = index
-      return bad
-    batch['readable'][place] = False
-    return bad
-
-  def _read(self, epoch: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    encoded, labels = self.source.read(index)
-    # Each draw is keyed by (seed, epoch, index).
-    keys = draws.fold_in(np.stack([np.full_like(epoch, self.order.seed or 0), epoch], 1), index)
-    images = [self._decode(one, key) for one, key in zip(encoded, keys, strict=True)]
-    return np.stack(images), labels
-
-  def _finish(
-    self, batch: dict[str, np.ndarray], work: list[futures.Future]
-  ) -> dict[str, np.ndarray]:
-    for number, block in enumerate(work):
-      try:
-        bad = block.result(self.read_timeout)
-      except futures.TimeoutError:
-        image = self.source.name(int(batch['index'][number * _BLOCK]))
-        raise Stalled(
-          f'{platform.node()} has waited {self.read_timeout:g} s for {image} and those read with '
-          'it; check the disk or network, or raise config.data.read_timeout.'
-        ) from None
-      for index in bad:
-        self._note_damage(index)
-    if self.order.seed is not None and not batch['readable'].all():
-      raise UserError(f'no image of {self.source.where} can be decoded.')
+  def check(self, batch: dict[str, np.ndarray]) -> None:
+    """See `Form.check`: each label is a class."""
     labels = batch['labels']
     wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
     if wrong.size:
@@ -227,88 +120,9 @@ class Stream:
         f'label {labels[wrong[0]]} of {self.source.name(int(batch["index"][wrong[0]]))} is outside '
         f'0 to {self.num_classes - 1}; change the data or config.model.num_classes.'
       )
-    return batch
-
-  def _note_damage(self, index: int) -> None:
-    if index in self.damaged:
-      return
-    self.damaged[index] = name = self.source.name(index)
-    count, most = len(self.damaged), self.max_damaged
-    if count > most:
-      raise UserError(
-        f'{count} images of {self.source.where} cannot be read or decoded, more than '
-        f'config.data.max_damaged={most} allows, the last of them {name}; remove or replace them, '
-        'or raise the limit.'
-      )
-    _log.warning(
-      'unreadable image %d of at most %d in %s: %s', count, most, self.source.where, name
-    )
 
 
-class _ToDevices:
-  """Batches by step; the next ones are read and sent to the devices meanwhile."""
-
-  def __init__(self, batches: Callable[[int], Iterator[dict]], mesh: Mesh):
-    sharding = NamedSharding(mesh, PartitionSpec(runtime.DATA_AXIS))
-    self._batches = batches
-    self._place = functools.partial(jax.make_array_from_process_local_data, sharding)
-    self._thread = futures.ThreadPoolExecutor(1, 'senet_jax-feed')
-    self._under_way: collections.deque[futures.Future] = collections.deque()
-    self._step: int | None = None  # of `_batch`
-    self._batch: Any = None
-
-  def at(self, step: int) -> dict[str, jax.Array]:
-    """The batch of `step`; unless it is the last one or the one after it, reading starts anew."""
-    if step == self._step:
-      return self._batch
-    if self._step is None or step != self._step + 1:
-      while self._under_way:
-        self._under_way.pop().cancel()
-      self._iterator = self._batches(step)
-    while len(self._under_way) <= _AHEAD:
-      self._under_way.append(self._thread.submit(self._fetch, self._iterator))
-    self._step, self._batch = step, self._under_way.popleft().result()
-    return self._batch
-
-  def _fetch(self, iterator: Iterator[dict]) -> dict[str, jax.Array] | None:
-    batch = next(iterator, None)
-    return batch and jax.tree.map(self._place, batch)
-
-
-@dataclasses.dataclass
-class _Streamed(abc.ABC):
-  """The base of the streaming feeds.
-
-  Attributes:
-    split: the source of the examples.
-    batch_size: images a step, over all devices.
-    stream: this host's part of the batches.
-    transform: from images to inputs.
-    mesh: the devices.
-  """
-
-  split: Source
-  batch_size: int
-  stream: Stream
-  transform: TrainingTransform | Transform | CropTransform
-  mesh: Mesh
-  # Every device gets its share of the batch.
-  input_spec = PartitionSpec(runtime.DATA_AXIS)
-
-  def __post_init__(self):
-    self._to_devices = _ToDevices(self._batches, self.mesh)
-
-  @property
-  def damaged(self) -> dict[int, str]:
-    """Names of the images that could not be decoded, by index."""
-    return self.stream.damaged
-
-  @abc.abstractmethod
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what the devices get, from step `first` on."""
-
-
-class StreamFeed(_Streamed):
+class StreamFeed(Streamed):
   """Training batches that are streamed; `transform` makes random changes, too."""
 
   transform: TrainingTransform
@@ -355,7 +169,7 @@ class StreamFeed(_Streamed):
     return self.transform.batch(**inputs, step=step)
 
 
-class StreamEvalFeed(_Streamed):
+class StreamEvalFeed(Streamed):
   """Evaluation batches that are streamed: each example once, in order.
 
   The last batch is padded and masked; an image that cannot be decoded is masked, too.
@@ -448,12 +262,6 @@ def _stream(
     labels = source.labels()
     datasets.check_labels(labels, num_classes, source.where)
     by_class = ClassOrder(labels, seed)
-  return Stream(
-    source,
-    Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class, repeats=times),
-    decode,
-    shape,
-    num_classes,
-    config.data.max_damaged,
-    config.data.read_timeout,
-  )
+  order = Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class, repeats=times)
+  form = Labelled(source, decode, shape, num_classes)
+  return Stream(source, order, form, config.data.max_damaged, config.data.read_timeout)

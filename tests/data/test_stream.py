@@ -699,7 +699,7 @@ def test_labels_outside_the_range(packed):
   with pytest.raises(UserError, match=r'num_classes=2 is less than the 3 classes of pets'):
     sources.open_source(stream_config(dict(config_place(config)), model__num_classes=2), 'train')
   feed = feeds.training_feed(config, runtime.data_mesh(1))
-  feed.stream.num_classes = 2  # as if a record had a label that its data set does not know
+  feed.stream.form.num_classes = 2  # as if a record had a label that its data set does not know
   with pytest.raises(UserError, match=r'label 2 of record \d+ of \S+ is outside 0 to 1'):
     for step in range(6):
       feed.inputs(step, 1)

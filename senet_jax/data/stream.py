@@ -1,0 +1,299 @@
+"""Batches of encoded images that the host reads and decodes while the device works.
+
+One piece for all tasks. An `Order` says which examples a step has, a source gives them encoded, and
+a `Form` decodes them into arrays. Here are the threads, the reading ahead, the images that cannot
+be read, the waiting and the way to the devices.
+"""
+
+import abc
+import collections
+import dataclasses
+import functools
+import itertools
+import logging
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from senet_jax import runtime
+from senet_jax.data import draws
+from senet_jax.data.photos import UnreadableImage
+from senet_jax.errors import Stalled, UserError
+
+# Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
+_AHEAD = 2
+
+# Of an image that cannot be read or decoded.
+_FAILURES = (OSError, RuntimeError, UnreadableImage)
+
+_log = logging.getLogger('senet_jax')
+
+
+class Order(Protocol):
+  """Which examples this host reads at each step."""
+
+  @property
+  def seed(self) -> int | None:
+    """Of the shuffling; None: an evaluation, each example once."""
+
+  def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns position, epoch and index, each `[n]` int64, of a step's examples."""
+
+  def instead(self, index: int) -> Iterable[int]:
+    """Returns an example and, in this order, those that may take its place if it is unreadable."""
+
+
+class Readable(Protocol):
+  """Encoded images by index, such as a `sources.Source`, which describes them."""
+
+  @property
+  def where(self) -> str:
+    """Data set and split."""
+
+  @property
+  def read(self) -> Callable[[np.ndarray], tuple[list[bytes], np.ndarray]]:
+    """Gives encoded images, and what the form is told of each."""
+
+  @property
+  def name(self) -> Callable[[int], str]:
+    """Tells a user which example an index is."""
+
+
+class Form(abc.ABC):
+  """Makes arrays of encoded images.
+
+  Attributes:
+    block: examples that a thread reads and decodes at a time.
+  """
+
+  block = 32
+
+  @abc.abstractmethod
+  def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a batch, `[count, ...]`, to be filled."""
+
+  @abc.abstractmethod
+  def put(
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+  ) -> None:
+    """Decodes an image into its place of a batch; called in threads.
+
+    Args:
+      batch: from `empty`.
+      place: in it.
+      encoded: the image.
+      label: what the source gave with it.
+      key: `[2]` int64, of its random changes.
+
+    Raises:
+      UnreadableImage: it cannot be decoded; the batch is then as it was.
+    """
+
+  def check(self, batch: dict[str, np.ndarray]) -> None:
+    """Checks a whole batch, if there is anything to check.
+
+    Raises:
+      UserError: something in it cannot be.
+    """
+    del batch
+
+
+class Stream:
+  """Batches of decoded images of one host.
+
+  Threads read and decode blocks of images; Pillow does so outside the interpreter lock. There is no
+  tf.data here: its iterators, freed with the lock held, wait for reads that need it.
+
+  An image that cannot be read or decoded is named and counted. In training, the next readable one
+  by index takes its place; in an evaluation its place is marked.
+
+  Attributes:
+    source: of the encoded images.
+    order: in which they are read; it shuffles in training.
+    form: decodes them.
+    max_damaged: unreadable images that are tolerated.
+    read_timeout: seconds to wait for an image.
+    damaged: names of those found, by index.
+  """
+
+  def __init__(
+    self, source: Readable, order: Order, form: Form, max_damaged: int, read_timeout: float
+  ):
+    """Starts nothing yet."""
+    self.source, self.order, self.form = source, order, form
+    self.max_damaged, self.read_timeout = max_damaged, read_timeout
+    self.damaged: dict[int, str] = {}
+
+  def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """The batches from step `first` on, up to step `last` (exclusive).
+
+    Yields:
+      What the form makes, `epoch` and `index` `[n]` int32, `position` `[n]` int64 and `readable`
+      `[n]` bool.
+
+    Raises:
+      UserError: too many images are unreadable, or the form refuses a batch; `Stalled`: one does
+        not come in time.
+    """
+    steps = itertools.count(first) if last is None else range(first, last)
+    under_way: collections.deque = collections.deque()
+    # One more than cores: something is to be done while one waits for the interpreter.
+    pool = futures.ThreadPoolExecutor(runtime.usable_cores() + 1, 'senet_jax-decode')
+    try:
+      for step in steps:
+        under_way.append(self._start(step, pool))
+        if len(under_way) > _AHEAD:
+          yield self._finish(*under_way.popleft())
+      while under_way:
+        yield self._finish(*under_way.popleft())
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
+
+  def _start(
+    self, step: int, pool: futures.Executor
+  ) -> tuple[dict[str, np.ndarray], list[futures.Future]]:
+    """An empty batch, and the work that fills it."""
+    position, epoch, index = self.order.examples(step)
+    n = len(index)
+    batch: dict[str, np.ndarray] = {
+      **self.form.empty(step, n),
+      'epoch': epoch.astype(np.int32),
+      'index': index.astype(np.int32),
+      'position': position,
+      'readable': np.ones(n, bool),
+    }
+    blocks = [range(at, min(at + self.form.block, n)) for at in range(0, n, self.form.block)]
+    return batch, [pool.submit(self._fill, batch, block) for block in blocks]
+
+  def _fill(self, batch: dict[str, np.ndarray], block: range) -> list[int]:
+    """Reads and decodes a block of a batch; returns the indices that could not be."""
+    try:
+      self._put(batch, block, batch['index'][block].astype(np.int64))
+      return []
+    except _FAILURES:  # of one image or more: each by itself
+      return [bad for place in block for bad in self._fill_one(batch, place)]
+
+  def _fill_one(self, batch: dict[str, np.ndarray], place: int) -> list[int]:
+    bad = []
+    for index in self.order.instead(int(batch['index'][place])):
+      try:
+        self._put(batch, [place], np.array([index]))
+      except _FAILURES:
+        bad.append(index)
+        if len(bad) > self.max_damaged:
+          break  # the run ends with this
+        continue
+      batch['index'][place] = index
+      return bad
+    batch['readable'][place] = False
+    return bad
+
+  def _put(self, batch: dict[str, np.ndarray], places: Sequence[int], index: np.ndarray) -> None:
+    encoded, labels = self.source.read(index)
+    # Each draw is keyed by (seed, epoch, index).
+    epoch = batch['epoch'][places].astype(np.int64)
+    keys = draws.fold_in(np.stack([np.full_like(epoch, self.order.seed or 0), epoch], 1), index)
+    for place, image, label, key in zip(places, encoded, labels, keys, strict=True):
+      self.form.put(batch, place, image, label, key)
+
+  def _finish(
+    self, batch: dict[str, np.ndarray], work: list[futures.Future]
+  ) -> dict[str, np.ndarray]:
+    for number, block in enumerate(work):
+      try:
+        bad = block.result(self.read_timeout)
+      except futures.TimeoutError:
+        image = self.source.name(int(batch['index'][number * self.form.block]))
+        raise Stalled(
+          f'{platform.node()} has waited {self.read_timeout:g} s for {image} and those read with '
+          'it; check the disk or network, or raise config.data.read_timeout.'
+        ) from None
+      for index in bad:
+        self._note_damage(index)
+    if self.order.seed is not None and not batch['readable'].all():
+      raise UserError(f'no image of {self.source.where} can be decoded.')
+    self.form.check(batch)
+    return batch
+
+  def _note_damage(self, index: int) -> None:
+    if index in self.damaged:
+      return
+    self.damaged[index] = name = self.source.name(index)
+    count, most = len(self.damaged), self.max_damaged
+    if count > most:
+      raise UserError(
+        f'{count} images of {self.source.where} cannot be read or decoded, more than '
+        f'config.data.max_damaged={most} allows, the last of them {name}; remove or replace them, '
+        'or raise the limit.'
+      )
+    _log.warning(
+      'unreadable image %d of at most %d in %s: %s', count, most, self.source.where, name
+    )
+
+
+class _ToDevices:
+  """Batches by step; the next ones are read and sent to the devices meanwhile."""
+
+  def __init__(self, batches: Callable[[int], Iterator[dict]], mesh: Mesh):
+    sharding = NamedSharding(mesh, PartitionSpec(runtime.DATA_AXIS))
+    self._batches = batches
+    self._place = functools.partial(jax.make_array_from_process_local_data, sharding)
+    self._thread = futures.ThreadPoolExecutor(1, 'senet_jax-feed')
+    self._under_way: collections.deque[futures.Future] = collections.deque()
+    self._step: int | None = None  # of `_batch`
+    self._batch: Any = None
+
+  def at(self, step: int) -> dict[str, jax.Array]:
+    """The batch of `step`; unless it is the last one or the one after it, reading starts anew."""
+    if step == self._step:
+      return self._batch
+    if self._step is None or step != self._step + 1:
+      while self._under_way:
+        self._under_way.pop().cancel()
+      self._iterator = self._batches(step)
+    while len(self._under_way) <= _AHEAD:
+      self._under_way.append(self._thread.submit(self._fetch, self._iterator))
+    self._step, self._batch = step, self._under_way.popleft().result()
+    return self._batch
+
+  def _fetch(self, iterator: Iterator[dict]) -> dict[str, jax.Array] | None:
+    batch = next(iterator, None)
+    return batch and jax.tree.map(self._place, batch)
+
+
+@dataclasses.dataclass
+class Streamed(abc.ABC):
+  """The base of the streaming feeds.
+
+  Attributes:
+    split: the source of the examples.
+    batch_size: images a step, over all devices.
+    stream: this host's part of the batches.
+    transform: from images to inputs.
+    mesh: the devices.
+  """
+
+  split: Any
+  batch_size: int
+  stream: Stream
+  transform: Any
+  mesh: Mesh
+  # Every device gets its share of the batch.
+  input_spec = PartitionSpec(runtime.DATA_AXIS)
+
+  def __post_init__(self):
+    self._to_devices = _ToDevices(self._batches, self.mesh)
+
+  @property
+  def damaged(self) -> dict[int, str]:
+    """Names of the images that could not be decoded, by index."""
+    return self.stream.damaged
+
+  @abc.abstractmethod
+  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what the devices get, from step `first` on."""
