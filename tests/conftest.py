@@ -126,3 +126,9 @@ def imagenette(shared_data, tmp_path_factory) -> pathlib.Path:
 def imagenet_sample(shared_data, tmp_path_factory) -> pathlib.Path:
   """`<wnid>_<class name>.JPEG`, 100 photos of ImageNet at their original resolution."""
   return _unpacked(shared_data, tmp_path_factory.mktemp('photos'), 'imagenet_sample_100')
+
+
+@pytest.fixture(scope='session')
+def coco64(shared_data, tmp_path_factory) -> pathlib.Path:
+  """`train2017/*.jpg` and `annotations/`, 64 photos of COCO with 549 boxes."""
+  return _unpacked(shared_data, tmp_path_factory.mktemp('photos'), 'coco64_32')

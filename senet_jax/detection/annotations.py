@@ -221,7 +221,7 @@ def _records(kind: str, records: Iterable[Any], faults: _Faults) -> Iterator[tup
   """Yields the records with an id of their own, and it."""
   seen = set()
   for place, record in enumerate(records):
-    if not isinstance(record, dict) or not _is_id(record.get('id')):
+    if not isinstance(record, dict) or not is_id(record.get('id')):
       faults.add(RECORD, f'{kind} at place {place} has no id: {shown(record)}')
     elif record['id'] in seen:
       faults.add(TWICE, f'{kind} {record["id"]}, at place {place}')
@@ -247,7 +247,7 @@ def _images(records: Iterable[Any], faults: _Faults) -> dict[int, tuple[str, tup
     found[number] = None
     if not isinstance(name, str) or not _stays_inside(name):
       faults.add(RECORD, f'image {number} has no name of a file: {shown(name)}')
-    elif not all(_is_id(side) and 0 < side <= _MOST_PIXELS for side in size):
+    elif not all(is_id(side) and 0 < side <= _MOST_PIXELS for side in size):
       faults.add(RECORD, f'image {number} has no height and width: {shown(size)}')
     else:
       found[number] = name, size
@@ -297,17 +297,17 @@ def _boxes(
   for number, record in _records('annotation', records, faults):
     image, category, bbox = (record.get(key) for key in ('image_id', 'category_id', 'bbox'))
     where = f'annotation {number} of image {shown(image)}'
-    if not _is_id(image) or image not in listed:
+    if not is_id(image) or image not in listed:
       faults.add(IMAGE, where)
-    elif not _is_id(category) or category not in classes:
+    elif not is_id(category) or category not in classes:
       faults.add(CATEGORY, f'{where}: {shown(category)}')
-    elif not _is_box(bbox):
+    elif not is_box(bbox):
       faults.add(NO_BOX, f'{where}: {shown(bbox)}')
     elif image in images:
       box = _mended(bbox, images[image][1], where, faults)
       if box is not None:
         area: Any = record.get('area')
-        if not _is_number(area) or area < 0:
+        if not is_number(area) or area < 0:
           area = (box[2] - box[0]) * (box[3] - box[1])
         row = number, classes[category], bool(record.get('iscrowd')), float(area), box
         found[image].append(row)
@@ -331,16 +331,19 @@ def _mended(
   return box if box[2] > box[0] and box[3] > box[1] else None
 
 
-def _is_id(value: Any) -> TypeGuard[int]:
+def is_id(value: Any) -> TypeGuard[int]:
+  """Returns whether a value of a JSON can be an id."""
   return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
+  """Returns whether a value of a JSON is a finite number, of a size that photos have."""
   kind = isinstance(value, int | float) and not isinstance(value, bool)
   return kind and abs(value) < _LARGEST**2  # no NaN is
 
 
-def _is_box(value: Any) -> TypeGuard[list[float]]:
+def is_box(value: Any) -> TypeGuard[list[float]]:
+  """Returns whether a value of a JSON is four coordinates."""
   if not isinstance(value, list | tuple) or len(value) != 4:
     return False
-  return all(_is_number(x) and abs(x) < _LARGEST for x in value)
+  return all(is_number(x) and abs(x) < _LARGEST for x in value)
