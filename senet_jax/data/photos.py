@@ -66,6 +66,8 @@ _UPRIGHT = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+# Those that exchange height and width.
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 # On damaged EXIF and on large images, which are an error here. `warnings.catch_warnings` around
 # each image would not do: it is not safe in threads.
@@ -180,6 +182,17 @@ def opened_rgb(data: bytes) -> Iterator[Image.Image]:
   image = _open(data)
   with _in_flight.room(image.width * image.height):
     yield _decoded(image, data)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+  """Returns height and width of what `open_rgb` makes of an encoded image; reads only its header.
+
+  Raises:
+    UnreadableImage: as of `open_rgb`; damage beyond the header goes unnoticed.
+  """
+  image = _open(data)
+  turned = _upright(image) in _SIDEWAYS
+  return (image.width, image.height) if turned else (image.height, image.width)
 
 
 class _Room:

@@ -38,8 +38,8 @@ _BEFORE, _AFTER = 12, 4
 _PIECE = 2**24
 # That look at the files of a data set at the same time.
 _THREADS = 16
-# Records that one of them reads at once for their labels.
-_LABELS = 256
+# Records that one of them reads at once for what is kept of all.
+_SCANNED = 256
 
 _log = logging.getLogger('senet_jax')
 
@@ -159,15 +159,101 @@ def _say_once(line: str) -> None:
 # --- data sets of tfds -----------------------------------------------------------------------
 
 
-def _open_tfds(data: ConfigDict, split: str) -> Source:
-  tf = runtime.import_tensorflow()
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """The records of a split of tfds, by index.
+
+  Attributes:
+    where: data set and split, for messages.
+    num_examples: of the split.
+    checksum: as of `Source`.
+    features: of the data set.
+    read: as `Source.records`.
+    name: as of `Source`.
+    cache: the file beside the records, by its suffix, in which to keep what was found in them.
+  """
+
+  where: str
+  num_examples: int
+  checksum: int
+  features: Any
+  read: Callable[[np.ndarray], list[bytes]]
+  name: Callable[[int], str]
+  cache: Callable[[str], Path]
+
+  def parse(self, indices: np.ndarray, features: dict[str, Any]) -> dict[str, Any]:
+    """Returns tensors of the features of `m` examples, by name.
+
+    Args:
+      indices: `[m]` int64.
+      features: as of `tf.io.parse_example`.
+
+    Raises:
+      OSError: an example cannot be read.
+    """
+    tf = runtime.import_tensorflow()
+    try:
+      return tf.io.parse_example(self.read(indices), features)
+    # The last one of a message that quotes bytes.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+      raise OSError(f'no examples of {self.where}') from error
+
+  def scan(
+    self,
+    read: Callable[[np.ndarray], dict[str, np.ndarray]],
+    suffix: str,
+    fits: Callable[[dict[str, np.ndarray]], bool],
+    otherwise: str,
+  ) -> dict[str, np.ndarray]:
+    """Returns what `read` finds in all examples; it is looked for once, and kept.
+
+    Args:
+      read: `indices` `[m]` int64 to arrays by name, which are put together along their first axis.
+      suffix: of the file in which they are kept.
+      fits: whether what was kept can be it.
+      otherwise: what to do if they cannot be read, for the message.
+
+    Raises:
+      UserError: an example cannot be read.
+    """
+    cache, what = self.cache(suffix), suffix.removesuffix('.npz')
+    try:
+      with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
+        kept = dict(file)
+      if fits(kept):
+        return kept
+    except Exception:  # as of an index
+      pass
+    _log.info('reading the %s of all %d examples of %s, once', what, self.num_examples, self.where)
+
+    def block(first: int) -> dict[str, np.ndarray]:
+      try:
+        return read(np.arange(first, min(first + _SCANNED, self.num_examples)))
+      except (OSError, RuntimeError) as error:
+        raise UserError(
+          f'the {what} of {self.where} cannot be read, at example {first} or behind it: {otherwise}'
+        ) from error
+
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+      blocks = list(pool.map(block, range(0, self.num_examples, _SCANNED)))
+    found = {name: np.concatenate([part[name] for part in blocks]) for name in blocks[0]}
+    _try_to_keep(cache, **found)
+    return found
+
+
+def open_records(data: ConfigDict, split: str) -> Records:
+  """Opens the records of a split, or of a part of one, that tfds has prepared.
+
+  Raises:
+    UserError: they are not there, or not what they should be.
+  """
+  runtime.import_tensorflow()
   runtime.allow_many_files()  # every shard stays open, and ImageNet has 1024
   data_dir = buckets.to_path(data.dir or arrays.default_data_dir())
   with buckets.access(data_dir):
     builder = _builder(data.name, data_dir)
   info = builder.info
   base, part = datasets.parse_split(split, info.splits, data.name)
-  image_key, label_key = _image_and_label(info)
   with _mistakes_in_description(data.name, data_dir):
     files = [str(path) for path in info.splits[base].filepaths]
   lengths = info.splits[base].shard_lengths
@@ -180,34 +266,51 @@ def _open_tfds(data: ConfigDict, split: str) -> Source:
     shard = int(np.searchsorted(first, at, side='right')) - 1
     return f'record {at - first[shard]} of {files[shard]}'
 
+  identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
+  checksum = zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode())
+  folder = buckets.to_path(builder.data_dir)
+  return Records(
+    where=f'{data.name}, split {split}',
+    num_examples=len(chosen),
+    checksum=checksum,
+    features=info.features,
+    read=lambda indices: read(chosen[indices]),
+    name=name,
+    cache=lambda suffix: folder / f'{base}.{checksum:08x}.{suffix}',
+  )
+
+
+def _open_tfds(data: ConfigDict, split: str) -> Source:
+  records = open_records(data, split)
+  tf = runtime.import_tensorflow()
+  image_key, label_key = _image_and_label(data.name, records.features)
   features = {
     image_key: tf.io.FixedLenFeature((), tf.string),
     label_key: tf.io.FixedLenFeature((), tf.int64),
   }
 
-  def read_examples(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-    try:
-      examples = tf.io.parse_example(read(chosen[indices]), features)
-    # The last one of a message that quotes bytes.
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
-      raise OSError(f'no examples of {data.name}') from error
+  def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    examples = records.parse(indices, features)
     return examples[image_key].numpy().tolist(), examples[label_key].numpy()
 
   def labels() -> np.ndarray:
-    cache = buckets.to_path(builder.data_dir) / f'{base}.{checksum:08x}.labels.npz'
-    where = f'{data.name}, split {split}'
-    return _read_labels(where, read_examples, len(chosen), cache)
+    return records.scan(
+      lambda indices: {'labels': read(indices)[1]},
+      'labels.npz',
+      lambda kept: (
+        kept['labels'].shape == (records.num_examples,) and kept['labels'].dtype == np.int64
+      ),
+      "prepare the data set again, or set config.data.sampling='uniform'.",
+    )['labels']
 
-  identity = f'{builder.name} {builder.version} {base} {lengths} {info.splits[base].num_bytes}'
-  checksum = zlib.crc32(f'{identity} {chosen[:1]} {chosen[-1:]}'.encode())
   return Source(
-    where=f'{data.name}, split {split}',
-    num_examples=len(chosen),
-    class_names=tuple(info.features[label_key].names),
-    checksum=checksum,
-    read=read_examples,
-    records=lambda indices: read(chosen[indices]),
-    name=name,
+    where=records.where,
+    num_examples=records.num_examples,
+    class_names=tuple(records.features[label_key].names),
+    checksum=records.checksum,
+    read=read,
+    records=records.read,
+    name=records.name,
     labels=labels,
   )
 
@@ -283,15 +386,15 @@ def _builder(name: str, data_dir: Path):
   return builder
 
 
-def _image_and_label(info) -> tuple[str, str]:
+def _image_and_label(name: str, features: Any) -> tuple[str, str]:
   """The features of a data set that are the image and its class."""
   import tensorflow_datasets as tfds
 
   def one(kind: type) -> str:
-    keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+    keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     if len(keys) == 1 or 'label' in keys:
       return 'label' if 'label' in keys else keys[0]
-    raise UserError(f'{info.name} has the {kind.__name__} features {keys}; one is needed.')
+    raise UserError(f'{name} has the {kind.__name__} features {keys}; one is needed.')
 
   return one(tfds.features.Image), one(tfds.features.ClassLabel)
 
@@ -456,32 +559,6 @@ def _opened(path: str) -> Iterator[Callable[[int], bytes]]:
     return piece[at - start : at - start + _BEFORE]
 
   yield read
-
-
-def _read_labels(where: str, read: Callable, count: int, cache: Path) -> np.ndarray:
-  """Reads all records for their labels, `[count]` int64, which are kept in `cache`."""
-  try:
-    with np.load(io.BytesIO(cache.read_bytes()), allow_pickle=False) as file:
-      labels = file['labels']
-    if labels.shape == (count,) and labels.dtype == np.int64:
-      return labels
-  except Exception:  # as of an index
-    pass
-  _log.info('reading the labels of all %d examples of %s, once', count, where)
-
-  def block(first: int) -> np.ndarray:
-    try:
-      return read(np.arange(first, min(first + _LABELS, count)))[1]
-    except (OSError, RuntimeError) as error:
-      raise UserError(
-        f'the labels of {where} cannot be read, at example {first} or behind it: prepare the data '
-        "set again, or set config.data.sampling='uniform'."
-      ) from error
-
-  with futures.ThreadPoolExecutor(_THREADS) as pool:
-    labels = np.concatenate(list(pool.map(block, range(0, count, _LABELS))))
-  _try_to_keep(cache, labels=labels)
-  return labels
 
 
 def _try_to_keep(cache: Path, **index: Any) -> None:

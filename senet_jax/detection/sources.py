@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from senet_jax import errors, runtime
-from senet_jax.data import datasets
+from senet_jax.data import datasets, photos, sources as data_sources
 from senet_jax.detection import coco
 from senet_jax.detection.annotations import Annotations, from_records, read_instances
 from senet_jax.errors import UserError
@@ -88,8 +88,9 @@ def open_source(config: ConfigDict, split: str) -> Source:
   data = config.data
   if data.fake:
     return _fake(config, split)
-  errors.one_of('data.name', data.name, (FILES, TFDS), 'A detector learns from boxes.')
-  source = _open_files(data, split)
+  if data.name != FILES and not data.name.startswith(f'{FILES}/'):
+    errors.one_of('data.name', data.name, (FILES, TFDS), 'A detector learns from boxes.')
+  source = (_open_files if data.name == FILES else _open_tfds)(data, split)
   if not source.num_examples:
     raise UserError(f'data split {split!r} of {data.name} has no photos.')
   classes = config.model.num_classes
@@ -120,12 +121,12 @@ def _open_files(data: ConfigDict, split: str) -> Source:
     raise UserError(f'{root} is {"not a" if root.exists() else "no"} directory; {LAYOUT}.')
   there = {name: found for name in _FOLDERS if (found := _find(root, name))}
   base, part = datasets.parse_split(split, there, FILES, f'In {root} {LAYOUT}.')
-  photos, path = there[base]
-  annotations = _checked(read_instances(path, photos), str(path), data.max_faulty)
+  folder, path = there[base]
+  annotations = _checked(read_instances(path, folder), str(path), data.max_faulty)
   chosen = annotations.select(part(len(annotations)))
 
   def name(index: int) -> str:
-    return str(photos / chosen.file_names[index])
+    return str(folder / chosen.file_names[index])
 
   def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
     return [pathlib.Path(name(i)).read_bytes() for i in indices], indices
@@ -149,6 +150,102 @@ def _find(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path] |
     if files and (root / folder).is_dir():
       return root / folder, files[0]
   return None
+
+
+# --- records of tfds -------------------------------------------------------------------------
+
+
+def _open_tfds(data: ConfigDict, split: str) -> Source:
+  records = data_sources.open_records(data, split)
+  if not records.num_examples:
+    raise UserError(f'data split {split!r} of {data.name} has no photos.')
+  tf = runtime.import_tensorflow()
+  found = _scanned(records)
+  first = np.concatenate([[0], np.cumsum(found['count'])])
+  sizes, images, annotations = found['size'].tolist(), [], []
+  for i, number in enumerate(found['image'].tolist()):
+    height, width = sizes[i]
+    name = found['name'][i].decode(errors='replace')
+    images.append({'id': number, 'file_name': name, 'height': height, 'width': width})
+    for j in range(first[i], first[i + 1]):
+      y1, x1, y2, x2 = found['box'][j].astype(float) * (height, width, height, width)
+      annotations.append({
+        'id': int(found['id'][j]), 'image_id': number, 'category_id': int(found['label'][j]),
+        'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': int(found['area'][j]),
+        'iscrowd': int(found['crowd'][j]),
+      })  # fmt: skip
+  names = records.features['objects']['label'].names
+  categories = [{'id': i, 'name': name} for i, name in enumerate(names)]
+  whole = from_records(images, annotations, categories, where=records.where)
+  whole = _checked(_with_ids_of_coco(whole), records.where, data.max_faulty)
+  record = {number: i for i, number in reversed(list(enumerate(found['image'].tolist())))}
+  place = np.array([record[number] for number in whole.image_ids.tolist()], np.int64)
+
+  def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    parsed = records.parse(place[indices], {'image': tf.io.FixedLenFeature((), tf.string)})
+    return parsed['image'].numpy().tolist(), indices
+
+  return Source(records.where, whole, read, lambda index: records.name(int(place[index])))
+
+
+def _scanned(records: data_sources.Records) -> dict[str, np.ndarray]:
+  """Returns what all records say.
+
+  That is `image`, its id, `name`, `size` and `count`, of boxes, for each image, and for each box
+  `id`, `box`, `area`, `label` and `crowd`.
+
+  Raises:
+    UserError: the data set has no boxes, or a record cannot be read.
+  """
+  tf = runtime.import_tensorflow()
+  boxes = {'id': 'id', 'box': 'bbox', 'area': 'area', 'label': 'label', 'crowd': 'is_crowd'}
+  features = records.features
+  if 'objects' not in features or not {*boxes.values()} <= set(features['objects'].keys()):
+    raise UserError(f'{records.where} has no boxes as those of {TFDS} are; use that.')
+  wanted = {
+    'image': tf.io.FixedLenFeature((), tf.string),
+    'image/filename': tf.io.FixedLenFeature((), tf.string),
+    'image/id': tf.io.FixedLenFeature((), tf.int64),
+    **{
+      f'objects/{key}': tf.io.RaggedFeature(tf.float32 if key == 'bbox' else tf.int64)
+      for key in boxes.values()
+    },
+  }
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    parsed = records.parse(indices, wanted)
+    return {
+      'image': parsed['image/id'].numpy(),
+      'name': np.array(parsed['image/filename'].numpy().tolist(), bytes),
+      'size': np.array([_size(image) for image in parsed['image'].numpy()], np.int32),
+      'count': parsed['objects/id'].row_lengths().numpy(),
+      **{name: parsed[f'objects/{key}'].values.numpy() for name, key in boxes.items()},
+    }
+
+  def fits(kept: dict[str, np.ndarray]) -> bool:
+    count = int(kept['count'].sum())
+    # Four numbers a box, and one of all else.
+    each = all(kept[name].size == count * (4 if name == 'box' else 1) for name in boxes)
+    return each and len(kept['image']) == len(kept['name']) == records.num_examples
+
+  found = records.scan(read, 'boxes.npz', fits, 'prepare the data set again.')
+  if not fits(found):
+    raise UserError(f'{records.where} is damaged: its boxes do not fit; prepare it again.')
+  return {**found, 'box': found['box'].reshape(-1, 4)}
+
+
+def _size(image: bytes) -> tuple[int, int]:
+  try:
+    return photos.size_of(image)
+  except photos.UnreadableImage:
+    return 0, 0  # which is a fault
+
+
+def _with_ids_of_coco(annotations: Annotations) -> Annotations:
+  """Returns annotations whose categories have COCO's ids, if they are COCO's; tfds has no ids."""
+  if annotations.class_names != tuple(coco.CATEGORIES.values()):
+    return annotations
+  return dataclasses.replace(annotations, category_ids=tuple(coco.CATEGORIES))
 
 
 # --- made-up photos --------------------------------------------------------------------------
@@ -176,10 +273,10 @@ def _fake(config: ConfigDict, split: str) -> Source:
   where = f'{config.data.name} (fake), split {split}'
   whole = from_records(images, annotations, categories, where=where)
   chosen = whole.select(part(len(whole)))
-  photos = {size: _photo(size) for size in set(sizes)}
+  encoded = {size: _photo(size) for size in set(sizes)}
 
   def read(indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-    return [photos[tuple(chosen.sizes[i].tolist())] for i in indices], indices
+    return [encoded[tuple(chosen.sizes[i].tolist())] for i in indices], indices
 
   return Source(where, chosen, read, lambda index: chosen.file_names[index])
 

@@ -208,7 +208,7 @@ def test_labels_of_a_data_set_are_read_once(place, monkeypatch):
   if place['data.name'] == 'image_folder':
     return
   again = sources.open_source(config, 'train')
-  monkeypatch.setattr(sources, '_LABELS', None)  # reading would fail
+  monkeypatch.setattr(sources, '_SCANNED', None)  # reading would fail
   np.testing.assert_array_equal(again.labels(), expected[0])
 
 
