@@ -62,16 +62,10 @@ def install():
 install()
 
 # %%
-import os
-
-import jax
-
-import senet_jax
-from senet_jax import runtime
+from senet_jax.reporting import notebook
 
 # Small sizes, for a CPU: SENET_JAX_SMALL=1 or 0 in the environment decides otherwise.
-SMALL = bool(int(os.environ.get('SENET_JAX_SMALL', jax.default_backend() == 'cpu')))
-print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.describe_devices()}')
+SMALL = notebook.begin()
 
 # %% [markdown]
 # ## The question
@@ -93,6 +87,7 @@ for row in study.rows:
 # easy to tell the rows apart.
 
 # %%
+from senet_jax import runtime
 from senet_jax.data import download
 from senet_jax.tools import study as study_tool
 
@@ -145,7 +140,7 @@ Markdown(pathlib.Path('ratio.md').read_text())
 # %%
 import json
 
-from senet_jax.reporting import notebook, pictures
+from senet_jax.reporting import pictures
 
 rows = json.loads(pathlib.Path('ratio.json').read_text())['rows']
 ours = {row['row']: row['mean'] for row in rows if row['mean'] is not None}

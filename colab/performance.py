@@ -62,16 +62,10 @@ def install():
 install()
 
 # %%
-import os
-
-import jax
-
-import senet_jax
-from senet_jax import runtime
+from senet_jax.reporting import notebook
 
 # Small sizes, for a CPU: SENET_JAX_SMALL=1 or 0 in the environment decides otherwise.
-SMALL = bool(int(os.environ.get('SENET_JAX_SMALL', jax.default_backend() == 'cpu')))
-print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.describe_devices()}')
+SMALL = notebook.begin()
 
 # %% [markdown]
 # ## The tax, measured

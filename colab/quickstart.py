@@ -66,16 +66,10 @@ install()
 # JAX finds the device; the same code runs on each.
 
 # %%
-import os
-
-import jax
-
-import senet_jax
-from senet_jax import runtime
+from senet_jax.reporting import notebook
 
 # Small sizes, for a CPU: SENET_JAX_SMALL=1 or 0 in the environment decides otherwise.
-SMALL = bool(int(os.environ.get('SENET_JAX_SMALL', jax.default_backend() == 'cpu')))
-print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.describe_devices()}')
+SMALL = notebook.begin()
 
 # %% [markdown]
 # ## Where runs are kept
@@ -114,6 +108,7 @@ config = reading.load(f'{data}_se_r20', [*changes, '--config.log.tensorboard=Fal
 # on from its last checkpoint in Drive, exactly as if nothing had been.
 
 # %%
+from senet_jax import runtime
 from senet_jax.reporting.notebook import LiveCurves
 from senet_jax.training.loop import train
 from senet_jax.workdir.records import read_records
@@ -142,8 +137,9 @@ evaluate.main([f'--workdir={workdir}'])
 import numpy as np
 from PIL import Image
 
+import senet_jax
 from senet_jax.data import datasets
-from senet_jax.reporting import notebook, pictures
+from senet_jax.reporting import pictures
 
 network = senet_jax.load(workdir)
 images, labels = datasets.load(data, 'test[:1000]')

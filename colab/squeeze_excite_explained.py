@@ -20,7 +20,7 @@
 # squeeze-and-excitation block ([Hu et al., 2018](https://arxiv.org/abs/1709.01507)) lets the
 # network weigh its channels by what the **whole image** shows. This notebook writes the block
 # down, puts it into a network of your own, and looks at what a trained one does with it. On two
-# CPU cores it takes two minutes.
+# CPU cores it takes a minute.
 
 # %% tags=["hide-input"]
 # @title Install { display-mode: "form" }
@@ -62,16 +62,10 @@ def install():
 install()
 
 # %%
-import os
-
-import jax
-
-import senet_jax
-from senet_jax import runtime
+from senet_jax.reporting import notebook
 
 # Small sizes, for a CPU: SENET_JAX_SMALL=1 or 0 in the environment decides otherwise.
-SMALL = bool(int(os.environ.get('SENET_JAX_SMALL', jax.default_backend() == 'cpu')))
-print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.describe_devices()}')
+SMALL = notebook.begin()
 
 # %% [markdown]
 # ## The block, in ten lines
@@ -109,6 +103,7 @@ class SqueezeExcite(nn.Module):
 # is added.
 
 # %%
+import jax
 import numpy as np
 
 from senet_jax import layers
@@ -182,9 +177,10 @@ print({name: gate.shape for name, gate in gates.items()})
 # %%
 from PIL import Image
 
+import senet_jax
 from senet_jax import prediction
 from senet_jax.data import samples
-from senet_jax.reporting import notebook, pictures
+from senet_jax.reporting import pictures
 
 own = {path.stem: Image.open(path) for path in sorted(pathlib.Path('photos').rglob('*.jpg'))[:6]}
 photos = own or samples.photos()
@@ -210,10 +206,10 @@ notebook.show(pictures.gates(some, list(photos)))
 #
 # The same for whole classes: Figure 6 has the mean gates of some classes and of all together,
 # Figure 7 the deviation among the images of one class. Where CIFAR-10 is not at hand and cannot
-# be downloaded, an SE-ResNet-20 learns handwritten digits first, which takes ten seconds or two
-# minutes on a CPU.
+# be downloaded, an SE-ResNet-20 learns handwritten digits first, which takes ten seconds on a CPU.
 
 # %%
+from senet_jax import runtime
 from senet_jax.config import reading
 from senet_jax.data import download
 from senet_jax.tools import activations

@@ -50,7 +50,6 @@ html_math_renderer = 'mathml'
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_preserve_defaults = True
-autodoc_mock_imports: list[str] = []
 # In docstrings, `x` is code.
 default_role = 'code'
 napoleon_google_docstring = True

@@ -41,7 +41,7 @@ def main() -> None:
 
 def _dispatch(argv: list[str]) -> int:
   if cli.COMPLETION in os.environ:
-    argv = _asked()
+    argv = _complete()
   name, *rest = argv or ['--help']
   if name in ('--help', '-h'):
     print(help_text())
@@ -51,21 +51,23 @@ def _dispatch(argv: list[str]) -> int:
 
     print(__version__)
     return 0
-  if cli.COMPLETION in os.environ and name not in commands():
-    parser = cli.Parser('console', __doc__)
-    parser.add_argument('command', choices=commands())
-    parser.parse_args()  # answers, and ends
   errors.one_of('the command', name, commands())
   sys.argv[1:] = rest
   runpy.run_module(commands()[name], run_name='__main__', alter_sys=True)
   return 0
 
 
-def _asked() -> list[str]:
-  """Returns the words for which a shell asks what may follow, and hands them to their command."""
+def _complete() -> list[str]:
+  """Answers a shell that asks for a command; hands other questions to the command they are about.
+
+  Returns:
+    The words of the line so far, behind `senet`.
+  """
   line = os.environ['COMP_LINE'][: int(os.environ['COMP_POINT'])]
   words = line.split()[1:] + [''] * line.endswith(' ')
-  if len(words) < 2:
-    return ['']  # no command yet
+  if len(words) < 2 or words[0] not in commands():
+    parser = cli.Parser('console', __doc__)
+    parser.add_argument('command', choices=commands())
+    parser.parse_args()  # answers, and ends
   os.environ[cli.COMPLETION] = str(int(os.environ[cli.COMPLETION]) + 1)  # its own parser answers
   return words

@@ -61,7 +61,7 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def _second_tier(item) -> bool:
-  return item.path.match(LIVE) or item.get_closest_marker('thorough') is not None
+  return item.path.match(LIVE) or any(m.name in ('thorough', 'slow') for m in item.iter_markers())
 
 
 def pytest_collection_modifyitems(config, items):

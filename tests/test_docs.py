@@ -1,7 +1,6 @@
 """The documentation says what is so: its commands, examples, links and messages are the code's."""
 
 import ast
-import builtins
 import configparser
 import contextlib
 import importlib
@@ -19,6 +18,7 @@ from PIL import Image
 
 from senet_jax import cli, config as config_lib, console, errors, flags
 from senet_jax.config import FIELDS, reading
+from senet_jax.models import list_models
 from senet_jax.training import run
 from tests.helpers import pages
 from tests.helpers.paths import ROOT
@@ -233,23 +233,7 @@ def test_commands_within_lines_are_understood(page, place, monkeypatch, capsys):
 
 @pytest.mark.parametrize('page', EXAMPLES)
 def test_examples_import_what_they_use(page):
-  known = GIVEN | set(dir(builtins))
-  for block in (b for b in PYTHON if b.page == page):
-    used = set()
-    for node in ast.walk(ast.parse(block.text)):
-      if isinstance(node, ast.Name):
-        (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
-      elif isinstance(node, ast.Import | ast.ImportFrom):
-        known |= {(alias.asname or alias.name).partition('.')[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-          module = importlib.import_module(node.module)
-          for alias in node.names:
-            assert hasattr(module, alias.name) or importlib.import_module(
-              f'{node.module}.{alias.name}'
-            )
-      elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.arg):
-        known.add(getattr(node, 'name', None) or node.arg)
-    assert used <= known, block
+  pages.check_names([block.text for block in PYTHON if block.page == page], GIVEN)
 
 
 @pytest.mark.parametrize('page', EXAMPLES)
@@ -328,6 +312,15 @@ def test_messages_are_those_of_the_code(page):
     assert any(map(pattern.search, literals)), message
 
 
+@pytest.mark.parametrize('page', ['README.md', 'docs/add_se.md'])
+def test_tables_of_networks_name_them_all(page):
+  table = pages.text_of(page).partition('| networks, each with and without')[2].partition('\n\n')[0]
+  named = set()
+  for name, alone in re.findall(r'`(\w+)`( \(SE only\))?', table.partition('\n')[2]):
+    named |= {name} if alone else {name, f'se_{name}'}
+  assert named == set(list_models())
+
+
 def test_exit_statuses():
   table = dict(re.findall(r'^\| (\d+) \| (\S+)', pages.text_of('docs/troubleshooting.md'), re.M))
   assert {str(cli.PREEMPTED), str(errors.USER_ERROR), str(cli._NO_READER)} < set(table)
@@ -342,5 +335,4 @@ def test_the_line_of_the_demo_is_that_of_a_run(page):
     mesh=types.SimpleNamespace(size=1), train=split(1437), eval=split(360)
   )
   made = run._what_it_is(config, feeds, 674, {'all': np.zeros(272_095)})
-  assert {shown.rpartition(';')[0] for shown in found} <= {made.rpartition(';')[0]}
-  assert found or page == 'README.md'
+  assert {shown.rpartition(';')[0] for shown in found} == {made.rpartition(';')[0]}

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable
 
 from docutils.statemachine import StringList
-from sphinx.directives.other import TocTree
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.matching import patfilter
 
 from senet_jax.config import FIELDS, reading
 from senet_jax.config.fields import FIXED, FREE, LENGTH, Field
@@ -17,20 +15,6 @@ from senet_jax.config.fields import FIXED, FREE, LENGTH, Field
 # Of texts; that it is said of each helps nobody.
 _LONGEST = ' of at most 4096 characters'
 _RESUME = {FIXED: '', LENGTH: ' *On resuming: length.*', FREE: ' *On resuming: free.*'}
-
-
-class PresentPages(TocTree):
-  """A table of contents that leaves out the entries and patterns of pages that are not there."""
-
-  def run(self):
-    """Returns nothing where no entry is left."""
-    there = [entry for entry in self.content if self._is_there(entry)]
-    self.content.data[:] = there
-    return super().run() if there else []
-
-  def _is_there(self, entry: str) -> bool:
-    page = entry.partition('<')[2].rstrip('>') or entry  # TITLE <PAGE>
-    return bool(list(patfilter(self.env.found_docs, page)))
 
 
 class _Generated(SphinxDirective):
@@ -124,7 +108,6 @@ def _table(head: Iterable[str], rows: list[tuple[str, ...]]) -> list[str]:
 
 def setup(app):
   """Registers the directives."""
-  app.add_directive('present-pages', PresentPages)
   app.add_directive('config-fields', Fields)
   app.add_directive('recipes', Recipes)
   app.add_directive('studies', Studies)

@@ -135,7 +135,9 @@ def _check_start(config: ConfigDict) -> None:
         f'workdir of a run, or leave config.{field} out.'
       )
   if config.optimizer.nesterov and config.optimizer.name == 'lamb':
-    raise UserError('config.optimizer.nesterov=True is not for lamb; take sgd, adam or lars.')
+    raise UserError(
+      'config.optimizer.nesterov=True is not for lamb; take sgd, adam, adamw or lars.'
+    )
 
 
 def _check_targets(config: ConfigDict) -> None:

@@ -1,10 +1,12 @@
 """Photos that a reader of a notebook gives: uploaded on Colab, in a folder elsewhere."""
 
 import io
+import lzma
 import os
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 
 from senet_jax.data import photos, samples
@@ -16,6 +18,8 @@ _NUMBER = re.compile(r'[ _-]*(\(?\d+\)?)?$')
 _HIDDEN = ('.', '__MACOSX')
 _MOST_BYTES = 100_000_000  # of a photo
 _PARTS = re.compile(r'[/\\]')
+# What zipfile and its decompressors say of zips that are cut off, damaged or have a password.
+_UNREADABLE = (zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
 def own_photos(folder: str | os.PathLike = 'photos') -> pathlib.Path:
@@ -84,5 +88,5 @@ def _unpacked(uploaded: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
           hidden = any(part.startswith(_HIDDEN) for part in _PARTS.split(entry.filename))
           if not entry.is_dir() and not hidden and entry.file_size <= _MOST_BYTES:
             yield entry.filename, archive.read(entry)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # also: has a password
+    except _UNREADABLE as error:
       print(f'{name}, or the rest of it, is left out: {error}.')

@@ -113,7 +113,7 @@ def check(
   checkpoint: str | int | None = None,
   photos: Sequence[Photo] = (),
 ) -> Agreement:
-  """Compares an exported file, of any age, with the network that it was made of.
+  """Compares an exported file, however old, with the network that it was made of.
 
   Args:
     path: of the file, which is run: be sure of where it is from.

@@ -1,18 +1,31 @@
-"""Figures in a notebook, and the curves of a run while it trains."""
+"""A notebook's first lines and figures, and the curves of a run while it trains."""
 
 import io
+import os
 import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import jax
 from PIL import Image
 
+import senet_jax
+from senet_jax import runtime
 from senet_jax.reporting import curves, look
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 _COLOURS = 128
+
+
+def begin() -> bool:
+  """Prints versions and devices; returns whether all is to be small, as on a CPU.
+
+  `SENET_JAX_SMALL=1` or `0` in the environment decides otherwise.
+  """
+  print(f'senet_jax {senet_jax.__version__}, jax {jax.__version__}, {runtime.describe_devices()}')
+  return bool(int(os.environ.get('SENET_JAX_SMALL', jax.default_backend() == 'cpu')))
 
 
 def show(figure: 'Figure | pathlib.Path', kind: str = 'png') -> None:

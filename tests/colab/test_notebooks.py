@@ -1,6 +1,5 @@
 """The notebooks: text and notebook are one, what is stored is small and clean, and they run."""
 
-import ast
 import base64
 import configparser
 import json
@@ -10,7 +9,7 @@ import types
 
 import pytest
 
-from tests.helpers import notebooks, paths
+from tests.helpers import notebooks, pages, paths
 
 PATHS = re.compile(r'(?<![\w.])/(tmp|home|root|work|usr|content)/')
 
@@ -34,10 +33,9 @@ def test_text_and_notebook_are_one(name):
 
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
-def test_code_is_python(name):
-  for kind, source in cells_of_text(name):
-    if kind == 'code':
-      ast.parse(source)
+def test_code_imports_what_it_uses(name):
+  code = [source for kind, source in cells_of_text(name) if kind == 'code']
+  pages.check_names(code, ['get_ipython'])
 
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
@@ -58,8 +56,8 @@ def test_outputs_are_small_and_clean(name):
 
 
 def test_all_notebooks_begin_alike():
-  assert len({cell(name, '# @title Install') for name in notebooks.NAMES}) == 1
-  assert len({cell(name, 'import os') for name in notebooks.NAMES}) == 1
+  for beginning in ('# @title Install', 'from senet_jax.reporting import notebook'):
+    assert len({cell(name, beginning) for name in notebooks.NAMES}) == 1
   assert {p.stem for p in notebooks.FOLDER.glob('*.ipynb')} == set(notebooks.NAMES)
 
 

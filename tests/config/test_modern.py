@@ -81,6 +81,7 @@ def test_resnet_strikes_back(network, procedure):
   assert changed == {'data.name', 'data.feed', 'data.eval_split', 'data.pad',
                      'schedule.final', 'eval.every_epochs', 'log.every_steps'}  # fmt: skip
   assert config.model.name == {'r50': 'resnet50', 'se_r50': 'se_resnet50'}[network]
+  assert build_model(config).drop_path == (expected['model.drop_path'] or 0.0)
   # The learning rate: up from 1e-4 of the peak for five epochs, down to 1e-6.
   per_epoch, total = IMAGES / 2048, setup.total_steps(config, IMAGES)
   rate, peak = make_schedule(config, total, per_epoch), config.optimizer.learning_rate
@@ -113,12 +114,6 @@ def test_fast_cifar():
   rate = make_schedule(config, total, 50_000 / 128)
   assert f'{total:,} steps of 128' in header('cifar10_se_r20_fast.py')
   assert [float(rate(s)) for s in (0, total // 5, total)] == pytest.approx([0, 0.2, 0], abs=1e-6)
-
-
-def test_another_size_in_training_is_one_network():
-  """A3 is trained at 160 pixels and evaluated at 224."""
-  model = build_model(load('imagenet_se_r50_a3.py'))
-  assert model.stride_in == '3x3' and model.drop_path == 0.0
 
 
 @pytest.mark.thorough

@@ -26,24 +26,14 @@ from senet_jax.errors import UserError
 from senet_jax.evaluation import competition
 from senet_jax.tools import evaluate
 from senet_jax.training.loop import train
+from tests.helpers.encoded import encoded
+from tests.helpers.photos import small_photo
 
 CLASSES = ('cat', 'dog', 'eel')
 # Of the folder `photos` and the data sets packed from it.
 COUNTS = {'train': 47, 'val': 22}
-
-
-def photo(seed: int, height: int, width: int) -> np.ndarray:
-  """A smooth picture, `[height, width, 3]` uint8."""
-  rng = np.random.default_rng(seed)
-  small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
-  return np.asarray(small.resize((width, height), Image.BICUBIC))
-
-
-def encoded(image: np.ndarray, kind: str = 'JPEG') -> bytes:
-  buffer = io.BytesIO()
-  # As little loss as a JPEG can have: colours at full resolution.
-  Image.fromarray(image).save(buffer, kind, quality=95, subsampling=0)
-  return buffer.getvalue()
+# As little loss as a JPEG can have: colours at full resolution.
+FINE = {'quality': 95, 'subsampling': 0}
 
 
 @pytest.fixture(scope='module')
@@ -55,8 +45,8 @@ def photos(tmp_path_factory):
       folder = root / split / CLASSES[i % 3]
       folder.mkdir(parents=True, exist_ok=True)
       kind = 'PNG' if i % 5 == 4 else 'JPEG'
-      image = photo(i + (split == 'val') * 1000, 40 + 3 * i, 70 + 2 * i)
-      (folder / f'{i:03}.{kind.lower()}').write_bytes(encoded(image, kind))
+      image = small_photo(i + (split == 'val') * 1000, 40 + 3 * i, 70 + 2 * i)
+      (folder / f'{i:03}.{kind.lower()}').write_bytes(encoded(image, kind, **FINE))
   return root
 
 
@@ -434,7 +424,7 @@ def test_where_no_window_fits_the_middle_is_taken(shape, expected):
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 def test_a_training_image_is_the_resized_window(kind):
-  data = encoded(photo(1, 60, 80), kind)
+  data = encoded(small_photo(1, 60, 80), kind, **FINE)
   key = np.array([3, 4])
   options = {'area': (0.08, 1.0), 'aspect': (3 / 4, 4 / 3)}
   found = decoding.training_image(data, key, size=32, rotation=0.0, **options)
@@ -468,7 +458,7 @@ def test_rotation():
 
 def test_rotation_fills_corners_with_the_nearest_pixels():
   tf = runtime.import_tensorflow()
-  image = photo(7, 33, 33)
+  image = small_photo(7, 33, 33)
   for seed in range(3):
     found = decoding.training_image(
       encoded(image, 'PNG'), np.array([seed, 0]), size=33, area=(), aspect=(1, 1),

@@ -6,24 +6,29 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from senet_jax.data import image_folder, samples, uploads
 from tests.helpers import fake_colab
+from tests.helpers.encoded import encoded
 
 
-def photo(kind='jpeg') -> bytes:
+def photo(kind='JPEG') -> bytes:
+  return encoded(np.full((8, 8, 3), 90, np.uint8), kind)
+
+
+def zipped(compression=zipfile.ZIP_STORED, **files) -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(buffer, kind)
-  return buffer.getvalue()
-
-
-def zipped(**files) -> bytes:
-  buffer = io.BytesIO()
-  with zipfile.ZipFile(buffer, 'w') as archive:
+  with zipfile.ZipFile(buffer, 'w', compression) as archive:
     for name, data in files.items():
       archive.writestr(name, data)
   return buffer.getvalue()
+
+
+def damaged(compression: int) -> bytes:
+  """A zip of one photo whose compressed bytes are not what the compressor wrote."""
+  whole = zipped(compression, **{'cat/1.jpg': photo()})
+  start = 30 + len('cat/1.jpg')
+  return whole[:start] + b'\xff' * 40 + whole[start + 40 :]
 
 
 def stored(folder: pathlib.Path) -> list[str]:
@@ -41,7 +46,7 @@ def test_classes_come_from_names(tmp_path):
 
 def test_classes_come_from_folders_of_a_zip_which_cannot_leave_the_directory(tmp_path):
   whole = zipped(**{
-    'pets/cat/1.jpg': photo(), 'pets/dog/2.png': photo('png'), '../../evil/3.jpg': photo(),
+    'pets/cat/1.jpg': photo(), 'pets/dog/2.png': photo('PNG'), '../../evil/3.jpg': photo(),
     '/etc/4.jpg': photo(), 'a\\b\\5.jpg': photo(), '__MACOSX/cat/._1.jpg': b'x',
   })  # fmt: skip
   folder = tmp_path / 'in' / 'photos'
@@ -60,6 +65,9 @@ def test_classes_come_from_folders_of_a_zip_which_cannot_leave_the_directory(tmp
     ('1.jpg', photo(), 'call it CLASS NUMBER.jpg'),
     ('..', photo(), 'call it CLASS NUMBER.jpg'),
     ('cut.zip', zipped(**{'cat/1.jpg': photo()})[:-40] + b'PK\5\6' + bytes(18), ''),
+    ('bad.zip', damaged(zipfile.ZIP_DEFLATED), 'bad.zip, or the rest of it, is left out: '),
+    ('bad.zip', damaged(zipfile.ZIP_BZIP2), 'bad.zip, or the rest of it, is left out: '),
+    ('bad.zip', damaged(zipfile.ZIP_LZMA), 'bad.zip, or the rest of it, is left out: '),
   ],
 )
 def test_what_is_no_photo_is_one_line(tmp_path, capsys, name, data, reason):

@@ -58,7 +58,7 @@ def losses(detector, images, sizes, targets, priorities, proposals):
 
 
 @pytest.fixture(scope='module')
-def golden():
+def recorded():
   with np.load(GOLDEN) as file:
     return dict(file)
 
@@ -96,47 +96,47 @@ def nearest(boxes, of):
   return distances.argmin(1)
 
 
-def test_inputs(photos, golden):
-  check('images', photos[0], golden['images'])
+def test_inputs(photos, recorded):
+  check('images', photos[0], recorded['images'])
 
 
 @pytest.mark.parametrize(
   'name',
   ['c2', 'c3', 'c4', 'c5', 'p2', 'p3', 'p4', 'p5', 'p6', 'rpn_logits', 'rpn_deltas', 'anchors'],
 )
-def test_maps_and_scores(name, ours, golden):
-  check(name, ours[name], golden[name])
+def test_maps_and_scores(name, ours, recorded):
+  check(name, ours[name], recorded[name])
 
 
 @pytest.fixture(scope='module')
-def order(ours, golden):
+def order(ours, recorded):
   """Our index of each of torchvision's proposals, by image: all are there and no others."""
   proposals = ours['proposals']
   found = []
   for i in range(2):
-    expected = golden[f'proposals{i}']
+    expected = recorded[f'proposals{i}']
     assert proposals.valid[i].sum() == len(expected)
     found.append(nearest(proposals.boxes[i][proposals.valid[i]], expected))
   return found
 
 
 @pytest.mark.parametrize('name', ['pooled', 'class_logits', 'box_deltas'])
-def test_regions(name, ours, order, golden):
+def test_regions(name, ours, order, recorded):
   rows = np.concatenate([ours['regions'][name][i][index] for i, index in enumerate(order)])
-  check(name, rows, golden[name])
+  check(name, rows, recorded[name])
 
 
 @pytest.mark.parametrize('image', [0, 1])
-def test_detections(image, ours, golden):
+def test_detections(image, ours, recorded):
   found = {name: value[image] for name, value in ours['detections'].items()}
-  assert found['valid'].sum() == len(golden[f'boxes{image}'])
-  index = nearest(found['boxes'][found['valid']], golden[f'boxes{image}'])
-  np.testing.assert_array_equal(found['classes'][index] + 1, golden[f'labels{image}'])
-  np.testing.assert_allclose(found['scores'][index], golden[f'scores{image}'], atol=TOLERANCE)
+  assert found['valid'].sum() == len(recorded[f'boxes{image}'])
+  index = nearest(found['boxes'][found['valid']], recorded[f'boxes{image}'])
+  np.testing.assert_array_equal(found['classes'][index] + 1, recorded[f'labels{image}'])
+  np.testing.assert_allclose(found['scores'][index], recorded[f'scores{image}'], atol=TOLERANCE)
   assert (np.diff(found['scores']) <= 0).all()
 
 
-def test_losses(network, photos, golden):
+def test_losses(network, photos, recorded):
   model, variables = network
   images, boxes, classes = photos
   most = max(map(len, boxes))
@@ -149,7 +149,7 @@ def test_losses(network, photos, golden):
     'valid': pad([np.ones(len(b), bool) for b in boxes], most),
     'crowd': np.zeros((2, most), bool),
   }
-  theirs = [golden[f'train_proposals{i}'] for i in range(2)]
+  theirs = [recorded[f'train_proposals{i}'] for i in range(2)]
   count = case.PROPOSALS[0]
   valid = pad([np.ones(len(p), bool) for p in theirs], count)
   proposals = Proposals(pad(theirs, count), np.zeros(valid.shape, np.float32), valid)
@@ -157,10 +157,10 @@ def test_losses(network, photos, golden):
   priorities = case.priorities(case.ANCHORS, most)
   args = (images, jnp.array(case.SIZES), targets, priorities, proposals)
   whole, second_stage = run(variables, *args)
-  assert whole['rpn_objectness'] == pytest.approx(golden['loss_objectness'], rel=TOLERANCE)
-  assert whole['rpn_boxes'] == pytest.approx(golden['loss_rpn_box_reg'], rel=TOLERANCE)
-  assert second_stage['roi_classes'] == pytest.approx(golden['loss_classifier'], rel=TOLERANCE)
-  assert second_stage['roi_boxes'] == pytest.approx(golden['loss_box_reg'], rel=TOLERANCE)
+  assert whole['rpn_objectness'] == pytest.approx(recorded['loss_objectness'], rel=TOLERANCE)
+  assert whole['rpn_boxes'] == pytest.approx(recorded['loss_rpn_box_reg'], rel=TOLERANCE)
+  assert second_stage['roi_classes'] == pytest.approx(recorded['loss_classifier'], rel=TOLERANCE)
+  assert second_stage['roi_boxes'] == pytest.approx(recorded['loss_box_reg'], rel=TOLERANCE)
   # Two proposals whose scores differ in the last digit have each other's random numbers.
   for name, theirs in (('roi_classes', 'loss_classifier'), ('roi_boxes', 'loss_box_reg')):
-    assert whole[name] == pytest.approx(golden[theirs], rel=0.02)
+    assert whole[name] == pytest.approx(recorded[theirs], rel=0.02)

@@ -46,6 +46,11 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def shipped():
+  return senet_jax.load(SHIPPED)
+
+
+@pytest.fixture(scope='module')
 def photos():
   return agreement.sample_photos()
 
@@ -61,7 +66,7 @@ def test_shipped_network(name, tmp_path):
   assert kept.worst < BOUND
 
 
-def test_onnx(made, photos):
+def test_onnx(made, shipped, photos):
   path, found = made
   assert [(row['batch'], row['output']) for row in found.rows] == [
     (batch, output) for batch in (1, 7) for output in ('probabilities', 'features')
@@ -70,10 +75,9 @@ def test_onnx(made, photos):
   session = onnxruntime.InferenceSession(path)
   (images,) = session.get_inputs()
   assert (images.shape, images.type) == (['N', 3, 32, 32], 'tensor(uint8)')
-  predictor = senet_jax.load(SHIPPED)
-  raw = np.stack([predictor.read(photo) for photo in photos[:3]]).transpose(0, 3, 1, 2)
+  raw = np.stack([shipped.read(photo) for photo in photos[:3]]).transpose(0, 3, 1, 2)
   (probabilities,) = session.run(['probabilities'], {'images': raw})
-  np.testing.assert_allclose(probabilities, predictor.probabilities(photos[:3]), atol=1e-5)
+  np.testing.assert_allclose(probabilities, shipped.probabilities(photos[:3]), atol=1e-5)
 
 
 def test_onnx_file_passes_the_checker_and_has_plain_operators(made):
@@ -93,12 +97,11 @@ def test_onnx_file_passes_the_checker_and_has_plain_operators(made):
   assert 'Transpose' not in operators and 'Reshape' not in operators
 
 
-def test_card(made):
+def test_card(made, shipped):
   model = onnx.load(made[0])
   told = {entry.key: entry.value for entry in model.metadata_props}
-  predictor = senet_jax.load(SHIPPED)
-  assert tuple(json.loads(told['class_names'])) == predictor.class_names
-  assert json.loads(told['preprocessing'])['mean'] == list(predictor.preprocessing.mean)
+  assert tuple(json.loads(told['class_names'])) == shipped.class_names
+  assert json.loads(told['preprocessing'])['mean'] == list(shipped.preprocessing.mean)
   assert json.loads(told['versions'])['jax'] == jax.__version__
   assert len(told['params_sha256']) == 64
   card = onnx_format.read_card(made[0])
@@ -117,17 +120,15 @@ def test_rounded_weights(made, tmp_path):
   assert exported.check(path).worst < BOUND
 
 
-def test_predictions_of_a_file(made, photos, tmp_path, monkeypatch, capsys):
+def test_predictions_of_a_file(made, shipped, photos, tmp_path, monkeypatch, capsys):
   predictor = file_predictor.load(made[0], 'onnxruntime', batch_size=4)
-  network = senet_jax.load(SHIPPED)
-  np.testing.assert_allclose(
-    predictor.probabilities(photos), network.probabilities(photos), atol=1e-5
-  )
-  np.testing.assert_allclose(predictor.features(photos), network.features(photos), atol=1e-4)
+  for what, bound in (('probabilities', 1e-5), ('features', 1e-4)):
+    expected = getattr(shipped, what)(photos)
+    np.testing.assert_allclose(getattr(predictor, what)(photos), expected, atol=bound)
   photos[0].save(tmp_path / 'photo.png')
   argv = ['predict', str(made[0]), str(tmp_path / 'photo.png'), '--top_k=1']
   assert predict.main(argv[1:]) == 0
-  assert network.top_k(photos[0], 1)[0][0].name in capsys.readouterr().out
+  assert shipped.top_k(photos[0], 1)[0][0].name in capsys.readouterr().out
 
 
 def test_file_of_another_network_is_not_kept(tmp_path, monkeypatch):
@@ -143,12 +144,17 @@ def test_file_of_another_network_is_not_kept(tmp_path, monkeypatch):
 # --- every operation ------------------------------------------------------------------------------
 
 
-def onnx_of(graph, tmp_path):
-  path = tmp_path / 'net.onnx'
-  size = graph.images.shape[1]
-  plain = Transform((size, size, 3), size, size, (0.0,) * 3, (1.0,) * 3)
-  card = Card('onnx', 'here', 'net', 0, '', '', {}, 'NCHW', False, None, (), 'float32', plain, ())
-  onnx_format.write(graph, path, card)
+def plain(size):
+  """Images of that size as they are."""
+  return Transform((size, size, 3), size, size, (0.0,) * 3, (1.0,) * 3)
+
+
+def written(module, graph, path, batch=None):
+  """`path`, with the file that a format makes of a graph."""
+  name, size = module.__name__.rpartition('.')[2], graph.images.shape[1]
+  module.write(graph, path, Card(
+    name, 'here', 'net', 0, '', '', {}, module.LAYOUT, False, batch, (), 'float32', plain(size), ()
+  ))  # fmt: skip
   return path
 
 
@@ -173,8 +179,7 @@ def difference(name, size, tmp_path, **options):
     return np.asarray(x + gate if names[-2:] == ['fc2', 'bias'] else x)
 
   variables = jax.tree.map_with_path(some, variables)
-  plain = Transform((size, size, 3), size, size, (0.0,) * 3, (1.0,) * 3)
-  path = onnx_of(network.graph(model, variables, plain), tmp_path)
+  path = written(onnx_format, network.graph(model, variables, plain(size)), tmp_path / 'net.onnx')
   expected = jax.jit(lambda x: model.apply(variables, x, train=False))(images)
   images = np.asarray(images)
   one, three = onnx_format.run(path, [images[:1], images])
@@ -223,8 +228,6 @@ def test_other_gates(se, tmp_path):
 
 def test_padded_pooling_in_tensorflow_lite(tmp_path):
   """Its converter knows no pooling with padding of its own."""
-  plain = Transform((16, 16, 3), 16, 16, (0.0,) * 3, (1.0,) * 3)
-  card = Card('tflite', 'here', 'net', 0, '', '', {}, 'NHWC', False, 1, (), 'float32', plain, ())
   images = -np.abs(np.asarray(some_images(1, 16)))
   for align in ('torch', 'caffe'):
 
@@ -232,9 +235,7 @@ def test_padded_pooling_in_tensorflow_lite(tmp_path):
       return {'logits': layers.avg_pool(layers.max_pool(x, align), 3, 2, 'CEIL')}
 
     traced = folding.folded(graph.trace(pools, {}, (16, 16, 3), 'float32'))
-    path = tmp_path / align
-    tflite.write(traced, path, card)
-    (found,) = tflite.run(path, [images])
+    (found,) = tflite.run(written(tflite, traced, tmp_path / align, batch=1), [images])
     np.testing.assert_allclose(found['logits'], pools({}, images)['logits'], rtol=1e-5)
 
 
@@ -283,9 +284,8 @@ def test_weights_of_another_network(made, tmp_path, monkeypatch, capsys):
 def test_images_that_are_too_small():
   model = models.create_model('inception_v3', 10)
   variables = tree_of(model, 75)
-  plain = Transform((32, 32, 3), 32, 32, (0.0,) * 3, (1.0,) * 3)
   with pytest.raises(senet_jax.errors.UserError, match='images of 32x32 pixels leave nothing'):
-    network.graph(model, variables, plain)
+    network.graph(model, variables, plain(32))
 
 
 def test_missing_library(tmp_path, monkeypatch, capsys):

@@ -8,16 +8,20 @@ GitHub nor the site shows, says why not:
 """
 
 import ast
+import builtins
 import dataclasses
 import functools
+import importlib
 import re
 import shlex
+from collections.abc import Iterable
 
 from tests.helpers.paths import ROOT
 
 PAGES = (
   'README.md',
   'CONTRIBUTING.md',
+  'colab/README.md',
   'configs/README.md',
   'launch/README.md',
   'tests/campaigns/README.md',
@@ -88,6 +92,39 @@ def commands(text: str) -> list[list[str]]:
         found.append(words)
       words = []
   return found
+
+
+def check_names(texts: Iterable[str], given: Iterable[str] = ()) -> None:
+  """Checks that pieces of Python, one after the other, import or define all that they use.
+
+  Args:
+    texts: the pieces; what they import must be there.
+    given: names that they have from elsewhere.
+  """
+  known = {*given, *dir(builtins)}
+  for text in texts:
+    used = set()
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.Name):
+        (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
+      elif isinstance(node, ast.Import | ast.ImportFrom):
+        known |= {(alias.asname or alias.name).partition('.')[0] for alias in node.names}
+        _import(node)
+      elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler):
+        known.add(node.name)
+      elif isinstance(node, ast.arg):
+        known.add(node.arg)
+    assert used <= known, f'{sorted(used - known)} in\n{text}'
+
+
+def _import(node: ast.Import | ast.ImportFrom) -> None:
+  if isinstance(node, ast.Import):
+    for alias in node.names:
+      importlib.import_module(alias.name)
+    return
+  module = importlib.import_module(node.module)
+  for alias in node.names:
+    assert hasattr(module, alias.name) or importlib.import_module(f'{node.module}.{alias.name}')
 
 
 def prose(page: str) -> str:

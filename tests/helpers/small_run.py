@@ -1,5 +1,6 @@
 """A small run for the tests of runs, and its interruption."""
 
+import json
 import os
 import signal
 import time
@@ -44,6 +45,11 @@ def configured(values, **fields):
 
 def small(**fields):
   return configured(SMALL, **fields)
+
+
+def summary(workdir) -> dict:
+  """What a run says of itself at its end."""
+  return json.loads((workdir / 'summary.json').read_text())
 
 
 def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from senet_jax import config as config_lib, runtime
@@ -17,6 +18,7 @@ from senet_jax.training.classification import Classification
 from senet_jax.training.step import StepOptions, train_step
 from senet_jax.workdir import network
 from senet_jax.workdir.state import TrainState
+from tests.helpers.models import tree_of
 
 
 def test_images_skip_the_branch_or_have_more_of_it():
@@ -32,12 +34,16 @@ def test_images_skip_the_branch_or_have_more_of_it():
 def test_rates_rise_with_the_unit():
   """As timm's: 0 at the first unit, the whole at the last, linear between them."""
   model = create_model('se_resnet50', drop_path=0.15)
-  rates = [
-    model._unit(stage, block)['drop_path']
-    for stage, depth in enumerate(model.depths, 2)
-    for block in range(1, depth + 1)
-  ]
-  np.testing.assert_allclose(rates, np.linspace(0, 0.15, 16))
+  rates = []
+
+  def note(method, args, options, context):
+    if isinstance(context.module, DropPath):
+      rates.append(context.module.rate)
+    return method(*args, **options)
+
+  with nn.intercept_methods(note):
+    tree_of(model)
+  np.testing.assert_allclose(rates, np.linspace(0, 0.15, 16)[1:])
 
 
 def small(**options):

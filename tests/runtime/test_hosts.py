@@ -1,6 +1,5 @@
 """Several processes of one run: they compute what one does, agree, and end together."""
 
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from senet_jax.storage import files
 from senet_jax.training import loop
 from senet_jax.workdir import saved
 from tests.helpers.ports import free_port
+from tests.helpers.small_run import summary
 
 pytestmark = pytest.mark.thorough
 
@@ -77,10 +77,6 @@ def variables_of(workdir):
   return saved.load(workdir, 'latest', runtime.data_mesh(1)).variables
 
 
-def summary_of(workdir):
-  return json.loads((workdir / 'summary.json').read_text())
-
-
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
   """What two processes of one device each make of a short run, under global BN."""
@@ -94,10 +90,10 @@ def assert_same_run(workdir, alone):
   """Parameters and statistics to 1e-6, the evaluation exactly."""
   for a, b in zip(leaves(variables_of(workdir)), leaves(variables_of(alone)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-  here, there = summary_of(workdir)['final'], summary_of(alone)['final']
+  here, there = summary(workdir)['final'], summary(alone)['final']
   assert {k: here[k] for k in here if 'error' in k} == {k: there[k] for k in there if 'error' in k}
   assert here['loss'] == pytest.approx(there['loss'], rel=1e-6)
-  assert summary_of(workdir)['examples_seen'] == summary_of(alone)['examples_seen']
+  assert summary(workdir)['examples_seen'] == summary(alone)['examples_seen']
 
 
 def test_two_processes_compute_what_one_does(uninterrupted, tmp_path):
@@ -134,7 +130,7 @@ def test_sigterm_to_one_stops_all_at_the_same_step(uninterrupted, tmp_path):
   assert 'preempted: saved step' in outputs[0]
   statuses, outputs = Job(2, tmp_path, *flags).wait()
   assert statuses == [0, 0] and 'resumed from step' in outputs[0], outputs
-  assert summary_of(tmp_path)['params_sha256'] == summary_of(uninterrupted[0])['params_sha256']
+  assert summary(tmp_path)['params_sha256'] == summary(uninterrupted[0])['params_sha256']
 
 
 @pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -150,7 +146,7 @@ def test_sigkill_of_one_ends_the_others(victim, uninterrupted, tmp_path):
   statuses, outputs = Job(2, tmp_path, *flags).wait()
   assert statuses == [0, 0], outputs
   assert 'resumed from step' in outputs[0]
-  assert summary_of(tmp_path)['params_sha256'] == summary_of(uninterrupted[0])['params_sha256']
+  assert summary(tmp_path)['params_sha256'] == summary(uninterrupted[0])['params_sha256']
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,13 @@ def classifier():
 
 
 @pytest.fixture(scope='module')
-def app(classifier):
-  return Guard(app_lib.create_app(classifier, NAME, LIMITS), LIMITS)
+def unguarded(classifier):
+  return app_lib.create_app(classifier, NAME, LIMITS)
+
+
+@pytest.fixture(scope='module')
+def app(unguarded):
+  return Guard(unguarded, LIMITS)
 
 
 @pytest.fixture(scope='module')
@@ -274,8 +279,8 @@ def test_nothing_goes_to_the_disk(app, monkeypatch):
     ('', True, 400),
   ],
 )
-def test_hosts(app, host, local, status):
-  guarded = Guard(app._app, LIMITS, ['demo.example.org'], local)
+def test_hosts(unguarded, host, local, status):
+  guarded = Guard(unguarded, LIMITS, ['demo.example.org'], local)
   response = get(guarded, '/api/model', headers={'host': host})
   assert response.status_code == status
   if status != 200:

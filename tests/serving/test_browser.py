@@ -6,17 +6,17 @@ import os
 import pathlib
 import re
 import shutil
-import threading
 
 import numpy as np
 import pytest
 
 import senet_jax
-from senet_jax.serving import app as app_lib, mean_gates, server
+from senet_jax.serving import app as app_lib, mean_gates
 from senet_jax.serving.classifier import Classifier
 from senet_jax.serving.guard import Guard
 from senet_jax.serving.limits import Limits
 from tests.helpers.encoded import encoded
+from tests.helpers.served import served
 from tests.helpers.until import until
 
 pytestmark = pytest.mark.slow
@@ -46,14 +46,8 @@ def url():
   with Classifier(senet_jax.load(NAME, batch_size=8), 8) as classifier:
     means = mean_gates.read(mean_gates.of_shipped(NAME), classifier.blocks)
     app = Guard(app_lib.create_app(classifier, NAME, LIMITS, means), LIMITS)
-    with server.bind('127.0.0.1', 0) as taken:
-      taken.listen()
-      running = server.make_server(app, LIMITS)
-      thread = threading.Thread(target=running.run, kwargs={'sockets': [taken]})
-      thread.start()
-      yield server.url(taken)
-      running.should_exit = True
-      thread.join(60)
+    with served(app, LIMITS) as address:
+      yield address
 
 
 @pytest.fixture(scope='module')

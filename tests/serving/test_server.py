@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -17,6 +16,7 @@ from senet_jax.serving.limits import Limits
 from senet_jax.tools import serve
 from tests.helpers.commands import complaint
 from tests.helpers.ports import free_port
+from tests.helpers.served import served
 
 
 async def _length(scope, receive, send):
@@ -33,15 +33,8 @@ async def _length(scope, receive, send):
 def port():
   """A port of a server in a thread, which answers with `_length`."""
   limits = Limits(bytes=2**20)
-  taken = server.bind('127.0.0.1', 0)
-  taken.listen()
-  running = server.make_server(Guard(_length, limits), limits)
-  thread = threading.Thread(target=running.run, kwargs={'sockets': [taken]})
-  thread.start()
-  yield taken.getsockname()[1]
-  running.should_exit = True
-  thread.join(20)
-  assert not thread.is_alive()
+  with served(Guard(_length, limits), limits) as url:
+    yield int(url.rpartition(':')[2])
 
 
 def test_a_real_upload_of_fifty_megabytes_is_refused(port):

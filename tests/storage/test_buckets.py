@@ -18,7 +18,7 @@ from senet_jax.training.loop import train
 from senet_jax.workdir import saved
 from senet_jax.workdir.records import read_records
 from tests.helpers import fake_gcs
-from tests.helpers.small_run import kill_at, small
+from tests.helpers.small_run import kill_at, small, summary
 
 pytest.importorskip('gcsfs')
 
@@ -44,10 +44,6 @@ def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
   assert train(short(), workdir)
   return workdir
-
-
-def summary(workdir) -> dict:
-  return json.loads((workdir / 'summary.json').read_text())
 
 
 def names(store, directory: str) -> set[str]:

@@ -1,7 +1,5 @@
 """A run with all parts of the modern recipes: stopped and resumed, bit for bit; on a stream too."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +8,7 @@ from senet_jax.errors import UserError
 from senet_jax.training.loop import train
 from senet_jax.workdir.network import check_model
 from tests.helpers.photos import small_photo
-from tests.helpers.small_run import kill_at, small
+from tests.helpers.small_run import SMALL, configured, kill_at, summary
 
 EVERYTHING = {
   'loss': 'bce', 'label_smoothing': 0.1, 'model.depths': (2,), 'model.drop_path': 0.3,
@@ -21,15 +19,8 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def summary(workdir) -> dict:
-  return json.loads((workdir / 'summary.json').read_text())
-
-
 def everything(**fields):
-  config = small()
-  config.update_from_flattened_dict(EVERYTHING)
-  config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in fields.items()})
-  return config
+  return configured({**SMALL, **EVERYTHING}, **fields)
 
 
 @pytest.mark.thorough
@@ -58,9 +49,7 @@ def test_a_stream_with_randaugment(tmp_path):
   }  # fmt: skip
 
   def config(steps):
-    made = everything(steps=steps)
-    made.update_from_flattened_dict({**fields, 'schedule.name': 'constant'})
-    return made
+    return everything(**fields, steps=steps, schedule__name='constant')
 
   assert train(config(4), tmp_path / 'whole')
   assert train(config(2), tmp_path / 'parts') and train(config(4), tmp_path / 'parts')

@@ -25,7 +25,7 @@ from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 from tests.helpers import paths
-from tests.helpers.small_run import SMALL, kill_at, small
+from tests.helpers.small_run import SMALL, kill_at, small, summary
 
 DEFAULTS = paths.TESTS / 'helpers' / 'default_config.py'
 
@@ -43,10 +43,6 @@ def arguments(workdir, *module, **fields) -> list[str]:
 def killed(workdir, step, number) -> list[str]:
   """The command line of a run that gets a signal when it asks for the inputs of `step`."""
   return arguments(workdir, 'tests.helpers.killed_run', str(step), str(int(number)))
-
-
-def summary(workdir) -> dict:
-  return json.loads((workdir / 'summary.json').read_text())
 
 
 @pytest.fixture(scope='module')
