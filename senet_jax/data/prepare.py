@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from senet_jax import errors, runtime
-from senet_jax.data import arrays, carry, tfds_features
+from senet_jax.data import arrays, carry, coco_files, tfds_features
 from senet_jax.data.builders import cifar, digits, imagenet, packed, places365, tiny_imagenet
 from senet_jax.storage import files
 
-DATASETS = ('digits', *cifar.LAYOUTS, tiny_imagenet.NAME, imagenet.NAME, places365.NAME)
+DATASETS = (
+  'digits', *cifar.LAYOUTS, tiny_imagenet.NAME, imagenet.NAME, places365.NAME, coco_files.NAME
+)  # fmt: skip
 DOWNLOAD = 'download'
 FILE_FORMATS = ('tfrecord', 'array_record')
 # Where a data set is prepared until it is whole, and the end of the name of one that it replaces.
@@ -66,7 +68,8 @@ def prepare(
     name: one of `DATASETS`; for an image folder, a name of one's own.
     data_dir: the directory of all datasets.
     source: for CIFAR and Tiny ImageNet, the directory with its files, or `download`, which leaves
-      that to tfds; for ImageNet and Places365-Challenge, the directory with its archives.
+      that to tfds; for ImageNet and Places365-Challenge, the directory with its archives; for COCO
+      that, or `download`.
     overwrite: prepare it anew; if that fails, what was there stays.
     file_format: one of `FILE_FORMATS`.
     partial: take files of any but CIFAR with some of the images, too.
@@ -76,7 +79,7 @@ def prepare(
       from its published files, of what a pack of `carry` has from there.
 
   Returns:
-    the directory of the dataset, `<data_dir>/<name>/<version>`.
+    the directory of the dataset, `<data_dir>/<name>/<version>`; `<data_dir>/coco` of COCO.
 
   Raises:
     UserError: the dataset is unknown, an option is not for it, it is there in the other format, or
@@ -95,6 +98,13 @@ def prepare(
       f'data_dir={data_dir} is not local; prepare locally, then copy it there.'
     )
   data_dir = pathlib.Path(data_dir).expanduser().absolute()
+  if name == coco_files.NAME and recipe is not _PACKED:
+    if overwrite or arrays_only or file_format != FILE_FORMATS[0]:
+      raise errors.UserError(
+        f'overwrite, arrays_only and file_format are not for coco, whose files are read as they '
+        f'are; to have some anew, remove them from {data_dir / name}.'
+      )
+    return _prepare_coco(data_dir / name, source, partial)
   if arrays_only:
     if file_format != FILE_FORMATS[0]:
       raise errors.UserError(f'file_format={file_format} is of the files that arrays_only omits.')
@@ -131,6 +141,8 @@ def _prepare_files(
 
 def official_count(name: str, split: str) -> int | None:
   """Returns how many examples a split has that may be prepared in part; None for any other."""
+  if name == coco_files.NAME:
+    return coco_files.official_count(split)
   counted = {builder.NAME: builder for builder in (imagenet, places365, tiny_imagenet)}
   return counted[name].COUNTS.get(split) if name in counted else None
 
@@ -141,6 +153,8 @@ def read_info(version_dir: pathlib.Path) -> dict[str, Any]:
   Returns:
     `splits` (name -> number of examples), `file_format` and `num_classes`.
   """
+  if version_dir.name == coco_files.NAME:
+    return {'splits': coco_files.counts(version_dir), 'file_format': 'jpg', 'num_classes': 80}
   tfds = _import_tfds()
   tfds_features.check(version_dir)
   info = tfds.builder_from_directory(version_dir).info
@@ -164,6 +178,20 @@ def _choose(name: str, options: dict[str, Any]) -> _Recipe:
       why = f'takes {takes}' if takes else 'comes with scikit-learn'
       raise errors.UserError(f'{option}={value} is not for {name}, which {why}; leave it out.')
   return recipe
+
+
+def _prepare_coco(
+  folder: pathlib.Path, source: str | os.PathLike | None, partial: bool
+) -> pathlib.Path:
+  """Unpacks the archives of COCO, of which detectors read the files as they are."""
+  if source is None:
+    raise errors.UserError(coco_files.HOW_TO_GET)
+  with _alone(folder):
+    try:
+      coco_files.prepare(folder, folder / _STAGING, source, partial)
+    finally:
+      shutil.rmtree(folder / _STAGING, ignore_errors=True)
+  return folder
 
 
 def _prepare_arrays(
@@ -246,6 +274,10 @@ def _tiny_imagenet(name, data_dir, scratch, source, partial):
   return tiny_imagenet.local_builder(source, data_dir, partial)
 
 
+def _no_builder(name, data_dir, scratch, source, partial):
+  raise AssertionError('COCO is no data set of tfds here')
+
+
 def _packed(name, data_dir, scratch, image_folder, val_fraction):
   return packed.packed_builder(name, image_folder, val_fraction, data_dir)
 
@@ -256,6 +288,7 @@ _RECIPES = {
   tiny_imagenet.NAME: _Recipe(_tiny_imagenet, ('source', 'partial'), tiny_imagenet.VERSION),
   imagenet.NAME: _Recipe(_imagenet, ('source', 'partial'), arrays=False),
   places365.NAME: _Recipe(_places365, ('source', 'partial'), places365.VERSION, arrays=False),
+  coco_files.NAME: _Recipe(_no_builder, ('source', 'partial'), arrays=False),
 }
 _PACKED = _Recipe(_packed, ('image_folder', 'val_fraction'), packed.VERSION, arrays=False)
 

@@ -7,6 +7,7 @@
   python -m senet_jax.tools.prepare_data --dataset=tiny_imagenet --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=imagenet2012 --source=DIR
   python -m senet_jax.tools.prepare_data --dataset=places365_challenge --source=DIR
+  python -m senet_jax.tools.prepare_data --dataset=coco --source=download
   python -m senet_jax.tools.prepare_data --dataset=my_photos --image_folder=ROOT
 
 CIFAR: DIR holds its published files: the archive of the Python or the binary version, or what is in
@@ -24,6 +25,10 @@ images are compared with the official ones; the data set takes as much disk spac
 Places365-Challenge, 8 million images of 256x256: DIR holds train_256_places365challenge.tar,
 val_256.tar and filelist_places365-challenge.tar, from http://places2.csail.mit.edu/download.html.
 They are compared with their MD5s and read as they are.
+
+COCO 2017, for detectors: DIR holds annotations_trainval2017.zip, val2017.zip and train2017.zip, or
+--source=download, 20 GB, which goes on where it ended. They are compared with their SHA-256 and
+unpacked into <data_dir>/coco, which is then config.data.dir.
 
 A folder of photos becomes the data set of the name that is given. ROOT holds train/<class>/*.jpg
 and val/<class>/*.jpg, or only train/<class>/*.jpg or <class>/*.jpg, of which --val_fraction holds
@@ -73,12 +78,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument(
     '--dataset',
     required=True,
-    help='digits, cifar10, cifar100, tiny_imagenet, imagenet2012 or places365_challenge; with '
-    '--image_folder, a name of your own',
+    help='digits, cifar10, cifar100, tiny_imagenet, imagenet2012, places365_challenge or coco; '
+    'with --image_folder, a name of your own',
   )
   parser.add_argument(
     '--source',
-    help='directory or archive of CIFAR or Tiny ImageNet, or `download`; directory of the others',
+    help='directory or archive of CIFAR, Tiny ImageNet or COCO, or `download`; directory of others',
   )
   parser.add_argument('--image_folder', metavar='ROOT', help='folder of photos to pack')
   parser.add_argument(
