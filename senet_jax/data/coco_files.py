@@ -10,7 +10,6 @@ import re
 import shutil
 import urllib.request
 import zipfile
-import zlib
 
 from senet_jax.data.builders import official
 from senet_jax.errors import UserError
@@ -183,14 +182,13 @@ def _unpack(path: pathlib.Path, archive: Archive, out: pathlib.Path, partial: bo
         name = member.filename.rpartition('/')[2]
         with zipped.open(member) as content, (out / name).open('xb') as file:
           shutil.copyfileobj(content, file, _PIECE)
-  # What zipfile raises on damage, other methods of compression, passwords and a name twice.
-  except (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, FileExistsError,
-    ValueError,
-  ) as error:  # fmt: skip
-    if isinstance(error, UserError):
-      raise
-    raise UserError(f'{path} is truncated or damaged ({error}); get it again.') from error
+  except UserError:
+    raise
+  except Exception as error:  # zipfile raises many kinds
+    raise UserError(
+      f'{path} is truncated or damaged, or the disk is full ({error}); get it again, or free some '
+      'space.'
+    ) from error
   if not members or (len(members) != archive.count and not partial):
     raise UserError(
       f'{path} has {len(members):,} files of {archive.folder}/, the official one '

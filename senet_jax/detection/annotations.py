@@ -89,6 +89,20 @@ class Annotations:
       **{name: getattr(self, name)[boxes] for name in _OF_BOXES},
     )
 
+  def by_category_id(self) -> 'Annotations':
+    """Returns them with class `i` for the category of id `i + 1`; ids that are not there are, too.
+
+    So do networks count that were trained without a look at the gaps among COCO's ids.
+    """
+    names = dict(zip(self.category_ids, self.class_names, strict=True))
+    ids = tuple(range(1, max(self.category_ids) + 1))
+    return dataclasses.replace(
+      self,
+      classes=(np.array(self.category_ids)[self.classes] - 1).astype(np.int32),
+      category_ids=ids,
+      class_names=tuple(names.get(number, f'category {number}') for number in ids),
+    )
+
   def checksum(self) -> int:
     """Returns the CRC-32 of all but the faults."""
     text = '\0'.join((*self.file_names, *map(str, self.category_ids), *self.class_names))
@@ -231,11 +245,14 @@ def _records(kind: str, records: Iterable[Any], faults: _Faults) -> Iterator[tup
 
 
 def _categories(records: Iterable[Any], faults: _Faults) -> Iterator[tuple[int, str]]:
+  """Yields id and name of each; no two have one name."""
+  names = set()
   for number, record in _records('category', records, faults):
     name = record.get('name')
-    if not isinstance(name, str) or not name:
-      faults.add(RECORD, f'category {number} has no name')
+    if not isinstance(name, str) or not name or name in names:
+      faults.add(RECORD, f'category {number} has no name of its own: {shown(name)}')
       name = f'category {number}'
+    names.add(name)
     yield number, name
 
 
@@ -265,7 +282,7 @@ def _with_photos(
   faults: _Faults,
 ) -> Iterator[tuple[int, tuple[str, tuple]]]:
   """Yields the images that are usable and have a photo."""
-  there = set(os.listdir(photos)) if photos is not None else set()
+  there = {e.name for e in os.scandir(photos) if e.is_file()} if photos is not None else set()
   for number, image in images.items():
     if image is None:
       continue

@@ -4,11 +4,11 @@
   python -m tests.campaigns.fuzz --only=weights:137    # one input again, with its traceback
 
 Overrides in the command line, configurations, workdirs, photos, requests, weight files, archives,
-prepared data sets, packs and records of measurements are made wrong at random, from a seed, and
-read in this process. Two outcomes are right: it works, or a `UserError` says in one line what is
-wrong. Any other exception is a finding, and so are more than `--seconds`, more than `--gigabytes`
-of memory, and a file that is written, changed or removed where the input has no business. Exit
-status 1 if there is any.
+prepared data sets, photos with boxes, packs and records of measurements are made wrong at random,
+from a seed, and read in this process. Two outcomes are right: it works, or a `UserError` says in
+one line what is wrong. Any other exception is a finding, and so are more than `--seconds`, more
+than `--gigabytes` of memory, and a file that is written, changed or removed where the input has no
+business. Exit status 1 if there is any.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import faulthandler
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -57,8 +58,18 @@ from senet_jax import cli, config as config_lib, flags, runtime
 from senet_jax.config import FIELDS, reading
 from senet_jax.config.fields import Field
 from senet_jax.config.study import Row, Study
-from senet_jax.data import carry, datasets, feeds, prepare, preprocessing
+from senet_jax.data import (
+  carry,
+  coco_files,
+  datasets,
+  feeds,
+  photos as photo_lib,
+  prepare,
+  preprocessing,
+)  # fmt: skip
 from senet_jax.data.builders import cifar, imagenet, packed
+from senet_jax.detection import average_precision, detections
+from senet_jax.detection.feeds import DetectionEvalFeed, DetectionFeed
 from senet_jax.errors import UserError
 from senet_jax.export import formats
 from senet_jax.interop import mapping
@@ -418,6 +429,31 @@ class Material:
       self.folder / 'data' / 'cifar10' / '3.0.2', 'cifar10', '3.0.2', splits, list('0123456789')
     )
     return self.folder / 'data'
+
+  @functools.cached_property
+  def coco(self) -> pathlib.Path:
+    """Six photos with boxes, as both splits of COCO."""
+    root = self.folder / 'coco'
+    (root / 'annotations').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ('train2017', 'val2017'):
+      (root / split).mkdir()
+      images, annotations = [], []
+      for i in range(6):
+        data = self.images[i % 3]
+        height, width = photo_lib.size_of(data)
+        (root / split / f'{i}.jpg').write_bytes(data)
+        images.append({'id': i, 'file_name': f'{i}.jpg', 'height': height, 'width': width})
+        for _ in range(2):
+          box = (rng.uniform(0.1, 0.4, 4) * (width, height, width, height)).tolist()
+          annotations.append({
+            'id': len(annotations), 'image_id': i, 'category_id': 1 + i % 2, 'bbox': box,
+            'area': box[2] * box[3], 'iscrowd': i % 3 // 2,
+          })  # fmt: skip
+      categories = [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]
+      parts = {'images': images, 'annotations': annotations, 'categories': categories}
+      files.write_json(root / 'annotations' / f'instances_{split}.json', parts)
+    return root
 
 
 def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
@@ -1123,6 +1159,66 @@ def _hostile_index(rng: np.random.Generator, root: pathlib.Path) -> None:
     np.savez(records.parent / f'{split}.index.npz', sizes=[records.stat().st_size], **index)
 
 
+def boxes(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
+  """A folder of COCO, its archives, or detections that another program has found."""
+  root, kind = folder / 'coco', rng.random()
+  shutil.copytree(material.coco, root)
+  config = _of_detector(root)
+  path = root / 'annotations' / 'instances_train2017.json'
+  if kind < 0.6:
+    instances = json.loads(path.read_bytes())
+    for _ in range(rng.integers(1, 4)):
+      instances = json.loads(_json(mutated_json(rng, instances)))
+    path.write_bytes(_json(instances))
+  elif kind < 0.7:
+    path.write_bytes(mutated(rng, path.read_bytes()))
+  elif kind < 0.85:
+    _damage_tree(rng, root, material.outside)
+  elif kind < 0.93:
+    _coco_archives(rng, root, folder)
+  config.data.max_faulty = int(rng.choice([0, 10, 1000]))
+  feed = DetectionFeed.create(config, material.mesh)
+  collections.deque(itertools.islice(feed.stream.batches(0), 3), 0)
+  evaluated = DetectionEvalFeed.create(config, 'train[:80%]', material.mesh)
+  collections.deque(evaluated.stream.batches(0, len(evaluated)), 0)
+  known, found = feed.split.annotations, []
+  for i in range(len(known)):
+    for x1, y1, x2, y2 in known.boxes[known.of(i)].tolist():
+      found.append({
+        'image_id': int(known.image_ids[i]), 'category_id': known.category_ids[0],
+        'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': float(rng.random()),
+      })  # fmt: skip
+  text = _json(mutated_json(rng, found) if rng.random() < 0.4 else found)
+  (folder / 'found.json').write_bytes(mutated(rng, text) if rng.random() < 0.2 else text)
+  average_precision.judge(known, detections.read(folder / 'found.json', known))
+
+
+def _of_detector(folder: pathlib.Path) -> ConfigDict:
+  config = config_lib.default()
+  config.model.name, config.batch_size = 'faster_rcnn_r50_fpn', 2
+  config.data.name, config.data.dir, config.data.feed = 'coco', str(folder), 'stream'
+  config.data.shorter_side, config.data.longer_side = 32, 64
+  return config
+
+
+def _coco_archives(rng: np.random.Generator, root: pathlib.Path, folder: pathlib.Path) -> None:
+  """Unpacks archives of what is in `root`, and of what should not be, in its place."""
+  (folder / 'zips').mkdir()
+  for archive in coco_files.ARCHIVES:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, 'w', int(rng.choice([0, 8, 12, 14]))) as zipped:
+      for path in sorted((root / archive.folder).glob('*')):
+        zipped.write(path, f'{archive.folder}/{path.name}')
+      for name in ('../escaped', '/escaped', 'val2017/../../escaped', 'train2017/7.jpg'):
+        if rng.random() < 0.2:
+          zipped.writestr(name, b'x')
+    data = content.getvalue()
+    (folder / 'zips' / archive.file).write_bytes(mutated(rng, data) if rng.random() < 0.5 else data)
+  shutil.rmtree(root)
+  with contextlib.redirect_stdout(io.StringIO()):
+    prepare.prepare('coco', folder, folder / 'zips', partial=True)
+
+
 def packs(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
   """A pack for a machine without network, damaged on the way or made by a stranger."""
   shutil.copytree(material.pack, folder / 'pack')
@@ -1158,16 +1254,17 @@ def evidence_records(rng: np.random.Generator, material: Material, folder: pathl
 # Inputs of each in a hundred, many where one takes a millisecond; and the material that it takes,
 # which is made before, so that a mistake in here is not taken for a refusal.
 TARGETS = {
-  overrides: (16, ('configs',)),
+  overrides: (12, ('configs',)),
   configurations: (10, ()),
   workdirs: (10, ('workdir', 'abstract')),
   finished_runs: (4, ('finished', 'config')),
   photos: (12, ('images', 'predictor', 'config')),
   requests: (4, ('images', 'page')),
-  weights: (14, ('weights',)),
+  weights: (10, ('weights',)),
   exported_files: (4, ('exported',)),
   archives: (8, ('images',)),
   data_sets: (8, ('prepared', 'config')),
+  boxes: (8, ('coco',)),
   packs: (5, ('pack',)),
   evidence_records: (5, ('records',)),
 }

@@ -1,6 +1,7 @@
 """Annotations: what COCO's JSON says, and what is done about faults in it."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -104,6 +105,7 @@ def test_rounding_at_the_border_is_no_fault():
     (lib.RECORD, {'images': [IMAGES[0], {**IMAGES[1], 'file_name': '/etc/passwd'}]}, 1),
     (lib.RECORD, {'images': [IMAGES[0], {**IMAGES[1], 'file_name': ''}]}, 1),
     (lib.RECORD, {'categories': [*CATEGORIES, {'id': 9}]}, 2),
+    (lib.RECORD, {'categories': [*CATEGORIES, {'id': 9, 'name': 'cup'}]}, 2),
   ],
 )
 def test_records_that_are_none(kind, parts, images):
@@ -122,6 +124,7 @@ def test_missing_photos(tmp_path):
     json.dumps({'images': IMAGES, 'annotations': [BOX], 'categories': CATEGORIES})
   )
   (tmp_path / 'a.jpg').touch()
+  os.mkfifo(tmp_path / 'b.jpg')
   found = lib.read_instances(tmp_path / 'instances.json', tmp_path)
   assert found.faults == {lib.MISSING: ('image 7: b.jpg',)} and found.file_names == ('a.jpg',)
 
