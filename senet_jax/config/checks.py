@@ -167,8 +167,8 @@ def _check_targets(config: ConfigDict) -> None:
 
 # Fields of `data` that have no effect on the device feed.
 _OF_STREAMS = (
-  'crop_area', 'crop_interpolation', 'randaugment', 'resize', 'interpolation',
-  'resize_keep_aspect', 'val_fraction',
+  'crop_area', 'crop_interpolation', 'resize', 'interpolation', 'resize_keep_aspect',
+  'val_fraction',
 )  # fmt: skip
 
 
@@ -204,6 +204,8 @@ def _check_data(config: ConfigDict) -> None:
       )
     return
   for name in _OF_STREAMS:
+    if name == 'crop_interpolation' and data.randaugment is not None:
+      continue  # of what that moves
     if data[name] != FIELDS[f'data.{name}'].default:
       raise UserError(
         f"config.data.{name}={data[name]} has no effect with config.data.feed='device'; use "

@@ -195,7 +195,7 @@ _DATA = {
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),
   'data.crop_interpolation': Field(
-    'bilinear', 'streams: of the resizing of that crop, and of what RandAugment moves',
+    'bilinear', 'of what RandAugment moves, and in streams of the resizing of that crop',
     choices=('bilinear', 'bicubic')),
   'data.crop_aspect': Field(
     (3 / 4, 4 / 3), 'streams: smallest and largest width over height of that crop', float,
@@ -219,7 +219,7 @@ _DATA = {
   'data.cutout': Field(
     0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * _MOST_PIXELS)),
   'data.randaugment': Field(
-    None, "streams: RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
+    None, "RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
   'data.erasing': Field(
     0.0, 'share of images with a random rectangle of zeros (random erasing)', within=(0, 1)),
   'data.repeats': Field(

@@ -238,12 +238,11 @@ class StreamEvalFeed(Streamed):
 
 
 def _randaugment(config: ConfigDict, plain: Transform) -> RandAugment | None:
-  """Returns the RandAugment of a run; what comes in from outside is of the mean colour."""
+  """Returns the RandAugment of a run."""
   data = config.data
   if data.randaugment is None:
     return None
-  fill = tuple(min(255, round(x)) for x in plain.mean)
-  moving = Moving(fill, decoding.RESAMPLINGS[data.crop_interpolation])
+  moving = Moving(plain.fill, decoding.RESAMPLINGS[data.crop_interpolation])
   return RandAugment(Policy.parse(data.randaugment), moving)
 
 

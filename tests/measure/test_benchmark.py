@@ -585,7 +585,14 @@ def test_help_imports_nothing_slow():
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
-def test_input_mode_is_there(monkeypatch, capsys, tmp_path, request):
+def test_input_of_data_in_device_memory(monkeypatch, capsys, tmp_path, request):
   config = request.config.rootpath / 'tests' / 'helpers' / 'default_config.py'
-  status, _, err = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}')
-  assert status == cli.USER_ERROR and 'is not streamed' in err
+  fields = {'data.name': 'digits', 'model.name': 'resnet20_cifar', 'data.erasing': 0.5}
+  given = [f'--config.{name}={value}' for name, value in fields.items()]
+  given += ['--repeats=2', '--seconds=0.01', f'--output={tmp_path / "input.json"}']
+  status, out, _ = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}', *given)
+  assert not status and 'digits, batches of 128' in out and 'ms of CPU an image' in out
+  record = json.loads((tmp_path / 'input.json').read_text())
+  assert record['what'] == 'input pipeline alone, and the same without random changes, images/s'
+  assert len(record['input']['rounds']) == 2 and record['raw']['cpu_ms']['mean'] > 0
+  assert record['ratio'] == record['input']['mean'] / record['raw']['mean']
