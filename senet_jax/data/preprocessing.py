@@ -83,10 +83,14 @@ def evaluation_transform(config: ConfigDict) -> Transform:
 
 
 def training_transform(config: ConfigDict) -> Transform:
-  """Returns the transform of training without its random changes, see `evaluation_transform`."""
-  plain, size = evaluation_transform(config), config.data.train_size
-  if size is None:
+  """Returns the transform of training without its random changes, see `evaluation_transform`.
+
+  Of several sizes it is that of the last one.
+  """
+  plain, sizes = evaluation_transform(config), config.data.train_size
+  if sizes is None:
     return plain
+  size = sizes[-1]
   streamed = config.data.feed == 'stream' and not config.data.fake
   shape = (size, size, 3) if streamed else plain.shape
   return dataclasses.replace(plain, image_size=size, shape=shape)
@@ -143,6 +147,10 @@ class TrainingTransform:
     )
     mixing, randaugment = Mixing.create(config), _randaugment(config, plain)
     return cls(plain, config.seed, recolor, changes, mixing, randaugment)
+
+  def at_size(self, size: int) -> 'TrainingTransform':
+    """Returns the transform for inputs of another side."""
+    return dataclasses.replace(self, plain=dataclasses.replace(self.plain, image_size=size))
 
   def without_changes(self) -> 'TrainingTransform':
     """Returns the transform that makes the same inputs without random changes."""

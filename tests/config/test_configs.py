@@ -15,10 +15,10 @@ import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.config import reading
+from senet_jax.config.length import total_steps
 from senet_jax.data import datasets
 from senet_jax.errors import UserError
 from senet_jax.models import list_models, model_info
-from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.workdir.network import build_model, input_size
 from tests.helpers.paths import ROOT
@@ -384,7 +384,7 @@ def test_header_has_the_length(name):
   config = load(name)
   _, part = datasets.parse_split(config.data.train_split, ('train',), config.data.name)
   images = len(range(IMAGES[config.data.name])[part(IMAGES[config.data.name])])
-  steps = setup.total_steps(config, images)
+  steps = total_steps(config, images)
   text = ' '.join(header(name).split())
   assert f'{steps:,} steps of {config.batch_size}' in text
 

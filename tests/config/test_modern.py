@@ -9,6 +9,7 @@ import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.config import reading
+from senet_jax.config.length import total_steps
 from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_schedule
@@ -39,7 +40,7 @@ COLUMNS = (
 PROCEDURES = {
   'a1': (600.0, None, 5e-3, 0.01, 0.1, 0.2, 'rand-m7-mstd0.5-inc1', 3, 0.05),
   'a2': (300.0, None, 5e-3, 0.02, 0.0, 0.1, 'rand-m7-mstd0.5-inc1', 3, 0.05),
-  'a3': (100.0, 160, 8e-3, 0.02, 0.0, 0.1, 'rand-m6-mstd0.5-inc1', 1, None),
+  'a3': (100.0, (160,), 8e-3, 0.02, 0.0, 0.1, 'rand-m6-mstd0.5-inc1', 1, None),
 }  # fmt: skip
 # Not in the table: the network and the clipping of the code that the weights are from.
 OF_CODE = {
@@ -83,7 +84,7 @@ def test_resnet_strikes_back(network, procedure):
   assert config.model.name == {'r50': 'resnet50', 'se_r50': 'se_resnet50'}[network]
   assert build_model(config).drop_path == (expected['model.drop_path'] or 0.0)
   # The learning rate: up from 1e-4 of the peak for five epochs, down to 1e-6.
-  per_epoch, total = IMAGES / 2048, setup.total_steps(config, IMAGES)
+  per_epoch, total = IMAGES / 2048, total_steps(config, IMAGES)
   rate, peak = make_schedule(config, total, per_epoch), config.optimizer.learning_rate
   assert float(rate(0)) == pytest.approx(1e-4 * peak, rel=1e-3)
   assert float(rate(round(5 * per_epoch))) == pytest.approx(peak, rel=1e-4)
@@ -102,7 +103,7 @@ def test_nvidia(epochs, mixup, top):
   assert {name: given[name] for name in expected} == expected
   assert config.model.name == 'se_resnext101_32x4d' and setup.peak_rate(config) == 1.024
   text = ' '.join(header('imagenet_se_resnext101_nvidia.py').split())
-  assert f'{setup.total_steps(config, IMAGES):,}' in text and f'top-1 {top} ' in text
+  assert f'{total_steps(config, IMAGES):,}' in text and f'top-1 {top} ' in text
 
 
 def test_fast_cifar():
@@ -110,7 +111,7 @@ def test_fast_cifar():
   differing = {name for name in configs[0] if configs[0][name] != configs[1][name]}
   assert differing == {'model.name'}
   config = load('cifar10_se_r20_fast.py')
-  total = setup.total_steps(config, 50_000)
+  total = total_steps(config, 50_000)
   rate = make_schedule(config, total, 50_000 / 128)
   assert f'{total:,} steps of 128' in header('cifar10_se_r20_fast.py')
   assert [float(rate(s)) for s in (0, total // 5, total)] == pytest.approx([0, 0.2, 0], abs=1e-6)

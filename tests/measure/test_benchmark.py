@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from senet_jax import cli, runtime
 from senet_jax.config import reading
+from senet_jax.config.length import total_steps
 from senet_jax.errors import UserError
 from senet_jax.measure import (
   agreement,
@@ -30,7 +31,6 @@ from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.reporting.statistics import spread
 from senet_jax.tools import benchmark, latency
-from senet_jax.training import setup
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.workdir.network import build_model, init_variables, variable_shapes
@@ -372,7 +372,7 @@ def test_a_fed_step_is_that_of_the_run(monkeypatch):
   work.wait()
   ((program, state, inputs, steps),) = seen
   text = program.lower(state, inputs, steps).as_text()
-  run_steps = setup.total_steps(config, 1437)
+  run_steps = total_steps(config, 1437)
   schedule = make_schedule(config, run_steps, 1437 / 64)
   model = build_model(config, 10)
   of_run = training_program(
