@@ -30,6 +30,7 @@ EXTRA |= {'digits_se_r20', 'imagenette_se_r18', 'finetune_image_folder'}
 # Recipes that the paper did not have; see `test_modern.py`.
 EXTRA |= {f'imagenet_{se}r50_a{number}' for se in ('', 'se_') for number in (1, 2, 3)}
 EXTRA |= {'imagenet_se_resnext101_nvidia:e90', 'imagenet_se_resnext101_nvidia:e250'}
+EXTRA |= {f'imagenet_{se}r50_ffcv:e{epochs}' for se in ('', 'se_') for epochs in (16, 40, 88)}
 EXTRA |= {'cifar10_r20_fast', 'cifar10_se_r20_fast'}
 
 # Of each recipe, the fields that differ from the defaults, and what its paper states besides.

@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from senet_jax import config as config_lib
@@ -57,6 +58,17 @@ NVIDIA = {
   'label_smoothing': 0.1, 'data.crop_area': (0.08, 1.0),
 }  # fmt: skip
 
+# What the configurations of libffcv/ffcv-imagenet for ResNet-50 share; 512 images on each GPU.
+FFCV = {
+  'batch_size': 4096, 'optimizer.name': 'sgd', 'optimizer.momentum': 0.9,
+  'optimizer.learning_rate': 1.7, 'optimizer.weight_decay': 1e-4, 'optimizer.decay_mask': 'kernels',
+  'schedule.name': 'linear', 'schedule.warmup': 2.0, 'schedule.warmup_start': 1e-4,
+  'label_smoothing': 0.1, 'data.train_size': (160, 192), 'data.image_size': 256,
+  'data.resize': round(256 / (224 / 256)), 'data.crop_area': (0.08, 1.0),
+  'data.crop_aspect': (3 / 4, 4 / 3), 'model.stride_in': '3x3', 'model.pool_align': 'torch',
+  'data.mean': (123.675, 116.28, 103.53), 'data.std': (58.395, 57.12, 57.375),
+}  # fmt: skip
+
 
 def load(name: str, *overrides: str):
   return reading.load(f'{ROOT}/configs/{name}', [f'--config.{o}' for o in overrides])
@@ -104,6 +116,30 @@ def test_nvidia(epochs, mixup, top):
   assert config.model.name == 'se_resnext101_32x4d' and setup.peak_rate(config) == 1.024
   text = ' '.join(header('imagenet_se_resnext101_nvidia.py').split())
   assert f'{total_steps(config, IMAGES):,}' in text and f'top-1 {top} ' in text
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'grows_at', 'top'), [(16, 12.0, 73.8), (40, 32.0, 77.2), (88, 71.0, 78.4)]
+)
+@pytest.mark.parametrize('network', ['r50', 'se_r50'])
+def test_ffcv(network, epochs, grows_at, top):
+  """Of its configurations `rn50_16_epochs.yaml` and the like, and its table of results."""
+  config = load(f'imagenet_{network}_ffcv.py:e{epochs}')
+  config_lib.check(config)
+  expected = {**FFCV, 'epochs': float(epochs), 'data.train_size_boundaries': (grows_at,)}
+  given = fields(config)
+  assert {name: given[name] for name in expected} == expected
+  changed = config_lib.changed(config).keys() - {*expected, 'model.name'}
+  assert changed == {'data.name', 'data.feed', 'data.eval_split', 'data.pad',
+                     'log.every_steps'}  # fmt: skip
+  # From a ten-thousandth of the peak up in two epochs, and in a line to nothing.
+  per_epoch, total = IMAGES / 4096, total_steps(config, IMAGES)
+  rate = make_schedule(config, total, per_epoch)
+  at = {epoch: float(rate(round(epoch * per_epoch))) for epoch in (0, 1, 2, 9, epochs)}
+  lines = {epoch: np.interp(epoch, [0, 2, epochs], [1.7e-4, 1.7, 0]) for epoch in at}
+  assert at == pytest.approx(lines, abs=2e-3)
+  text = ' '.join(header(f'imagenet_{network}_ffcv.py').split())
+  assert f'{total:,}' in text and f'{100 - top:.1f} %' in text
 
 
 def test_fast_cifar():
