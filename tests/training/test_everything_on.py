@@ -13,6 +13,7 @@ from tests.helpers.small_run import SMALL, configured, kill_at, summary
 EVERYTHING = {
   'loss': 'bce', 'label_smoothing': 0.1, 'model.depths': (2,), 'model.drop_path': 0.3,
   'model.remat': (2,), 'data.mixup': 0.2, 'data.cutmix': 1.0, 'data.erasing': 0.3,
+  'data.name': 'cifar10', 'data.randaugment': 'rand-m7-mstd0.5-inc1',
   'data.repeats': 3, 'data.train_size': (12, 16), 'data.image_size': 16, 'optimizer.name': 'lamb',
   'optimizer.clip_norm': 1.0, 'optimizer.ema_decay': 0.99, 'schedule.name': 'cosine',
   'schedule.unit': 'steps', 'schedule.warmup': 3.0, 'bn.scope': 'local',
