@@ -110,7 +110,9 @@ class Labelled(Form):
   @property
   def shapes(self) -> list[tuple[int, ...]]:
     """Returns all shapes of images."""
-    return [self.shape] if self.sizes is None else [_square(side) for side in self.sizes.sides]
+    if self.sizes is None:
+      return [self.shape]
+    return [_square(side) for side in dict.fromkeys(self.sizes.sides)]
 
   def put(
     self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
