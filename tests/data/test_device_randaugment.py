@@ -17,6 +17,7 @@ from senet_jax.data.device_randaugment import DeviceRandAugment
 from senet_jax.data.preprocessing import TrainingTransform
 from senet_jax.data.randaugment import OPERATIONS, Moving
 from senet_jax.errors import UserError
+from senet_jax.runtime import keys
 from tests.helpers.photos import small_photo
 
 FILL = (124, 116, 104)
@@ -54,8 +55,8 @@ def test_an_operation_is_within_a_grey_level_of_pillows(number, resample):
 )
 def test_the_laws_are_those_of_the_stream(text):
   count = 20_000
-  keys = jax.random.split(jax.random.key(0), count)
-  which, amounts = jax.device_get(jax.jit(jax.vmap(device(text).plan))(keys))
+  of_each = jax.random.split(jax.random.key(0), count)
+  which, amounts = jax.device_get(jax.jit(jax.vmap(device(text).plan))(of_each))
   theirs = randaugment.RandAugment(Policy.parse(text), Moving(FILL, Image.Resampling.BILINEAR))
   numbers = np.stack([np.arange(count), np.zeros(count, int)], 1)
   plans = [theirs.plan(row) for row in draws.uniform(numbers, theirs.draws)]
@@ -78,10 +79,13 @@ def test_the_laws_are_those_of_the_stream(text):
 
 def test_branches_and_all_operations_at_once_are_the_same():
   images = jnp.stack([small_photo(seed, 16, 16) for seed in range(8)])
-  keys = jax.random.split(jax.random.key(4), 8)
+  of_each = jax.random.split(jax.random.key(4), 8)
   change = device('rand-m7-mstd0.5-p1-inc1')
-  drawn = jax.vmap(change.plan)(keys)
-  found, together = jax.jit(change)(keys, images), jax.jit(jax.vmap(change.change))(images, *drawn)
+  drawn = jax.vmap(change.plan)(of_each)
+  found, together = (
+    jax.jit(change)(of_each, images),
+    jax.jit(jax.vmap(change.change))(images, *drawn),
+  )
   np.testing.assert_allclose(found.astype(int), together.astype(int), atol=1)
   assert (found != images).any((1, 2, 3)).mean() > 0.5
 
@@ -111,10 +115,10 @@ def test_the_feed_on_one_device_and_on_eight(monkeypatch):
   np.testing.assert_array_equal(found[0][0], found[1][0])
   images, index, epoch = found[0]
   transform = TrainingTransform.create(config)
-  keys = transform._keys(jnp.asarray(epoch), jnp.asarray(index))
+  of_each = jax.vmap(functools.partial(keys.of_example, config.seed))(epoch, index)
   fill = tuple(round(x) for x in transform.plain.mean)
   expected = DeviceRandAugment(Policy.parse(RECIPE), fill, False)(
-    keys, feed.split.arrays['images'][index]
+    of_each, feed.split.arrays['images'][index]
   )
   np.testing.assert_allclose(images, transform.plain.to_input(expected), atol=1e-5)
 
