@@ -6,7 +6,7 @@ overrides single fields (`--config.batch_size=256`).
 
 from senet_jax.config.checks import changed, check, check_fields, differences, flatten, from_dict
 from senet_jax.config.defaults import FIELDS, default
-from senet_jax.config.modern import fast_cifar, nvidia, strikes_back
+from senet_jax.config.modern import fast_cifar, ffcv, nvidia, strikes_back
 from senet_jax.config.recipes import (
   ablation,
   cifar,
@@ -24,6 +24,7 @@ from senet_jax.config.recipes import (
 )
 
 __all__ = ['FIELDS', 'ablation', 'changed', 'check', 'check_fields', 'cifar', 'default',
-           'differences', 'fast_cifar', 'flatten', 'from_dict', 'imagenet', 'mobile', 'nvidia',
-           'places365', 'senet154', 'shake', 'strikes_back', 'student_ablation', 'student_cifar',
-           'student_inception', 'student_tiny', 'variant', 'wide_resnet']  # fmt: skip
+           'differences', 'fast_cifar', 'ffcv', 'flatten', 'from_dict', 'imagenet', 'mobile',
+           'nvidia', 'places365', 'senet154', 'shake', 'strikes_back', 'student_ablation',
+           'student_cifar', 'student_inception', 'student_tiny', 'variant',
+           'wide_resnet']  # fmt: skip

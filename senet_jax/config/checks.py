@@ -1,6 +1,7 @@
 """The checks of a configuration before any device work, and comparisons of two."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -167,8 +168,8 @@ def _check_targets(config: ConfigDict) -> None:
 
 # Fields of `data` that have no effect on the device feed.
 _OF_STREAMS = (
-  'crop_area', 'crop_interpolation', 'randaugment', 'resize', 'interpolation',
-  'resize_keep_aspect', 'val_fraction',
+  'crop_area', 'crop_interpolation', 'resize', 'interpolation', 'resize_keep_aspect',
+  'val_fraction',
 )  # fmt: skip
 
 
@@ -189,6 +190,7 @@ def _check_data(config: ConfigDict) -> None:
       f"config.data.val_fraction={data.val_fraction} is for data.name='image_folder'; a part of "
       "another data set is config.data.train_split='train[:90%]'."
     )
+  _check_sizes(data)
   if data.randaugment is not None:
     Policy.parse(data.randaugment)
   if data.repeats > 1 and data.sampling != 'uniform':
@@ -204,11 +206,24 @@ def _check_data(config: ConfigDict) -> None:
       )
     return
   for name in _OF_STREAMS:
+    if name == 'crop_interpolation' and data.randaugment is not None:
+      continue  # of what that moves
     if data[name] != FIELDS[f'data.{name}'].default:
       raise UserError(
         f"config.data.{name}={data[name]} has no effect with config.data.feed='device'; use "
         "config.data.feed='stream' or leave it out."
       )
+
+
+def _check_sizes(data: ConfigDict) -> None:
+  sizes, boundaries = data.train_size or (), data.train_size_boundaries
+  if boundaries and len(boundaries) != len(sizes) - 1:
+    raise UserError(
+      f'config.data.train_size_boundaries={boundaries} must be one less than the sizes of '
+      f'config.data.train_size={data.train_size}, or none for equal parts of the run.'
+    )
+  if any(later <= first for first, later in itertools.pairwise(boundaries)):
+    raise UserError(f'config.data.train_size_boundaries={boundaries} must rise.')
 
 
 def differences(
@@ -220,10 +235,12 @@ def differences(
     saved: nested values, also of an earlier version; fields that are missing have their defaults.
     given: the same.
     length: count the length of the run even where steps already taken do not depend on it. Under a
-      cosine, or with statistics frozen at the end, they do, and it always counts.
+      learning rate that falls until the end, with statistics frozen there, or with several sizes of
+      images in equal parts of the run, they do, and it always counts.
   """
   old, new = map(_as_held, (saved, given))
-  length = length or new['schedule.name'] == 'cosine' or new['bn.freeze_last_epochs'] > 0
+  length |= new['schedule.name'] in ('cosine', 'linear') or new['bn.freeze_last_epochs'] > 0
+  length |= len(new['data.train_size'] or ()) > 1 and not new['data.train_size_boundaries']
   resumes = {FREE} if length else {FREE, LENGTH}
   return {
     name: (old.get(name), new.get(name))

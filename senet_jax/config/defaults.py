@@ -166,8 +166,11 @@ _DATA = {
   'data.image_size': _option(
     None, "side of the network's input; None: the usual one", int, within=(1, _MOST_PIXELS)),
   'data.train_size': Field(
-    None, 'side of the images in training; None: image_size, that of evaluations', int,
-    within=(1, _MOST_PIXELS)),
+    None, 'side of the images in training, or several one after the other: (128, 160, 192); None: '
+    'image_size, that of evaluations', int, within=(1, _MOST_PIXELS), lengths=range(1, 9)),
+  'data.train_size_boundaries': Field(
+    (), 'places where the next of several train_size begins, in schedule.unit; empty: equal parts '
+    'of the run', float, within=(POSITIVE, INT32), lengths=range(8)),
   'data.resize': _option(
     None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
   'data.interpolation': _option(
@@ -195,7 +198,7 @@ _DATA = {
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),
   'data.crop_interpolation': Field(
-    'bilinear', 'streams: of the resizing of that crop, and of what RandAugment moves',
+    'bilinear', 'of what RandAugment moves, and in streams of the resizing of that crop',
     choices=('bilinear', 'bicubic')),
   'data.crop_aspect': Field(
     (3 / 4, 4 / 3), 'streams: smallest and largest width over height of that crop', float,
@@ -219,7 +222,7 @@ _DATA = {
   'data.cutout': Field(
     0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * _MOST_PIXELS)),
   'data.randaugment': Field(
-    None, "streams: RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
+    None, "RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
   'data.erasing': Field(
     0.0, 'share of images with a random rectangle of zeros (random erasing)', within=(0, 1)),
   'data.repeats': Field(
@@ -276,9 +279,9 @@ _OPTIMIZER = {
 _SCHEDULE = {
   'schedule.name': Field(
     'step', 'how the learning rate falls',
-    choices=('constant', 'step', 'multistep', 'cosine', 'plateau')),
+    choices=('constant', 'step', 'multistep', 'cosine', 'linear', 'plateau')),
   'schedule.unit': Field(
-    'epochs', 'unit of warmup, every and boundaries', choices=('epochs', 'steps')),
+    'epochs', 'unit of warmup, every and all boundaries', choices=('epochs', 'steps')),
   'schedule.warmup': Field(
     0.0, 'length of the warm-up in front of any schedule', within=(0, INT32)),
   'schedule.warmup_shape': Field(
@@ -293,7 +296,7 @@ _SCHEDULE = {
     (30.0, 60.0, 90.0), 'places of the drops (multistep)', float, within=(0, INT32),
     lengths=range(1001)),
   'schedule.final': Field(
-    0.0, 'learning rate at the end of the cosine, as a share of the peak', within=(0, 1)),
+    0.0, 'learning rate at the end of cosine and linear, as a share of the peak', within=(0, 1)),
   'schedule.patience': Field(
     5, 'evaluations in a row whose metric is not 0.01 % lower, before a drop (plateau)',
     within=(1, INT32)),

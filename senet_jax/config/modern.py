@@ -15,6 +15,11 @@ _STRIKES_BACK = {
 }
 
 
+# The epoch from which on images have 192 pixels, by the length of the run: halfway up the ramp of
+# FFCV's configurations, whose sizes are multiples of 32.
+FFCV_GROWS_AT = {16: 12, 40: 32, 88: 71}
+
+
 def strikes_back(model: str, procedure: str) -> ConfigDict:
   """Returns a training procedure of "ResNet strikes back" (Wightman, Touvron and Jégou 2021).
 
@@ -41,7 +46,7 @@ def strikes_back(model: str, procedure: str) -> ConfigDict:
   )
   config.data.update({
     'mean': _MEAN, 'std': _STD, 'image_size': 224, 'resize': 236, 'interpolation': 'bicubic',
-    'train_size': None if size == 224 else size, 'crop_interpolation': 'bicubic', 'mixup': mixup,
+    'train_size': None if size == 224 else (size,), 'crop_interpolation': 'bicubic', 'mixup': mixup,
     'cutmix': 1.0, 'randaugment': f'rand-m{magnitude}-mstd0.5-inc1', 'repeats': repeats,
   })  # fmt: skip
   config.optimizer.update({
@@ -76,6 +81,35 @@ def nvidia(model: str, epochs: float) -> ConfigDict:
     'decay_mask': 'kernels',
   })  # fmt: skip
   config.schedule.update({'name': 'cosine', 'warmup': 8.0})
+  return config
+
+
+def ffcv(model: str, epochs: int) -> ConfigDict:
+  """Returns the recipe of FFCV's ResNet-50 (Leclerc et al. 2023, libffcv/ffcv-imagenet).
+
+  Images grow in training: 160 pixels for three quarters of the epochs, 192 for the rest; they are
+  evaluated at 256. SGD with momentum 0.9, batches of 512 on each of 8 GPUs, a learning rate that
+  rises to 1.7 in 2 epochs and falls in a line to 0, weight decay 1e-4 without BN, label smoothing
+  0.1. Their blurring in front of strides, and the mean over mirror images in their evaluations, are
+  left out.
+
+  Args:
+    model: name of the network.
+    epochs: one of `FFCV_GROWS_AT`.
+  """
+  config = imagenet(model)
+  config.batch_size = 4096
+  config.epochs = float(epochs)
+  config.label_smoothing = 0.1
+  config.model.update({'stride_in': '3x3', 'pool_align': 'torch'})
+  config.data.update({
+    'mean': _MEAN, 'std': _STD, 'train_size': (160, 192),
+    'train_size_boundaries': (float(FFCV_GROWS_AT[epochs]),), 'image_size': 256, 'resize': 293,
+  })  # fmt: skip
+  config.optimizer.update({
+    'learning_rate': 1.7, 'weight_decay': 1e-4, 'decay_mask': 'kernels',
+  })  # fmt: skip
+  config.schedule.update({'name': 'linear', 'warmup': 2.0, 'warmup_start': 1e-4})
   return config
 
 

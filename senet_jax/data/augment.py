@@ -206,7 +206,8 @@ def _recolor(
   lighting: float,
   brightness_jitter: float,
 ) -> jax.Array:
-  # `_augment` draws from the same key, with the numbers 0 to 3 and 6; `Mixing` has 7.
+  # `_augment` draws from the same key, with the numbers 0 to 3 and 6; `Mixing` has 7,
+  # `DeviceRandAugment` 8.
   jitter_key, lighting_key, pixel_key = jax.random.split(jax.random.fold_in(key, 5), 3)
   if brightness_jitter:
     brightness_key = jax.random.fold_in(key, 4)

@@ -21,6 +21,7 @@ from senet_jax.data import datasets, preprocessing, repeats
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import CropTransform
 from senet_jax.data.preprocessing import TrainingTransform, Transform
+from senet_jax.data.sizes import Sizes
 from senet_jax.errors import UserError
 from senet_jax.runtime import keys
 
@@ -84,6 +85,7 @@ class DeviceFeed:
     mesh: the devices.
     by_class: the order of class-aware sampling; None: random.
     repeats: how often a batch has each of its examples, see `stream_feed.Order`.
+    sizes: of the inputs by step; None: always that of `transform`.
   """
 
   split: Split
@@ -93,6 +95,7 @@ class DeviceFeed:
   mesh: Mesh
   by_class: ClassOrder | None = None
   repeats: int = 1
+  sizes: Sizes | None = None
   _epoch: int | None = None
   _orders: dict[str, jax.Array] | None = None
   # Every device gets the same inputs and picks its own examples.
@@ -111,8 +114,8 @@ class DeviceFeed:
     if config.data.sampling == 'class_aware':
       by_class = ClassOrder(np.asarray(split.arrays['labels']), config.seed)
     transform = TrainingTransform.create(config)
-    times = config.data.repeats
-    return cls(split, config.batch_size, config.seed, transform, mesh, by_class, times)
+    times, sizes = config.data.repeats, Sizes.create(config, split.num_examples)
+    return cls(split, config.batch_size, config.seed, transform, mesh, by_class, times, sizes)
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, Any], int]:
     """Returns the inputs of a program that runs from `step` on, and how many steps they allow.
@@ -124,12 +127,22 @@ class DeviceFeed:
     n = self.split.num_examples
     epoch, offset = divmod(step * self.batch_size, n)
     steps = min(limit, (2 * n - offset) // self.batch_size)
+    if self.sizes:
+      steps = self.sizes.steps_left(step, steps)
     if epoch != self._epoch:
       # Placed once an epoch, or every dispatch would copy them to the other devices.
       orders = self._two_orders(epoch)
       self._epoch, self._orders = epoch, runtime.put_everywhere(orders, self.mesh)
     window = {'epoch': np.int32(epoch), 'step': np.int32(step), 'offset': np.int32(offset)}
-    return {**self.split.arrays, **window, **(self._orders or {})}, steps
+    given = {**self.split.arrays, **window, **(self._orders or {})}
+    return {**given, **_of_side(self.sizes.at(step))} if self.sizes else given, steps
+
+  def shapes(self) -> list[dict[str, Any]]:
+    """Returns what `inputs` gives, one for each shape that it may have."""
+    given, _ = self.inputs(0, 1)
+    if not self.sizes:
+      return [given]
+    return [{**given, **_of_side(side)} for side in dict.fromkeys(self.sizes.sides)]
 
   def _two_orders(self, epoch: int) -> dict[str, jax.Array | np.ndarray]:
     """The examples of `epoch` and of the one after it, and of classes the epochs, `[2 n]` int32."""
@@ -152,7 +165,10 @@ class DeviceFeed:
     """
     index, epoch = self.examples(inputs, step)
     images, labels = inputs['images'][index], inputs['labels'][index]
-    return self.transform.batch(images, labels, epoch, index, step)
+    transform = self.transform
+    if 'side' in inputs:
+      transform = transform.at_size(len(inputs['side']))
+    return transform.batch(images, labels, epoch, index, step)
 
   def examples(self, inputs: dict[str, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Index in the split and epoch, each `[n]` int32, of this device's examples of `step`.
@@ -172,6 +188,11 @@ class DeviceFeed:
       return inputs['order'][position], epoch
     turn, again = jnp.divmod(position - n * later, self.repeats)
     return inputs['order'][n * later + turn], epoch * self.repeats + again
+
+
+def _of_side(side: int) -> dict[str, np.ndarray]:
+  """Returns inputs that are empty, and by their shape alone say how large images are to be."""
+  return {'side': np.zeros((side, 0), np.uint8)}
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from senet_jax.config.randaugment import Policy
 from senet_jax.data import augment, datasets
+from senet_jax.data.device_randaugment import DeviceRandAugment
 from senet_jax.data.mixing import Mixing
 from senet_jax.errors import UserError
 from senet_jax.models import model_info
@@ -35,6 +37,11 @@ class Transform:
   std: tuple[float, ...]
   keep_aspect: bool = True
   interpolation: str = 'bilinear'
+
+  @property
+  def fill(self) -> tuple[int, ...]:
+    """Returns the mean colour as a pixel, for what comes in where RandAugment moves an image."""
+    return tuple(min(255, round(x)) for x in self.mean)
 
   def to_input(self, images: jax.Array) -> jax.Array:
     """Images `[N, *shape]` uint8, or float32 on the same scale, to `[N, S, S, 3]` float32."""
@@ -76,10 +83,14 @@ def evaluation_transform(config: ConfigDict) -> Transform:
 
 
 def training_transform(config: ConfigDict) -> Transform:
-  """Returns the transform of training without its random changes, see `evaluation_transform`."""
-  plain, size = evaluation_transform(config), config.data.train_size
-  if size is None:
+  """Returns the transform of training without its random changes, see `evaluation_transform`.
+
+  Of several sizes it is that of the last one.
+  """
+  plain, sizes = evaluation_transform(config), config.data.train_size
+  if sizes is None:
     return plain
+  size = sizes[-1]
   streamed = config.data.feed == 'stream' and not config.data.fake
   shape = (size, size, 3) if streamed else plain.shape
   return dataclasses.replace(plain, image_size=size, shape=shape)
@@ -98,6 +109,8 @@ class TrainingTransform:
     recolor: changes of colour, from keys `[n]` and images `[n, H, W, 3]`; None for none.
     augment: other changes, from keys `[n]` and inputs `[n, S, S, 3]`.
     mixing: of the images of a batch; None for none.
+    randaugment: changes of images `[n, H, W, 3]` uint8, before all others; None for none, as for a
+      stream, whose threads make them.
   """
 
   plain: Transform
@@ -105,6 +118,7 @@ class TrainingTransform:
   recolor: functools.partial | None
   augment: functools.partial
   mixing: Mixing | None = None
+  randaugment: DeviceRandAugment | None = None
 
   @classmethod
   def create(cls, config: ConfigDict) -> 'TrainingTransform':
@@ -116,8 +130,11 @@ class TrainingTransform:
     plain, data = training_transform(config), config.data
     names = ('brightness_jitter', 'pixel_jitter', 'color_jitter', 'lighting')
     colors = {name: data[name] for name in names}
-    if any(colors.values()) and plain.shape[2] != 3:
-      raise UserError(f'{data.name} is grey; set {", ".join(colors)} of config.data to 0.')
+    if plain.shape[2] != 3:
+      if any(colors.values()):
+        raise UserError(f'{data.name} is grey; set {", ".join(colors)} of config.data to 0.')
+      if data.randaugment is not None:
+        raise UserError(f'{data.name} is grey; leave config.data.randaugment out.')
     recolor = functools.partial(augment.recolor, **colors) if any(colors.values()) else None
     changes = functools.partial(
       augment.augment,
@@ -128,7 +145,17 @@ class TrainingTransform:
       rotation=0.0 if data.feed == 'stream' else data.rotation,  # where the host turns them
       erasing=data.erasing,
     )
-    return cls(plain, config.seed, recolor, changes, Mixing.create(config))
+    mixing, randaugment = Mixing.create(config), _randaugment(config, plain)
+    return cls(plain, config.seed, recolor, changes, mixing, randaugment)
+
+  def at_size(self, size: int) -> 'TrainingTransform':
+    """Returns the transform for inputs of another side."""
+    return dataclasses.replace(self, plain=dataclasses.replace(self.plain, image_size=size))
+
+  def without_changes(self) -> 'TrainingTransform':
+    """Returns the transform that makes the same inputs without random changes."""
+    same = functools.partial(_unchanged)
+    return dataclasses.replace(self, recolor=None, augment=same, mixing=None, randaugment=None)
 
   def batch(
     self, images: jax.Array, labels: jax.Array, epoch: jax.Array, index: jax.Array, step: jax.Array
@@ -151,6 +178,21 @@ class TrainingTransform:
   def to_input(self, images: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
     """Images `[n, *plain.shape]` uint8 of examples `[n]` int32 to `[n, S, S, 3]` float32."""
     of_each = self._keys(epoch, index)
+    if self.randaugment:
+      images = self.randaugment(of_each, images)
     if self.recolor:
       images = self.recolor(of_each, images.astype(jnp.float32))
     return self.augment(of_each, self.plain.to_input(images))
+
+
+def _randaugment(config: ConfigDict, plain: Transform) -> DeviceRandAugment | None:
+  data = config.data
+  if data.randaugment is None or data.feed == 'stream':
+    return None
+  bicubic = data.crop_interpolation == 'bicubic'
+  return DeviceRandAugment(Policy.parse(data.randaugment), plain.fill, bicubic)
+
+
+def _unchanged(keys: jax.Array, images: jax.Array) -> jax.Array:
+  del keys
+  return images

@@ -70,7 +70,7 @@ def _solarize_add(image: Image.Image, amount: float, moving: Moving) -> Image.Im
   return image.point([min(255, i + added) if i < 128 else i for i in range(256)] * 3)
 
 
-# Of an image, an amount from 0 to 1, for those of `_SIGNED` from -1, and a `Moving`.
+# Of an image, an amount from 0 to 1, for those of `SIGNED` from -1, and a `Moving`.
 OPERATIONS: dict[str, Callable[[Image.Image, float, Moving], Image.Image]] = {
   'AutoContrast': lambda image, amount, moving: ImageOps.autocontrast(image),
   'Equalize': lambda image, amount, moving: ImageOps.equalize(image),
@@ -89,7 +89,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, Moving], Image.Image]] = {
   'TranslateYRel': _affine(lambda amount, size: (1, 0, 0, 0, 1, 0.45 * amount * size[1])),
 }
 _NAMES = tuple(OPERATIONS)
-_SIGNED = frozenset(name for name in _NAMES if name not in {
+SIGNED = frozenset(name for name in _NAMES if name not in {
   'AutoContrast', 'Equalize', 'Invert', 'PosterizeIncreasing', 'SolarizeIncreasing', 'SolarizeAdd',
 })  # fmt: skip
 
@@ -122,7 +122,7 @@ class RandAugment:
       if whether < self.policy.probability:
         name = _NAMES[int(which * len(_NAMES))]
         amount = self._magnitude(strength) / MOST
-        planned.append((name, -amount if name in _SIGNED and sign < 0.5 else amount))
+        planned.append((name, -amount if name in SIGNED and sign < 0.5 else amount))
     return planned
 
   def _magnitude(self, drawn: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
@@ -24,9 +24,13 @@ from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops, CropTransform
 from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.randaugment import Moving, RandAugment
+from senet_jax.data.sizes import Sizes
 from senet_jax.data.sources import Source
 from senet_jax.data.stream import Form, Stream, Streamed
 from senet_jax.errors import UserError
+
+# What a batch of training has beside its images.
+_NUMBERS = ('labels', 'epoch', 'index')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,29 +90,35 @@ class Labelled(Form):
 
   Attributes:
     source: of the images, for messages.
-    decode: maps an encoded image and a key `[2]` int64 to an image.
+    decode: maps an encoded image, a key `[2]` int64 and a shape to an image of that shape.
     shape: `(H, W, 3)`, or with crops in front.
     num_classes: labels are below it.
+    sizes: height and width by step, if they change.
   """
 
   source: Source
-  decode: Callable[[bytes, np.ndarray], np.ndarray]
+  decode: Callable[[bytes, np.ndarray, tuple[int, ...]], np.ndarray]
   shape: tuple[int, ...]
   num_classes: int
+  sizes: Sizes | None = None
 
   def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
     """Returns `images` `[n, *shape]` uint8 and `labels` `[n]` int32; see `Form.empty`."""
-    del step
-    return {
-      'images': np.zeros((count, *self.shape), np.uint8),
-      'labels': np.zeros(count, np.int32),
-    }
+    shape = self.shape if self.sizes is None else _square(self.sizes.at(step))
+    return {'images': np.zeros((count, *shape), np.uint8), 'labels': np.zeros(count, np.int32)}
+
+  @property
+  def shapes(self) -> list[tuple[int, ...]]:
+    """Returns all shapes of images."""
+    if self.sizes is None:
+      return [self.shape]
+    return [_square(side) for side in dict.fromkeys(self.sizes.sides)]
 
   def put(
     self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
   ) -> None:
     """See `Form.put`."""
-    batch['images'][place] = self.decode(encoded, key)
+    batch['images'][place] = self.decode(encoded, key, batch['images'].shape[1:])
     batch['labels'][place] = label
 
   def check(self, batch: dict[str, np.ndarray]) -> None:
@@ -136,9 +146,8 @@ class StreamFeed(Streamed):
     """
     runtime.per_device(config.batch_size, mesh.size)
     transform, data = TrainingTransform.create(config), config.data
-    decode = functools.partial(
+    change = functools.partial(
       decoding.training_image,
-      size=transform.plain.shape[0],
       area=tuple(data.crop_area),
       aspect=tuple(data.crop_aspect),
       rotation=data.rotation,
@@ -146,18 +155,36 @@ class StreamFeed(Streamed):
       interpolation=data.crop_interpolation,
       randaugment=_randaugment(config, transform.plain),
     )
+
+    def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+      return change(encoded, key, size=shape[0])
+
     source = sources.open_source(config, data.train_split)
-    stream = _stream(config, source, decode, transform.plain.shape, config.batch_size, config.seed)
+    sizes = Sizes.create(config, source.num_examples)
+    stream = _stream(
+      config, source, decode, transform.plain.shape, config.batch_size, config.seed, sizes
+    )
     return cls(source, config.batch_size, stream, transform, mesh)
 
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
     for batch in self.stream.batches(first):
-      yield {name: batch[name] for name in ('images', 'labels', 'epoch', 'index')}
+      yield {name: batch[name] for name in ('images', *_NUMBERS)}
 
   def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
     """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
     del limit
     return self._to_devices.at(step), 1
+
+  def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """Returns what `inputs` gives, without the data: one for each shape of the images."""
+    form: Any = self.stream.form
+    of_shape = functools.partial(
+      jax.ShapeDtypeStruct, sharding=NamedSharding(self.mesh, self.input_spec)
+    )
+    numbers = {name: of_shape((self.batch_size,), np.int32) for name in _NUMBERS}
+    return [
+      {'images': of_shape((self.batch_size, *shape), np.uint8), **numbers} for shape in form.shapes
+    ]
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
     """This device's share of the batch of `step`; runs inside the compiled program.
@@ -166,7 +193,8 @@ class StreamFeed(Streamed):
       `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices,
       and what `Mixing` adds.
     """
-    return self.transform.batch(**inputs, step=step)
+    transform = self.transform.at_size(inputs['images'].shape[1])
+    return transform.batch(**inputs, step=step)
 
 
 class StreamEvalFeed(Streamed):
@@ -200,8 +228,8 @@ class StreamEvalFeed(Streamed):
     wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
     batch_size = runtime.fill_devices(wanted, mesh.size)
 
-    def decode(encoded: bytes, key: np.ndarray) -> np.ndarray:
-      del key
+    def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+      del key, shape
       if crops:
         return crops.of_photo(encoded)
       return decoding.evaluation_image(
@@ -237,13 +265,16 @@ class StreamEvalFeed(Streamed):
     return {**inputs, 'images': self.transform.to_input(inputs['images'])}
 
 
+def _square(side: int) -> tuple[int, ...]:
+  return side, side, 3
+
+
 def _randaugment(config: ConfigDict, plain: Transform) -> RandAugment | None:
-  """Returns the RandAugment of a run; what comes in from outside is of the mean colour."""
+  """Returns the RandAugment of a run."""
   data = config.data
   if data.randaugment is None:
     return None
-  fill = tuple(min(255, round(x)) for x in plain.mean)
-  moving = Moving(fill, decoding.RESAMPLINGS[data.crop_interpolation])
+  moving = Moving(plain.fill, decoding.RESAMPLINGS[data.crop_interpolation])
   return RandAugment(Policy.parse(data.randaugment), moving)
 
 
@@ -254,6 +285,7 @@ def _stream(
   shape: tuple[int, ...],
   batch_size: int,
   seed: int | None,
+  sizes: Sizes | None = None,
 ) -> Stream:
   hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
   num_classes = config.model.num_classes or source.num_classes
@@ -263,5 +295,5 @@ def _stream(
     datasets.check_labels(labels, num_classes, source.where)
     by_class = ClassOrder(labels, seed)
   order = Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class, repeats=times)
-  form = Labelled(source, decode, shape, num_classes)
+  form = Labelled(source, decode, shape, num_classes, sizes)
   return Stream(source, order, form, config.data.max_damaged, config.data.read_timeout)

@@ -93,5 +93,6 @@ def of_input(found: dict[str, Any]) -> Iterator[str]:
   for way in ('input', 'raw'):
     std = found[way]['std']
     spread = '' if std is None else f' ± {std:.0f}'
-    yield f'  {way:5} {found[way]["mean"]:8.0f}{spread} images/s'
+    cpu = f'{found[way]["cpu_ms"]["mean"]:.3f} ms of CPU an image'
+    yield f'  {way:5} {found[way]["mean"]:8.0f}{spread} images/s, {cpu}'
   yield f'  ratio {found["ratio"]:8.3f}'

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import cli, config as config_lib, runtime
+from senet_jax.config.length import total_steps
 from senet_jax.data import feeds
 from senet_jax.errors import UserError
 from senet_jax.measure import programs, throughput, timing, trace
@@ -114,6 +115,8 @@ def measure(
 def _configured(config: ConfigDict, dtype: str, steps: int) -> ConfigDict:
   case = copy.deepcopy(config)
   case.model.dtype, case.steps_per_dispatch = dtype, steps
+  if case.data.train_size:  # of several the last one, which costs most
+    case.data.update({'train_size': case.data.train_size[-1:], 'train_size_boundaries': ()})
   config_lib.check(case)
   if steps > 1 and feeds.streams(case):
     raise UserError(
@@ -146,7 +149,7 @@ def prepare(
     model,
     feed,
     mesh,
-    total_steps=setup.total_steps(config, feed.split.num_examples),
+    total_steps=total_steps(config, feed.split.num_examples),
     steps_per_epoch=feed.split.num_examples / config.batch_size,
     looped=config.steps_per_dispatch > 1,
   )

@@ -1,5 +1,6 @@
-"""Measures the rate of a streaming feed, beside that of nothing but decoding and resizing."""
+"""Measures the rate of a training feed, beside that of as much as it cannot do without."""
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -7,13 +8,14 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.data import feeds, preprocessing
+from senet_jax.data.device_feed import DeviceFeed
 from senet_jax.data.sources import Source
 from senet_jax.data.stream_feed import StreamFeed
-from senet_jax.errors import UserError
 from senet_jax.reporting.statistics import mean_std
 
 # Encoded images that the raw rate is measured on; they stay in memory.
@@ -21,46 +23,72 @@ _RAW_IMAGES = 512
 
 
 def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
-  """Measures the training feed, and nothing but decoding and resizing, in turn.
+  """Measures the training feed, and as much work as it cannot do without, in turn.
 
-  The raw rate is that of TensorFlow on all cores: each JPEG or PNG decoded whole, from memory, and
-  resized (bilinear, not antialiased) to the images' shape. The feed reads the files, shuffles,
-  decodes the crops, resizes and puts batches on the devices; it may be faster than the raw rate,
-  since it does not decode what it cuts off.
+  A stream reads the files, shuffles, decodes the crops, resizes, changes them and puts batches on
+  the devices. The raw rate beside it is that of TensorFlow on all cores: each JPEG or PNG decoded
+  whole, from memory, and resized (bilinear, not antialiased) to the images' shape. The feed may be
+  faster, since it does not decode what it cuts off.
+
+  A feed in device memory makes inputs of images with all that a run does to them; the raw rate
+  beside it is that of the same without random changes.
 
   Args:
-    config: of a run with streamed data.
+    config: of a run.
     seconds: of each measurement.
     rounds: pairs of measurements.
 
   Returns:
-    `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`.
+    `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`;
+    `cpu_ms` of each are the milliseconds of CPU that an image took, which other programs on the
+    machine change less.
 
   Raises:
-    UserError: the configuration has a mistake, or the data is not streamed.
+    UserError: the configuration has a mistake.
   """
   config_lib.check(config)
-  if not feeds.streams(config):
-    raise UserError(
-      f'{config.data.name} is not streamed (config.data.feed={config.data.feed!r}, '
-      f'config.data.fake={config.data.fake}); give a configuration that streams.'
-    )
-  feed = StreamFeed.create(config, runtime.data_mesh())
-  shape = preprocessing.training_transform(config).shape
-  ways = {'input': _feed_batches(feed), 'raw': _raw_batches(feed.split, shape, config.batch_size)}
+  feed = feeds.training_feed(config, runtime.data_mesh())
+  if isinstance(feed, StreamFeed):
+    shape = preprocessing.training_transform(config).shape
+    raw = _raw_batches(feed.split, shape, config.batch_size)
+    ways = {'input': _streamed_batches(feed), 'raw': raw}
+  else:
+    plain = dataclasses.replace(feed, transform=feed.transform.without_changes())
+    ways = {'input': _device_batches(feed), 'raw': _device_batches(plain)}
   rates: dict[str, list[float]] = {way: [] for way in ways}
+  cpu: dict[str, list[float]] = {way: [] for way in ways}
   for batches in ways.values():
     next(batches)  # building the pipeline is not counted
   for _, way in itertools.product(range(rounds), ways):
-    rates[way].append(_rate(functools.partial(next, ways[way]), config.batch_size, seconds))
-  found = {way: {**mean_std(values), 'rounds': values} for way, values in rates.items()}
+    rate, cpu_ms = _rate(functools.partial(next, ways[way]), config.batch_size, seconds)
+    rates[way].append(rate)
+    cpu[way].append(cpu_ms)
+  found = {
+    way: {**mean_std(rates[way]), 'rounds': rates[way], 'cpu_ms': mean_std(cpu[way])}
+    for way in ways
+  }
   return {**found, 'ratio': found['input']['mean'] / found['raw']['mean']}
 
 
-def _feed_batches(feed: feeds.TrainingFeed) -> Iterator[None]:
+def describe(config: ConfigDict) -> str:
+  """Returns what `measure` measures of a configuration, for its record."""
+  streamed = 'raw decoding and resizing of the same files'
+  beside = streamed if feeds.streams(config) else 'the same without random changes'
+  return f'input pipeline alone, and {beside}, images/s'
+
+
+def _streamed_batches(feed: StreamFeed) -> Iterator[None]:
   for step in itertools.count():
     inputs, _ = feed.inputs(step, 1)
     yield jax.block_until_ready(inputs) and None
+
+
+def _device_batches(feed: DeviceFeed) -> Iterator[None]:
+  whole, shared = PartitionSpec(), PartitionSpec(runtime.DATA_AXIS)
+  program = runtime.data_parallel(feed.batch, feed.mesh, (feed.input_spec, whole), shared)
+  for step in itertools.count():
+    inputs, _ = feed.inputs(step, 1)
+    yield jax.block_until_ready(program(inputs, np.int32(step))) and None
 
 
 def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -> Iterator[None]:
@@ -78,12 +106,13 @@ def _raw_batches(source: Source, shape: tuple[int, int, int], batch_size: int) -
     yield None
 
 
-def _rate(batch: Callable[[], None], batch_size: int, seconds: float) -> float:
-  """Returns the images a second that `batch` gives."""
-  started, count = time.monotonic(), 0
+def _rate(batch: Callable[[], None], batch_size: int, seconds: float) -> tuple[float, float]:
+  """Returns the images a second that `batch` gives, and the milliseconds of CPU of an image."""
+  started, busy, count = time.monotonic(), time.process_time(), 0
   while True:
     batch()
     count += 1
     elapsed = time.monotonic() - started
     if elapsed >= seconds:
-      return count * batch_size / elapsed
+      images = count * batch_size
+      return images / elapsed, 1e3 * (time.process_time() - busy) / images

@@ -62,10 +62,10 @@ def profile(
 
 
 def lines(profiles: list[Profile]) -> Iterator[str]:
-  """Yields the lines that show a profile, or two beside each other with the ratio of the figures.
+  """Yields the lines that show profiles beside each other, and of two the ratio of the figures.
 
   Args:
-    profiles: one or two of `profile`.
+    profiles: one or more of `profile`.
   """
   first = profiles[0]
   yield (
@@ -73,23 +73,33 @@ def lines(profiles: list[Profile]) -> Iterator[str]:
     'device'
   )
   yield from _figures(profiles)
-  for found in profiles:
-    yield f'\ncostliest kernels of {found["name"]} ({tables.size(found["bytes"])} in all)'
+  for found, name in zip(profiles, _names(profiles), strict=True):
+    yield f'\ncostliest kernels of {name} ({tables.size(found["bytes"])} in all)'
     for kernel in found['kernels']:
       near = f'near {kernel["near"]}' if kernel['near'] else 'of no layer'
       what = kernel['layer'] or f'{kernel["kernel"]} ({near})'
       yield f'  {tables.size(kernel["bytes"]):>8}  {what}  {" ".join(kernel["results"][:3])}'
-    yield f'largest arrays of {found["name"]}'
+    yield f'largest arrays of {name}'
     for array in found['arrays'][:_ARRAYS]:
       where = array['layer'] or '(of no layer)'
       yield f'  {tables.size(array["bytes"]):>8}  {array["array"]}  {where}'
     if 'trace' in found:
-      yield f'\n{found["name"]}:'
+      yield f'\n{name}:'
       yield from trace.table(found['trace'])
 
 
+def _names(profiles: list[Profile]) -> list[str]:
+  """Returns the names of the networks, each with the fields that the first one has otherwise."""
+  common = len(profiles[0]['overrides'])
+  changes = [found['overrides'][common:] for found in profiles]
+  return [
+    ' '.join([found['name'], *(change.removeprefix(reading.FIELD) for change in more)])
+    for found, more in zip(profiles, changes, strict=True)
+  ]
+
+
 def _figures(profiles: list[Profile]) -> Iterator[str]:
-  rows = [('', *(found['name'] for found in profiles))]
+  rows = [('', *_names(profiles))]
   if len(profiles) == 2:
     rows[0] = (*rows[0], 'ratio')
   for label, value, form in _FIGURES:

@@ -31,8 +31,8 @@ images/s, the share of waiting, CPU cores, how busy the device is; with --in_pla
 same step on images that stay on the device. With --together, so many such runs share the device,
 each in a process of its own.
 
---input measures the input pipeline alone, in turn with the raw rate at which TensorFlow decodes and
-resizes the same files on the same cores. Any field of the configuration can be changed.
+--input measures the input pipeline alone, of a stream in turn with the raw rate at which TensorFlow
+decodes and resizes the same files, of other data with the same inputs without random changes.
 """
 
 import argparse
@@ -134,8 +134,10 @@ def _input(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> N
   found = input_rate.measure(config, args.seconds or _INPUT_SECONDS, args.repeats or _INPUT_REPEATS)
   found = {'config': config.to_dict(), **found}
   print(*benchmark_lines.of_input(found), sep='\n')
-  what = 'input pipeline alone, and raw decoding and resizing of the same files, images/s'
-  head = {**summary.record_head(what, 'benchmark', argv), 'cpu_cores': os.cpu_count()}
+  head = {
+    **summary.record_head(input_rate.describe(config), 'benchmark', argv),
+    'cpu_cores': os.cpu_count(),
+  }
   _write(args, {**head, **found})
 
 

@@ -6,8 +6,8 @@ r"""Tells what a training step or an evaluation costs on a TPU, a GPU or the mac
 Compiles the real program ahead of time, so the machine need not be there: TPU slices
 (tpu:v5e:2x2; extra `tpu`), NVIDIA GPUs as slices x hosts x GPUs (gpu:h200, gpu:h100:1x4x8; extra
 `cuda`), or `here`. Prints operations, bytes of main memory, the roofline of the chip, peak memory,
-collectives, and the costliest kernels and largest arrays with their layers. --compare gives a
-second column: fields of the configuration that differ, separated by spaces, or `textbook` or
+collectives, and the costliest kernels and largest arrays with their layers. Each --compare gives
+one more column: fields of the configuration that differ, separated by spaces, or `textbook` or
 `textbook_se` for ResNet-50 as in Flax's ImageNet example. On `here`, --steps runs the program and
 times it, and --trace says where the time goes: by kind of work, by layer and by kernel.
 """
@@ -32,7 +32,12 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--target', default='here', help='machine to compile for')
   parser.add_argument('--mode', choices=('train', 'inference'), default='train')
   parser.add_argument('--per_device', type=int, help='images a device; else config.batch_size')
-  parser.add_argument('--compare', help="such as 'model.name=resnet50' or 'model.se.fused=False'")
+  parser.add_argument(
+    '--compare',
+    action='append',
+    default=[],
+    help="such as 'model.name=resnet50' or 'model.se.fused=False'; again for one more",
+  )
   parser.add_argument('--top', type=int, default=12, help='kernels and arrays to list')
   parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
   parser.add_argument('--trace', help='directory for a trace of three more, on `here`')
@@ -62,11 +67,12 @@ def main(argv: list[str]) -> None:
     trace_directory=args.trace,
   )
   found = [profile(overrides)]
-  if args.compare in (TEXTBOOK, TEXTBOOK_SE):
-    found.append(profile(overrides, textbook=args.compare))
-  elif args.compare:
-    changes = [reading.FIELD + change for change in args.compare.split()]
-    found.append(profile([*overrides, *changes]))
+  for other in args.compare:
+    if other in (TEXTBOOK, TEXTBOOK_SE):
+      found.append(profile(overrides, textbook=other))
+    else:
+      changes = [reading.FIELD + change for change in other.split()]
+      found.append(profile([*overrides, *changes]))
   print(f'{args.mode} on {args.target}: ', end='')
   print(*profiles.lines(found), sep='\n')
   if args.output:

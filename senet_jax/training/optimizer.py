@@ -7,6 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from senet_jax.config.fields import INT32
+from senet_jax.config.length import steps_of_unit
 from senet_jax.training import setup
 
 
@@ -22,7 +23,7 @@ def make_schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) 
     UserError: the boundaries do not rise, or there are too many drops.
   """
   schedule, peak = config.schedule, setup.peak_rate(config)
-  unit = setup.steps_of_unit(config, steps_per_epoch)
+  unit = steps_of_unit(config, steps_per_epoch)
   warmup = min(round(schedule.warmup * unit), INT32)
   main = _main_schedule(config, peak, total_steps, warmup, unit)
   if not warmup:
@@ -43,6 +44,10 @@ def _main_schedule(
   if schedule.name == 'cosine':
     cosine = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1), schedule.final)
     return lambda step: cosine(step - warmup)
+  if schedule.name == 'linear':
+    steps = max(total_steps - warmup, 1)
+    line = optax.linear_schedule(peak, peak * schedule.final, steps)
+    return lambda step: line(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)
   steps = setup.drop_steps(config, total_steps, unit)

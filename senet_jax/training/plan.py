@@ -5,6 +5,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from senet_jax.config.length import steps_of_unit, total_steps
 from senet_jax.errors import UserError
 from senet_jax.training import setup
 
@@ -41,8 +42,8 @@ class Plan:
       UserError: what is to lie within the run does not.
     """
     steps_per_epoch = num_examples / config.batch_size
-    unit = setup.steps_of_unit(config, steps_per_epoch)
-    total = setup.total_steps(config, num_examples)
+    unit = steps_of_unit(config, steps_per_epoch)
+    total = total_steps(config, num_examples)
     freeze, start = config.bn.freeze_last_epochs, config.profile.start
     if start is not None and start >= total:
       raise UserError(f'config.profile.start={start} is past the run of {total} steps; use less.')

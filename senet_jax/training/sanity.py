@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from senet_jax.config.length import steps_of_unit
 from senet_jax.data import datasets
 from senet_jax.errors import UserError
 from senet_jax.training import setup
@@ -38,7 +39,7 @@ def _of_rate(config: ConfigDict, plan: Plan) -> Iterator[str]:
       f'config.optimizer.learning_rate={optimizer.learning_rate:g} makes a peak of {peak:g}, as '
       f'for sgd; {optimizer.name} seldom learns with more than 0.01.'
     )
-  unit = setup.steps_of_unit(config, plan.steps_per_epoch)
+  unit = steps_of_unit(config, plan.steps_per_epoch)
   length = f'{plan.total} steps ({plan.epoch(plan.total):g} epochs)'
   if schedule.warmup * unit >= plan.total:
     yield (
@@ -50,6 +51,12 @@ def _of_rate(config: ConfigDict, plan: Plan) -> Iterator[str]:
     yield (
       f'config.schedule.name={schedule.name} lowers the learning rate nowhere in the run of '
       f'{length}.'
+    )
+  boundaries = config.data.train_size_boundaries
+  if any(boundary * unit >= plan.total for boundary in boundaries):
+    yield (
+      f'config.data.train_size_boundaries={boundaries} {schedule.unit} are not all within the run '
+      f'of {length}: not all of config.data.train_size={config.data.train_size} are used.'
     )
   evaluations = len(plan.eval_steps)
   # The first evaluation is an improvement, and after the last one nothing is trained.

@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.config.fields import INT32
+from senet_jax.config.length import describe_length
+from senet_jax.data.sizes import training_sizes
 from senet_jax.errors import UserError
-from senet_jax.workdir.network import init_variables, trained, training_size
+from senet_jax.workdir.network import init_variables, trained
 from senet_jax.workdir.state import TrainState
 
 # Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
@@ -74,7 +76,7 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.batch_size={config.batch_size} gives a device {local} images, an odd number, and '
       'mixup and CutMix mix pairs; use another batch size.'
     )
-  side = training_size(config)
+  side = min(training_sizes(config))
   if config.data.cutout >= 2 * side:
     raise UserError(
       f'config.data.cutout={config.data.cutout} would blank out most images of side {side}; use a '
@@ -91,21 +93,6 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.bn.ghost_size={size} does not divide the {local // k} images that a device '
       'normalises together; change config.bn.ghost_size or config.batch_size.'
     )
-
-
-def describe_length(config: ConfigDict) -> str:
-  """Returns the field that says how long the run is, with its value."""
-  field = 'epochs' if config.steps is None else 'steps'
-  return f'config.{field}={config[field]}'
-
-
-def total_steps(config: ConfigDict, num_examples: int) -> int:
-  """Returns the length of the run: `config.steps`, or steps in which each epoch is complete."""
-  if config.steps is not None:
-    return config.steps
-  if config.epochs * num_examples / config.batch_size >= 2**31:
-    raise UserError(f'config.epochs={config.epochs} makes more than 2**31 steps; use fewer.')
-  return math.ceil(config.epochs * num_examples / config.batch_size - 1e-9)
 
 
 def eval_steps(config: ConfigDict, total: int, steps_per_epoch: float) -> list[int]:
@@ -134,18 +121,13 @@ def peak_rate(config: ConfigDict) -> float:
   return rate * (config.batch_size / base) if base else rate
 
 
-def steps_of_unit(config: ConfigDict, steps_per_epoch: float) -> float:
-  """Returns the steps of one `config.schedule.unit`."""
-  return steps_per_epoch if config.schedule.unit == 'epochs' else 1.0
-
-
 def drop_steps(config: ConfigDict, total: int, unit: float) -> list[int]:
   """Returns the steps after which the schedules `step` and `multistep` lower the learning rate.
 
   Args:
     config: of the run.
     total: length of the run.
-    unit: see `steps_of_unit`.
+    unit: see `length.steps_of_unit`.
 
   Raises:
     UserError: they do not rise, or there are too many.

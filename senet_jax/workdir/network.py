@@ -83,8 +83,8 @@ def check_model(config: ConfigDict) -> None:
   """
   model = build_model(config)
   params = variable_shapes(config, model)['params']
-  if config.data.train_size:
-    variable_shapes(config, model, config.data.train_size)  # or images are too small for it
+  for size in config.data.train_size or ():
+    variable_shapes(config, model, size)  # or images are too small for it
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
   if count > _MOST_PARAMETERS:
     raise UserError(
@@ -113,11 +113,6 @@ def _check_frozen(config: ConfigDict, params: dict) -> None:
 def input_size(config: ConfigDict) -> int:
   """Returns the side of the network's square input images, in pixels."""
   return evaluation_transform(config).image_size
-
-
-def training_size(config: ConfigDict) -> int:
-  """Returns the side of the square images in training, in pixels."""
-  return config.data.train_size or input_size(config)
 
 
 def variable_shapes(config: ConfigDict, model: nn.Module, size: int | None = None) -> dict:

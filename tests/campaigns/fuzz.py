@@ -68,6 +68,7 @@ from senet_jax.data import (
   preprocessing,
 )  # fmt: skip
 from senet_jax.data.builders import cifar, imagenet, packed
+from senet_jax.data.sizes import Sizes
 from senet_jax.detection import average_precision, detections
 from senet_jax.detection.feeds import DetectionEvalFeed, DetectionFeed
 from senet_jax.errors import UserError
@@ -511,7 +512,12 @@ def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path
     given.append(flag)
   if rng.random() < 0.05:
     policy = mutated(rng, b'rand-m7-mstd0.5-inc1').decode('latin-1')
-    given += [f'--config.data.randaugment={policy}', '--config.data.feed=stream']
+    feed = rng.choice(['stream', 'device'])
+    given += [f'--config.data.randaugment={policy}', f'--config.data.feed={feed}']
+  if rng.random() < 0.05:
+    sides = tuple(int(side) for side in rng.integers(-1, 300, rng.integers(0, 10)))
+    places = tuple(round(float(x), 2) for x in rng.uniform(-1, 99, rng.integers(0, 10)))
+    given += [f'--config.data.train_size={sides}', f'--config.data.train_size_boundaries={places}']
   path = str(material.configs[rng.integers(len(material.configs))])
   if rng.random() < 0.03:
     path = str(rng.choice([path + ':x', path + ':' + _text(rng), str(folder), 'x' * 5000, '\0']))
@@ -524,6 +530,7 @@ def _begin(config: ConfigDict, *, build: bool) -> None:
   config_lib.check(config)
   setup.check_batch(config, 1)
   preprocessing.TrainingTransform.create(config)
+  Sizes.create(config, 50_000)
   examples = 50_000
   planned = Plan.create(config, examples)
   for line in sanity.warnings(config, planned, Feeds(types.SimpleNamespace(size=1), None, None)):

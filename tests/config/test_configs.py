@@ -15,10 +15,10 @@ import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.config import reading
+from senet_jax.config.length import total_steps
 from senet_jax.data import datasets
 from senet_jax.errors import UserError
 from senet_jax.models import list_models, model_info
-from senet_jax.training import setup
 from senet_jax.training.loop import train
 from senet_jax.workdir.network import build_model, input_size
 from tests.helpers.paths import ROOT
@@ -30,6 +30,7 @@ EXTRA |= {'digits_se_r20', 'imagenette_se_r18', 'finetune_image_folder'}
 # Recipes that the paper did not have; see `test_modern.py`.
 EXTRA |= {f'imagenet_{se}r50_a{number}' for se in ('', 'se_') for number in (1, 2, 3)}
 EXTRA |= {'imagenet_se_resnext101_nvidia:e90', 'imagenet_se_resnext101_nvidia:e250'}
+EXTRA |= {f'imagenet_{se}r50_ffcv:e{epochs}' for se in ('', 'se_') for epochs in (16, 40, 88)}
 EXTRA |= {'cifar10_r20_fast', 'cifar10_se_r20_fast'}
 
 # Of each recipe, the fields that differ from the defaults, and what its paper states besides.
@@ -384,7 +385,7 @@ def test_header_has_the_length(name):
   config = load(name)
   _, part = datasets.parse_split(config.data.train_split, ('train',), config.data.name)
   images = len(range(IMAGES[config.data.name])[part(IMAGES[config.data.name])])
-  steps = setup.total_steps(config, images)
+  steps = total_steps(config, images)
   text = ' '.join(header(name).split())
   assert f'{steps:,} steps of {config.batch_size}' in text
 

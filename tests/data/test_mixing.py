@@ -152,7 +152,6 @@ def test_an_odd_share_of_a_batch_cannot_be_mixed():
     ),
     ({'model.drop_path': 1.0}, r'model\.drop_path=1\.0 must be a finite number.* below 1'),
     ({'data.repeats': 3, 'data.sampling': 'class_aware'}, r'repeats=3 is for .*sampling=uniform'),
-    ({'data.randaugment': 'rand-m7-inc1'}, r"randaugment=.* no effect with .*feed='device'"),
   ],
 )
 def test_what_does_not_fit(fields, message):

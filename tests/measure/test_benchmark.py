@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from senet_jax import cli, runtime
 from senet_jax.config import reading
+from senet_jax.config.length import total_steps
 from senet_jax.errors import UserError
 from senet_jax.measure import (
   agreement,
@@ -30,7 +31,6 @@ from senet_jax.measure.networks import networks
 from senet_jax.models import create_model, registry
 from senet_jax.reporting.statistics import spread
 from senet_jax.tools import benchmark, latency
-from senet_jax.training import setup
 from senet_jax.training.classification import training_program
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.workdir.network import build_model, init_variables, variable_shapes
@@ -372,7 +372,7 @@ def test_a_fed_step_is_that_of_the_run(monkeypatch):
   work.wait()
   ((program, state, inputs, steps),) = seen
   text = program.lower(state, inputs, steps).as_text()
-  run_steps = setup.total_steps(config, 1437)
+  run_steps = total_steps(config, 1437)
   schedule = make_schedule(config, run_steps, 1437 / 64)
   model = build_model(config, 10)
   of_run = training_program(
@@ -585,7 +585,14 @@ def test_help_imports_nothing_slow():
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
-def test_input_mode_is_there(monkeypatch, capsys, tmp_path, request):
+def test_input_of_data_in_device_memory(monkeypatch, capsys, tmp_path, request):
   config = request.config.rootpath / 'tests' / 'helpers' / 'default_config.py'
-  status, _, err = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}')
-  assert status == cli.USER_ERROR and 'is not streamed' in err
+  fields = {'data.name': 'digits', 'model.name': 'resnet20_cifar', 'data.erasing': 0.5}
+  given = [f'--config.{name}={value}' for name, value in fields.items()]
+  given += ['--repeats=2', '--seconds=0.01', f'--output={tmp_path / "input.json"}']
+  status, out, _ = run(monkeypatch, capsys, benchmark, '--input', f'--config={config}', *given)
+  assert not status and 'digits, batches of 128' in out and 'ms of CPU an image' in out
+  record = json.loads((tmp_path / 'input.json').read_text())
+  assert record['what'] == 'input pipeline alone, and the same without random changes, images/s'
+  assert len(record['input']['rounds']) == 2 and record['raw']['cpu_ms']['mean'] > 0
+  assert record['ratio'] == record['input']['mean'] / record['raw']['mean']

@@ -10,7 +10,7 @@ import pytest
 
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import compiled, hlo, targets, textbook
+from senet_jax.measure import compiled, hlo, profiles, targets, textbook
 from senet_jax.tools import profile
 
 # A kernel, a loop of three turns, a library call with a workspace, an asynchronous all-reduce, and
@@ -174,10 +174,13 @@ def test_command(tmp_path, capsys):
   profile.main([*arguments, '--compare=model.se.ratio=2', f'--output={tmp_path / "p.json"}'])
   printed = capsys.readouterr().out
   assert '  read and written  ' in printed and 'ratio' in printed
+  assert 'of se_resnet20_cifar model.se.ratio=2 (' in printed
   row = json.loads((tmp_path / 'p.json').read_text())
   first, second = row['profiles']
   assert first['flops'] < second['flops']
   assert row['ratios']['flops'] == first['flops'] / second['flops']
+  _, columns, *_ = profiles.lines([first, second, second])
+  assert columns.split()[-1] == 'model.se.ratio=2' and columns.count('se_resnet20_cifar') == 3
   with pytest.raises(UserError, match='--steps and --trace run the program'):
     profile.main([*arguments, '--target=gpu:h200', '--steps=3'])
 

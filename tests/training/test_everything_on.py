@@ -13,7 +13,8 @@ from tests.helpers.small_run import SMALL, configured, kill_at, summary
 EVERYTHING = {
   'loss': 'bce', 'label_smoothing': 0.1, 'model.depths': (2,), 'model.drop_path': 0.3,
   'model.remat': (2,), 'data.mixup': 0.2, 'data.cutmix': 1.0, 'data.erasing': 0.3,
-  'data.repeats': 3, 'data.train_size': 12, 'data.image_size': 16, 'optimizer.name': 'lamb',
+  'data.name': 'cifar10', 'data.randaugment': 'rand-m7-mstd0.5-inc1',
+  'data.repeats': 3, 'data.train_size': (12, 16), 'data.image_size': 16, 'optimizer.name': 'lamb',
   'optimizer.clip_norm': 1.0, 'optimizer.ema_decay': 0.99, 'schedule.name': 'cosine',
   'schedule.unit': 'steps', 'schedule.warmup': 3.0, 'bn.scope': 'local',
 }  # fmt: skip
@@ -62,7 +63,7 @@ def test_a_size_that_the_network_cannot_take():
   config = everything()
   config.update_from_flattened_dict({'model.depths': None, 'model.width': None})
   config.model.update({'name': 'se_vgg16_bn', 'drop_path': None, 'remat': None})
-  config.model.se.ratio, config.data.image_size, config.data.train_size = 16, 64, 16
+  config.model.se.ratio, config.data.image_size, config.data.train_size = 16, 64, (64, 16)
   with pytest.raises(UserError, match='images of 16x16 pixels leave nothing behind') as caught:
     check_model(config)
   assert '\n' not in str(caught.value)

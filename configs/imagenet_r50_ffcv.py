@@ -1,0 +1,24 @@
+"""ResNet-50 on ImageNet, with FFCV's recipe: images that grow from 160 to 192 pixels.
+
+  python -m senet_jax.main --config=configs/imagenet_r50_ffcv.py:e16 --workdir=runs/ffcv
+
+A trial without the data: --config.data.fake=True --config.batch_size=8 --config.steps=4
+--config.data.train_size='(32, 64)' --config.data.train_size_boundaries='()'
+--config.data.image_size=64 --config.data.resize=64
+
+Hardware: made for 8 GPUs or a TPU slice; e16 has 5,005, e40 12,512 and e88 27,526 steps of 4096.
+Expected wall time: not known before it is run on such hardware.
+Published: test error by variant (FFCV's ResNet-50, with what is left out here, see the recipe):
+  e16   26.2 % (top-1 73.8 %)
+  e40   22.8 % (top-1 77.2 %)
+  e88   21.6 % (top-1 78.4 %)
+Measured: not run.
+"""
+
+from senet_jax import config as defaults
+
+VARIANTS = {'e16': 16, 'e40': 40, 'e88': 88}
+
+
+def get_config(variant=''):
+  return defaults.ffcv('resnet50', defaults.variant(variant, VARIANTS))
