@@ -6,7 +6,9 @@ by kind. Nobody has to fix a file of a million boxes for the sake of two of them
 """
 
 import collections
+import contextlib
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -152,7 +154,8 @@ def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = N
   """
   path = pathlib.Path(path)
   try:
-    content = json.loads(path.read_bytes())
+    with _without_collection():
+      content = json.loads(path.read_bytes())
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
   except (ValueError, RecursionError) as error:
@@ -166,7 +169,20 @@ def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = N
         'images, annotations and categories.'
       )
     parts.append(part)
-  return from_records(*parts, where=str(path), photos=photos)
+  with _without_collection():
+    return from_records(*parts, where=str(path), photos=photos)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+  """Keeps Python from looking again and again through millions of objects that are all in use."""
+  was = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    if was:
+      gc.enable()
 
 
 def from_records(
@@ -282,7 +298,9 @@ def _with_photos(
   faults: _Faults,
 ) -> Iterator[tuple[int, tuple[str, tuple]]]:
   """Yields the images that are usable and have a photo."""
-  there = {e.name for e in os.scandir(photos) if e.is_file()} if photos is not None else set()
+  there = set()
+  if photos is not None:
+    there = {entry.name for entry in os.scandir(os.fspath(photos)) if entry.is_file()}
   for number, image in images.items():
     if image is None:
       continue
@@ -313,39 +331,43 @@ def _boxes(
   found: dict[int, list[tuple]] = collections.defaultdict(list)
   for number, record in _records('annotation', records, faults):
     image, category, bbox = (record.get(key) for key in ('image_id', 'category_id', 'bbox'))
-    where = f'annotation {number} of image {shown(image)}'
+    kind = row = None
     if not is_id(image) or image not in listed:
-      faults.add(IMAGE, where)
+      kind = IMAGE
     elif not is_id(category) or category not in classes:
-      faults.add(CATEGORY, f'{where}: {shown(category)}')
+      kind = CATEGORY
     elif not is_box(bbox):
-      faults.add(NO_BOX, f'{where}: {shown(bbox)}')
+      kind = NO_BOX
     elif image in images:
-      box = _mended(bbox, images[image][1], where, faults)
-      if box is not None:
-        area: Any = record.get('area')
-        if not is_number(area) or area < 0:
-          area = (box[2] - box[0]) * (box[3] - box[1])
-        row = number, classes[category], bool(record.get('iscrowd')), float(area), box
-        found[image].append(row)
+      kind, box = _mended(bbox, *images[image][1])
+      row = box and (number, classes[category], *_crowd_and_area(record, box), box)
+    if kind:
+      place = f'annotation {number} of image {shown(image)}'
+      faults.add(kind, f'{place}: category {shown(category)}, bbox {shown(bbox)}')
+    if row:
+      found[image].append(row)
   return found
 
 
+def _crowd_and_area(record: dict, box: tuple[float, ...]) -> tuple[bool, float]:
+  area: Any = record.get('area')
+  if not is_number(area) or area < 0:
+    area = (box[2] - box[0]) * (box[3] - box[1])
+  return bool(record.get('iscrowd')), float(area)
+
+
 def _mended(
-  bbox: list[float], size: tuple[int, int], where: str, faults: _Faults
-) -> tuple[float, ...] | None:
-  """Returns x1, y1, x2, y2 within an image of a height and a width; None if nothing is left."""
-  x, y, width, height = map(float, bbox)
-  box: tuple[float, ...] = (x, y, x + width, y + height)
-  if width <= 0 or height <= 0:
-    faults.add(EMPTY, f'{where}: {bbox}')
-    return None
-  limits = (size[1], size[0]) * 2
-  if all(-_ROUNDING <= at <= limit + _ROUNDING for at, limit in zip(box, limits, strict=True)):
-    return box
-  faults.add(OUTSIDE, f'{where}: {bbox} of {size[1]} x {size[0]} pixels')
-  box = tuple(min(max(at, 0.0), float(limit)) for at, limit in zip(box, limits, strict=True))
-  return box if box[2] > box[0] and box[3] > box[1] else None
+  bbox: list[float], height: int, width: int
+) -> tuple[str | None, tuple[float, ...] | None]:
+  """Returns what is wrong with a box, and x1, y1, x2, y2 of what is left of it in its image."""
+  x, y, across, down = map(float, bbox)
+  if across <= 0 or down <= 0:
+    return EMPTY, None
+  x2, y2 = x + across, y + down
+  if min(x, y) >= -_ROUNDING and x2 <= width + _ROUNDING and y2 <= height + _ROUNDING:
+    return None, (x, y, x2, y2)
+  box = (max(x, 0.0), max(y, 0.0), min(x2, float(width)), min(y2, float(height)))
+  return OUTSIDE, box if box[2] > box[0] and box[3] > box[1] else None
 
 
 def is_id(value: Any) -> TypeGuard[int]:

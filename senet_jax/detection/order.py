@@ -97,6 +97,7 @@ class GroupedOrder:
       group = self.groups[self._group_of[index]]
       yield from np.roll(group, -1 - int(np.searchsorted(group, index)))[:-1].tolist()
 
+  @functools.lru_cache(maxsize=16)  # noqa: B019 - it is asked for twice a step
   def _place(self, step: int) -> tuple[int, int]:
     """Returns the group of a step, and which of the batches of that group it is."""
     if self.seed is None:
