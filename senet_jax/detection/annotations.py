@@ -91,20 +91,6 @@ class Annotations:
       **{name: getattr(self, name)[boxes] for name in _OF_BOXES},
     )
 
-  def by_category_id(self) -> 'Annotations':
-    """Returns them with class `i` for the category of id `i + 1`; ids that are not there are, too.
-
-    So do networks count that were trained without a look at the gaps among COCO's ids.
-    """
-    names = dict(zip(self.category_ids, self.class_names, strict=True))
-    ids = tuple(range(1, max(self.category_ids) + 1))
-    return dataclasses.replace(
-      self,
-      classes=(np.array(self.category_ids)[self.classes] - 1).astype(np.int32),
-      category_ids=ids,
-      class_names=tuple(names.get(number, f'category {number}') for number in ids),
-    )
-
   def checksum(self) -> int:
     """Returns the CRC-32 of all but the faults."""
     text = '\0'.join((*self.file_names, *map(str, self.category_ids), *self.class_names))

@@ -93,10 +93,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
   source = (_open_files if data.name == FILES else _open_tfds)(data, split)
   if not source.num_examples:
     raise UserError(f'data split {split!r} of {data.name} has no photos.')
-  classes, ids = config.model.num_classes, source.annotations.category_ids
-  if classes == max(ids) > len(ids) and min(ids) > 0:
-    # Outputs by ids, gaps and all, as torchvision's published network has them.
-    return dataclasses.replace(source, annotations=source.annotations.by_category_id())
+  classes = config.model.num_classes
   if classes is not None and classes < source.num_classes:
     raise UserError(
       f'config.model.num_classes={classes} is less than the {source.num_classes} classes of '

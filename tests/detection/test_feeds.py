@@ -207,21 +207,6 @@ def test_made_up_photos(tmp_path):
   assert sources.open_source(config, 'train').num_classes == 3
 
 
-def test_classes_may_be_ids_with_their_gaps(coco64):
-  plain = sources.open_source(configured(coco64), 'train').annotations
-  with_gaps = sources.open_source(configured(coco64, model__num_classes=90), 'train')
-  assert with_gaps.num_classes == 90 and with_gaps.class_names[11] == 'category 12'
-  ours = with_gaps.annotations
-  assert plain.class_names.index('truck') == ours.class_names.index('truck') == 7
-  assert plain.class_names.index('toothbrush') == 79 and ours.class_names[89] == 'toothbrush'
-  for one in (plain, ours):
-    assert np.array(one.category_ids)[one.classes].tolist() == [
-      plain.category_ids[c] for c in plain.classes
-    ]
-  with pytest.raises(UserError, match='num_classes=79 is less than the 80 classes'):
-    sources.open_source(configured(coco64, model__num_classes=79), 'train')
-
-
 def test_a_part_of_a_split(coco64):
   part = sources.open_source(configured(coco64), 'train[16:48]')
   whole = sources.open_source(configured(coco64), 'train')
