@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from senet_jax.errors import UserError, shown
+from senet_jax.storage import files
 
 # Kinds of faults.
 OUTSIDE, EMPTY, NO_BOX = 'box outside its image', 'box of no area', 'box that is no box'
@@ -122,6 +123,13 @@ class Annotations:
     each = [what for found in self.faults.values() for what in found]
     more = '; …' if len(each) > _LISTED else ''
     return f'{kinds} ({"; ".join(each[:_LISTED])}{more})' if each else ''
+
+
+def write_faults(path: str | os.PathLike, splits: Mapping[str, Annotations]) -> None:
+  """Writes all faults of splits as a JSON, by split and kind, unless there are none."""
+  found = {split: dict(one.faults) for split, one in splits.items() if one.faults}
+  if found:
+    files.write_json(path, found)
 
 
 _OF_BOXES = ('boxes', 'classes', 'crowd', 'areas', 'ids')
@@ -317,7 +325,7 @@ def _boxes(
   found: dict[int, list[tuple]] = collections.defaultdict(list)
   for number, record in _records('annotation', records, faults):
     image, category, bbox = (record.get(key) for key in ('image_id', 'category_id', 'bbox'))
-    kind = row = None
+    kind: str | None = None
     if not is_id(image) or image not in listed:
       kind = IMAGE
     elif not is_id(category) or category not in classes:
@@ -326,12 +334,12 @@ def _boxes(
       kind = NO_BOX
     elif image in images:
       kind, box = _mended(bbox, *images[image][1])
-      row = box and (number, classes[category], *_crowd_and_area(record, box), box)
+      if box:
+        row = number, classes[category], *_crowd_and_area(record, box), box
+        found[image].append(row)
     if kind:
       place = f'annotation {number} of image {shown(image)}'
       faults.add(kind, f'{place}: category {shown(category)}, bbox {shown(bbox)}')
-    if row:
-      found[image].append(row)
   return found
 
 

@@ -129,6 +129,20 @@ def test_missing_photos(tmp_path):
   assert found.faults == {lib.MISSING: ('image 7: b.jpg',)} and found.file_names == ('a.jpg',)
 
 
+def test_faults_are_listed_in_a_file(tmp_path):
+  bad = parsed(
+    annotations=[{**BOX, 'category_id': 6}, {**BOX, 'id': 2, 'bbox': [1, 1, 0, '\ud800']}]
+  )
+  lib.write_faults(tmp_path / 'faults.json', {'train': bad, 'eval': parsed()})
+  found = json.loads((tmp_path / 'faults.json').read_text())
+  assert list(found) == ['train'] and list(found['train']) == [lib.CATEGORY, lib.NO_BOX]
+  assert found['train'][lib.CATEGORY] == [
+    'annotation 1 of image 7: category 6, bbox [10, 20, 30, 10]'
+  ]
+  lib.write_faults(tmp_path / 'none.json', {'train': parsed()})
+  assert not (tmp_path / 'none.json').exists()
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
