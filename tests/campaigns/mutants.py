@@ -390,6 +390,55 @@ MUTANTS = (
     'lambda x: _rolled(x, 0).T',
     ('interop/test_detectors.py',),
   ),
+  Mutant(
+    'a batch of few photos of a shape never comes',
+    'detection/order.py',
+    'size * epoch // self.batch_size',
+    'size // self.batch_size * epoch',
+    ('detection/test_order.py',),
+  ),
+  Mutant(
+    'what fills a batch of an evaluation is counted',
+    'detection/order.py',
+    'np.where(fills, self.num_examples, position)',
+    'np.where(fills, position, position)',
+    ('detection/test_order.py',),
+  ),
+  Mutant(
+    'a mirrored box lies a pixel beside its object',
+    'detection/coordinates.py',
+    'width - offset - x2',
+    'width - x2',
+    ('detection/test_coordinates.py',),
+  ),
+  Mutant(
+    'behind a photo there is its mean',
+    'detection/feeds.py',
+    'jnp.where((down & across)[..., None], ',
+    'jnp.where(True, ',
+    ('detection/test_feeds.py',),
+  ),
+  Mutant(
+    'photos are not tested for the size of their boxes',
+    'detection/feeds.py',
+    'if [image.height, image.width] != expected:',
+    'if False:',
+    ('detection/test_feeds.py',),
+  ),
+  Mutant(
+    'a crowd is to be found',
+    'detection/average_precision.py',
+    "'iscrowd': int(annotations.crowd[i])",
+    "'iscrowd': 0",
+    ('detection/test_average_precision.py',),
+  ),
+  Mutant(
+    'a photo may lie outside its folder',
+    'detection/annotations.py',
+    "'..' not in path.parts",
+    'True',
+    ('detection/test_annotations.py',),
+  ),
 )
 
 

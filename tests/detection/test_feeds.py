@@ -161,6 +161,19 @@ def test_perfect_detections_are_perfect_whatever_the_batch(coco64, batch):
   assert len(rows) == (~known.crowd).sum()
 
 
+def test_there_is_nothing_behind_a_photo(folder):
+  config = configured(folder, batch_size=1, data__mean=(1.0, 2.0, 3.0), data__std=(2.0, 2.0, 4.0))
+  feed = evaluation(config)
+  batch = feed.batch(feed.inputs(0))
+  np.testing.assert_array_equal(batch['sizes'], [[96, 128]])
+  (image,), color = np.asarray(batch['images']), [(0 - 1) / 2, (100 - 2) / 2, (200 - 3) / 4]
+  assert image.shape == (96, 128, 3) and (image == np.float32(color)).all()
+  wide = evaluation(configured(folder, batch_size=1, data__longer_side=140, data__shorter_side=90))
+  (image,) = np.asarray(wide.batch(wide.inputs(0))['images'])
+  assert image.shape == (96, 128, 3) and image[:90, :120].all() and not image[90:].any()
+  assert not image[:, 120:].any()
+
+
 def test_a_photo_without_boxes_is_trained_on(folder):
   feed = training(configured(folder, batch_size=1))
   boxes = {
