@@ -5,6 +5,7 @@ images stay uint8 and are within a grey level of Pillow's.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -29,12 +30,32 @@ def _auto_contrast(image: jax.Array, amount: jax.Array) -> jax.Array:
 
 def _equalize(image: jax.Array, amount: jax.Array) -> jax.Array:
   pixels = image.reshape(-1, 3)
-  counts = jnp.zeros((256, 3), jnp.int32).at[pixels, jnp.arange(3)].add(1)
-  step = (len(pixels) - counts[pixels.max(0), jnp.arange(3)]) // 255
-  below = jnp.cumsum(counts, 0) - counts
-  table = (below + step // 2) // jnp.maximum(step, 1)
-  equalized = jnp.take_along_axis(table, pixels, 0).reshape(image.shape)
-  return jnp.where(step > 0, equalized, image)
+  step = (pixels < pixels.max(0)).sum(0) // 255
+  table = (_below(pixels) + step // 2) // jnp.maximum(step, 1)
+  equalized = jax.lax.platform_dependent(pixels, table, tpu=_looked_up, default=_taken)
+  return jnp.where(step > 0, equalized.reshape(image.shape), image)
+
+
+def _below(pixels: jax.Array) -> jax.Array:
+  """Returns how many of `[n, 3]` pixels are below each grey level, `[256, 3]`."""
+
+  def scattered(pixels):
+    counts = jnp.zeros((256, 3), jnp.int32).at[pixels, jnp.arange(3)].add(1)
+    return jnp.cumsum(counts, 0) - counts
+
+  def compared(pixels):
+    return (pixels < jnp.arange(256)[:, None, None]).sum(1)
+
+  return jax.lax.platform_dependent(pixels, tpu=compared, default=scattered)
+
+
+def _taken(pixels: jax.Array, table: jax.Array) -> jax.Array:
+  return jnp.take_along_axis(table, pixels, 0)
+
+
+def _looked_up(pixels: jax.Array, table: jax.Array) -> jax.Array:
+  """Returns the same as `_taken` without gathering."""
+  return jnp.where(pixels == jnp.arange(256)[:, None, None], table[:, None], 0).sum(0)
 
 
 def _posterize(image: jax.Array, amount: jax.Array) -> jax.Array:
@@ -175,11 +196,8 @@ class DeviceRandAugment:
     y, x = jnp.arange(height)[:, None] + 0.5, jnp.arange(width) + 0.5
     across, down = (a * x + b * y + c for a, b, c in matrix.reshape(2, 3))
     inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
-    moved = sum(
-      (row_weight * column_weight)[..., None] * image[row, column]
-      for row, row_weight in self._taps(down, height)
-      for column, column_weight in self._taps(across, width)
-    )
+    taps = self._taps(down, height), self._taps(across, width)
+    moved = jax.lax.platform_dependent(image, *taps, tpu=_multiplied, default=_gathered)
     return jnp.where(inside[..., None], _grey_levels(moved + 0.5), jnp.array(self.fill))
 
   def _taps(self, places: jax.Array, side: int) -> list[tuple[jax.Array, jax.Array]]:
@@ -193,6 +211,34 @@ class DeviceRandAugment:
       ]  # fmt: skip
     start = first.astype(jnp.int32) - self.bicubic
     return [(jnp.clip(start + i, 0, side - 1), weight) for i, weight in enumerate(weights)]
+
+
+_Taps = list[tuple[jax.Array, jax.Array]]
+
+
+def _gathered(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
+  """Returns the weighted sum of pixels, `[H, W, 3]` float32."""
+  return sum(
+    (row_weight * column_weight)[..., None] * image[row, column]
+    for row, row_weight in rows
+    for column, column_weight in columns
+  )
+
+
+def _multiplied(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
+  """Returns the same as `_gathered` as products with weights that are mostly zero.
+
+  A TPU gathers pixel by pixel: a batch of 128 images of CIFAR moved 77 GB that way.
+  """
+  height, width, _ = image.shape
+
+  def spread(taps: _Taps, side: int) -> jax.Array:
+    return sum(weight[..., None] * (index[..., None] == jnp.arange(side)) for index, weight in taps)
+
+  # Both have 8 bits and more, which bfloat16 would cut off.
+  product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+  of_rows = product('yxh,hwc->yxwc', spread(rows, height), image.astype(jnp.float32))
+  return product('yxw,yxwc->yxc', spread(columns, width), of_rows)
 
 
 def _colored(function: Callable) -> Callable:

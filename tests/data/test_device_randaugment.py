@@ -1,6 +1,8 @@
 """RandAugment on the device: Pillow's pixels, the laws of the stream's, the feed that does it."""
 
 import functools
+from contextlib import nullcontext
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +31,27 @@ def device(text: str = RECIPE, bicubic: bool = True) -> DeviceRandAugment:
   return DeviceRandAugment(Policy.parse(text), FILL, bicubic)
 
 
+def for_tpu(*arguments, tpu=None, default, **_):
+  """Takes the place of `jax.lax.platform_dependent`."""
+  return (tpu or default)(*arguments)
+
+
 @functools.cache
-def changed(bicubic: bool):
+def changed(bicubic: bool, tpu: bool):
   one = device(bicubic=bicubic).change
-  return jax.jit(lambda image, number, amount: one(image, number[None], amount[None]))
+
+  @jax.jit
+  def change(image, number, amount):
+    with mock.patch.object(jax.lax, 'platform_dependent', for_tpu) if tpu else nullcontext():
+      return one(image, number[None], amount[None])
+
+  return change
 
 
+@pytest.mark.parametrize('tpu', [False, True], ids=['cpu', 'tpu'])
 @pytest.mark.parametrize('resample', ['BILINEAR', 'BICUBIC'])
 @pytest.mark.parametrize('number', range(1, 1 + len(OPERATIONS)), ids=OPERATIONS)
-def test_an_operation_is_within_a_grey_level_of_pillows(number, resample):
+def test_an_operation_is_within_a_grey_level_of_pillows(number, resample, tpu):
   name, function = list(OPERATIONS.items())[number - 1]
   images = [small_photo(seed, 32, 32) for seed in (0, 1)]
   images += [np.full((32, 32, 3), 77, np.uint8), images[0] // 3 + 40]
@@ -45,7 +59,7 @@ def test_an_operation_is_within_a_grey_level_of_pillows(number, resample):
   for image in images:
     for amount in (*AMOUNTS, *(-a for a in AMOUNTS if name in randaugment.SIGNED)):
       expected = np.asarray(function(Image.fromarray(image), amount, moving)).astype(int)
-      found = changed(resample == 'BICUBIC')(image, np.int32(number), np.float32(amount))
+      found = changed(resample == 'BICUBIC', tpu)(image, np.int32(number), np.float32(amount))
       assert found.dtype == np.uint8
       assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1, amount
 
