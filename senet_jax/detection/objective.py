@@ -23,7 +23,6 @@ def frozen(freeze_at: int = FREEZE_AT) -> tuple[str, ...]:
   return tuple(f'backbone/{name}' for name in (*stages[:freeze_at], '*bn*/'))
 
 
-
 def is_frozen(path: tuple[str, ...], freeze_at: int = FREEZE_AT) -> bool:
   """Returns whether training leaves the parameter at `path`, from the detector on; see `frozen`."""
   return named_by(path, frozen(freeze_at))

@@ -22,8 +22,7 @@ from senet_jax.errors import UserError, one_of
 from senet_jax.reporting import published, statistics
 from senet_jax.runtime.children import Children, last_lines
 from senet_jax.storage import files
-from senet_jax.training import loop
-from senet_jax.training.classification import Classification
+from senet_jax.training import loop, tasks
 from senet_jax.training.plan import Plan
 from senet_jax.workdir import network, summary
 from senet_jax.workdir.records import read_records
@@ -171,7 +170,7 @@ def check_runs(runs: Sequence[StudyRun]) -> None:
   for run in first.values():
     try:
       config = run.config()
-      task = Classification(config)
+      task = tasks.task_of(config)
       loop.check(task)
       facts = (config.data.to_dict(), config.model.num_classes, config.batch_size)
       key = json.dumps(facts, sort_keys=True)

@@ -42,6 +42,10 @@ def build_model(
     UserError: the network or one of its options does not exist.
   """
   model, bn, info = config.model, config.bn, model_info(config.model.name)
+  if info.task == CLASSIFICATION:
+    known = streamed_info(config.data.name).num_classes
+  else:
+    known = info.num_classes
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
   if info.se:
     options['se'] = SEConfig(**model.se)
@@ -49,7 +53,7 @@ def build_model(
     _check_no_se_options(model)
   return create_model(
     model.name,
-    num_classes=model.num_classes or num_classes or streamed_info(config.data.name).num_classes,
+    num_classes=model.num_classes or num_classes or known,
     dtype=model.dtype,
     bn=BatchNormConfig(
       scope=bn.scope,
