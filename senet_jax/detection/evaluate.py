@@ -9,13 +9,10 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.detection import coordinates
+from senet_jax.detection import detections
 from senet_jax.detection.annotations import Annotations
 from senet_jax.detection.feeds import DetectionEvalFeed
 from senet_jax.errors import UserError
-
-# Digits that the detections of a file have: of pixels and of scores.
-_PIXELS, _SCORES = 3, 6
 
 
 def eval_program(
@@ -87,51 +84,25 @@ def detect(
     interrupted: asked before each batch; if it says yes, it is given up.
 
   Returns:
-    Rows with `image_id`, `category_id`, `bbox` (x, y, width, height in pixels of the photo) and
-    `score`, or None if it was given up.
+    Rows as of `detections.rows`, or None if it was given up.
 
   Raises:
     UserError: no photo could be read.
   """
-  rows: dict[int, list[dict[str, Any]]] = {}
-  ahead = None
-  for step in range(len(feed)):
+  rows: list[dict[str, Any]] = []
+  ahead, photos = None, 0
+  for step in range(len(feed) + 1):
     if interrupted():
       return None
-    found = program(variables, feed.inputs(step))
+    found = program(variables, feed.inputs(step)) if step < len(feed) else None
     # The device works on one batch while the host reads the detections of the one before.
     if ahead is not None:
-      rows |= _rows(jax.device_get(ahead), annotations, box_offset)
+      here = jax.device_get(ahead)
+      photos += int(here['mask'].sum())
+      rows += detections.rows(annotations, here, here, box_offset)
     ahead = found
-  if ahead is not None:
-    rows |= _rows(jax.device_get(ahead), annotations, box_offset)
-  if not rows:
+  if not photos:
     raise UserError(
       'none of the photos to evaluate on could be read; change the data or the split.'
     )
-  return [row for index in sorted(rows) for row in rows[index]]
-
-
-def _rows(
-  found: dict[str, Any], annotations: Annotations, box_offset: float
-) -> dict[int, list[dict[str, Any]]]:
-  """Returns the detections of the photos of a batch, by the index of the photo."""
-  rows = {}
-  for place in found['mask'].nonzero()[0]:
-    index, there = int(found['index'][place]), found['valid'][place]
-    photo = coordinates.to_photo(found['boxes'][place][there], found['scales'][place], box_offset)
-    rows[index] = [
-      {
-        'image_id': int(annotations.image_ids[index]),
-        'category_id': annotations.category_ids[label],
-        'bbox': [round(x, _PIXELS) for x in (x1, y1, x2 - x1, y2 - y1)],
-        'score': round(score, _SCORES),
-      }
-      for (x1, y1, x2, y2), label, score in zip(
-        photo.tolist(),
-        found['classes'][place][there].tolist(),
-        found['scores'][place][there].astype(float).tolist(),
-        strict=True,
-      )
-    ]
-  return rows
+  return sorted(rows, key=lambda row: row['image_id'])
