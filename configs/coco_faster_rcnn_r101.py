@@ -1,6 +1,6 @@
 r"""Faster R-CNN on COCO with a ResNet-101 trunk and a feature pyramid: a row of Table 7.
 
-  python -m senet_jax.main --config=configs/coco_faster_rcnn_r101.py --workdir=runs/r101 \
+  python -m senet_jax.main --config=configs/coco_faster_rcnn_r101.py --workdir=runs/det_r101 \
       --config.init_from=TRUNK
 
 TRUNK is a trained ResNet-101: a workdir, such as that of configs/imagenet_r101.py or one that

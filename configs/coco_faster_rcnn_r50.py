@@ -1,6 +1,6 @@
 r"""Faster R-CNN on COCO with a ResNet-50 trunk and a feature pyramid: a row of Table 7.
 
-  python -m senet_jax.main --config=configs/coco_faster_rcnn_r50.py --workdir=runs/r50 \
+  python -m senet_jax.main --config=configs/coco_faster_rcnn_r50.py --workdir=runs/det_r50 \
       --config.init_from=TRUNK
 
 TRUNK is a trained ResNet-50: a workdir, such as that of configs/imagenet_r50.py or one that

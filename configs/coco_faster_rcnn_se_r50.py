@@ -1,6 +1,6 @@
 r"""Faster R-CNN on COCO with an SE-ResNet-50 trunk and a feature pyramid: a row of Table 7.
 
-  python -m senet_jax.main --config=configs/coco_faster_rcnn_se_r50.py --workdir=runs/se_r50 \
+  python -m senet_jax.main --config=configs/coco_faster_rcnn_se_r50.py --workdir=runs/det_se_r50 \
       --config.init_from=TRUNK
 
 TRUNK is a trained SE-ResNet-50: a workdir, such as that of configs/imagenet_se_r50.py or one that

@@ -26,7 +26,7 @@ def warnings(task: Task, plan: Plan, feeds: Feeds) -> list[str]:
   config = task.config
   return [
     *_of_rate(config, plan),
-    *(_of_normalization(config, plan, feeds.mesh.size) if task.normalizes else ()),
+    *(_of_normalization(config, plan, feeds.mesh.size) if task.normalizes else _of_trunk(config)),
     *_of_images(config),
     *_of_examples(config, feeds),
   ]
@@ -85,6 +85,14 @@ def _of_normalization(config: ConfigDict, plan: Plan, devices: int) -> Iterator[
   images = {'global': images, 'local': images // devices, 'ghost': bn.ghost_size}[bn.scope]
   if images == 1:
     yield 'batch normalisation is over 1 image; use a larger config.batch_size, or bn.scope=global.'
+
+
+def _of_trunk(config: ConfigDict) -> Iterator[str]:
+  if not config.init_from:
+    yield (
+      'config.init_from is not set: the trunk has random weights, and its first stages and all of '
+      'its normalisation stay as they are.'
+    )
 
 
 def _of_images(config: ConfigDict) -> Iterator[str]:
