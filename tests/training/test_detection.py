@@ -22,11 +22,7 @@ from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.objective import AP
 from senet_jax.workdir.records import read_records
 from tests.helpers.small_detector import small_detector
-from tests.helpers.small_run import small
-
-
-def summary(workdir) -> dict:
-  return json.loads((workdir / 'summary.json').read_text())
+from tests.helpers.small_run import small, summary
 
 
 def kill_at(monkeypatch, step: int):
