@@ -7,14 +7,14 @@ from typing import Any
 
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
-from senet_jax.models import model_info
+from senet_jax.models import CLASSIFICATION, model_info
 from senet_jax.reporting import curves, look, published
 from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
 from senet_jax.workdir import summary
 from senet_jax.workdir.objective import OF_TASK
 from senet_jax.workdir.records import read_records
-from senet_jax.workdir.saved import read_config
+from senet_jax.workdir.saved import check_task, read_config
 
 # What the results file has of the summary of each run.
 RUN_FIELDS = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
@@ -88,6 +88,7 @@ def draw(
     if not (workdir / 'metrics.jsonl').exists():
       raise UserError(f'{workdir} has no metrics.jsonl; give the workdir of a run.')
     configs.append(read_config(workdir))
+    check_task(configs[-1], CLASSIFICATION, str(workdir))
     records.append(read_records(workdir / 'metrics.jsonl'))
   title = configs[0].data.name + (f': {note}' if note else '')
   labels = curves.labels(configs, workdirs)
