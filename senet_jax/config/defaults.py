@@ -205,7 +205,7 @@ _DATA = {
     within=(1, _MOST_BOXES)),
   'data.max_faulty': _free(
     10, 'detectors: faulty annotations that are left out or mended; they are counted and listed',
-    within=(0, INT32)),
+    within=(0, INT32), task='detection'),
   'data.crop_area': _class(
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),

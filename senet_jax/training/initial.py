@@ -34,6 +34,7 @@ _OF_TRUNK = (
   'bn.epsilon', 'model.attention', 'model.stride_in', 'model.width',
   *(name for name in config_lib.FIELDS if name.startswith('model.se.')),
 )  # fmt: skip
+_OF_CLASSIFIER = ('model.name', 'model.num_classes', 'model.pool_align')
 _TRUNK = 'backbone'
 
 
@@ -76,11 +77,16 @@ def _as_used(config: ConfigDict, source: ConfigDict) -> ConfigDict:
   """Returns what the source says about the network of `config`, or about its trunk.
 
   Raises:
-    UserError: a classifier cannot start from a detector.
+    UserError: a classifier cannot start from a detector, nor a detector from any classifier.
   """
   if network.task_of(config) == network.task_of(source):
     return source
   saved.check_task(source, CLASSIFICATION, str(config.init_from))
+  for name, value in config_lib.changed(source, 'model.').items():
+    if config_lib.FIELDS[name].function and name not in (*_OF_TRUNK, *_OF_CLASSIFIER):
+      raise UserError(
+        f'{config.init_from} has config.{name}={value}, which the trunk of a detector cannot have.'
+      )
   # What a classifier leaves to its own defaults, a detector need not have as its.
   classifier: Any = network.build_model(source)
   images, trunk = evaluation_transform(source), config.copy_and_resolve_references()

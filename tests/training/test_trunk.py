@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.errors import UserError
+from senet_jax.storage import files
 from senet_jax.training import initial
 from senet_jax.workdir import network, saved
 from tests.helpers.small_detector import small_detector
@@ -102,6 +103,13 @@ def test_a_classifier_that_does_not_fit_is_one_line(classifier, fields, message,
   with pytest.raises(UserError, match=message) as error:
     start(detector(init_from=classifier[0], **fields), tmp_path)
   assert '\n' not in str(error.value)
+
+
+def test_a_classifier_that_is_no_trunk_is_one_line(tmp_path):
+  config = configured({**CLASSIFIER, 'model.branch_relu': True})
+  files.write_json(tmp_path / 'config.json', config.to_dict())
+  with pytest.raises(UserError, match=r'has config.model.branch_relu=True, which the trunk of a'):
+    start(detector(init_from=str(tmp_path)), tmp_path / 'run')
 
 
 def test_a_detector_starts_from_a_detector(tmp_path):
