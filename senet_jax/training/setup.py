@@ -16,6 +16,7 @@ from senet_jax.config.fields import INT32
 from senet_jax.config.length import describe_length
 from senet_jax.data.sizes import training_sizes
 from senet_jax.errors import UserError
+from senet_jax.models import CLASSIFICATION
 from senet_jax.workdir import network
 from senet_jax.workdir.state import TrainState
 
@@ -77,6 +78,8 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.batch_size={config.batch_size} gives a device {local} images, an odd number, and '
       'mixup and CutMix mix pairs; use another batch size.'
     )
+  if network.task_of(config) != CLASSIFICATION:
+    return  # nothing of the rest is theirs
   side = min(training_sizes(config))
   if config.data.cutout >= 2 * side:
     raise UserError(
