@@ -10,6 +10,7 @@ from senet_jax.config.modern import fast_cifar, ffcv, nvidia, strikes_back
 from senet_jax.config.recipes import (
   ablation,
   cifar,
+  coco,
   imagenet,
   mobile,
   places365,
@@ -23,7 +24,7 @@ from senet_jax.config.recipes import (
   wide_resnet,
 )
 
-__all__ = ['FIELDS', 'ablation', 'changed', 'check', 'check_fields', 'cifar', 'default',
+__all__ = ['FIELDS', 'ablation', 'changed', 'check', 'check_fields', 'cifar', 'coco', 'default',
            'differences', 'fast_cifar', 'ffcv', 'flatten', 'from_dict', 'imagenet', 'mobile',
            'nvidia', 'places365', 'senet154', 'shake', 'strikes_back', 'student_ablation',
            'student_cifar', 'student_inception', 'student_tiny', 'variant',

@@ -14,8 +14,13 @@ from senet_jax.config.fields import BELOW_1, FREE, INT32, LENGTH, POSITIVE, Fiel
 _free = functools.partial(Field, resume=FREE)
 # Fields with which a network computes something else.
 _option = functools.partial(Field, function=True)
+# The same of classifiers alone, and of detectors.
+_class = functools.partial(Field, task='classification')
+_class_option = functools.partial(_class, function=True)
+_box = functools.partial(Field, task='detection')
+_box_option = functools.partial(_box, function=True)
 
-_METRICS = ('loss', 'top1_error', 'top5_error')
+_METRICS = ('loss', 'top1_error', 'top5_error', 'ap', 'ap50', 'ap75')
 # Larger ones are mistakes: an array of them would not fit into any machine.
 _MOST_IMAGES, _MOST_CLASSES, _MOST_CHANNELS, _MOST_PIXELS = 2**20, 10**6, 2**16, 2**14
 _MOST_BOXES = 2**12
@@ -30,15 +35,15 @@ _RUN = {
     resume=LENGTH),
   'steps': Field(
     None, 'length of the run in steps, instead of epochs', int, within=(1, INT32), resume=LENGTH),
-  'label_smoothing': Field(
+  'label_smoothing': _class(
     0.0, 'share of the target that is spread over all classes', within=(0, BELOW_1)),
-  'loss': Field(
+  'loss': _class(
     'cross_entropy', "or bce: binary cross-entropy of each class, their mean, as timm's",
     choices=('cross_entropy', 'bce')),
-  'bce_threshold': Field(
+  'bce_threshold': _class(
     None, 'with bce: shares of mixed labels above it count as 1, others as 0', float,
     within=(0, BELOW_1)),
-  'aux_loss_weight': Field(
+  'aux_loss_weight': _class(
     0.4, 'weight of the loss of an auxiliary head, where the network has one', within=(0, None)),
   'steps_per_dispatch': _free(
     None, 'steps of one call of the device; None: 50 on GPU and TPU, else 1', int,
@@ -64,6 +69,13 @@ _MODEL = {
     'se', 'what gates the units of residual networks named se_…: se, eca, ese, ge'),
   # Options of a family; None: the network's own.
   'model.stride_in': _option(None, 'the convolution of a bottleneck that strides: 1x1, 3x3', str),
+  'model.trunk': _box_option(
+    None, "detectors: the residual network that they see with, without `se_`", str),
+  'model.settings': _box_option(
+    None, 'detectors: conventions: detectron, torchvision, detectron2, small', str),
+  'model.freeze_at': _box(
+    None, 'detectors: stages of the trunk that are not trained, from the stem on; None: 2', int,
+    within=(0, 5)),
   'model.pool_align': _option(
     None, "alignment of the stem's max pooling: caffe, torch", str),
   'model.shortcut': _option(
@@ -126,14 +138,14 @@ _MODEL = {
 }  # fmt: skip
 
 _BN = {
-  'bn.scope': Field(
+  'bn.scope': _class(
     'local', 'images that share statistics: of a device (local), all (global), or groups (ghost)',
     choices=('local', 'global', 'ghost')),
-  'bn.ghost_size': Field(32, 'images of a group under ghost', within=(1, _MOST_IMAGES)),
-  'bn.momentum': Field(0.9, 'momentum of the running statistics', within=(0, BELOW_1)),
+  'bn.ghost_size': _class(32, 'images of a group under ghost', within=(1, _MOST_IMAGES)),
+  'bn.momentum': _class(0.9, 'momentum of the running statistics', within=(0, BELOW_1)),
   'bn.epsilon': _option(
     None, "what is added to the variance; None: the network's own", float, within=(1e-12, 1)),
-  'bn.freeze_last_epochs': Field(
+  'bn.freeze_last_epochs': _class(
     0.0, 'at the end, train on the running statistics and keep them', within=(0, INT32)),
 }  # fmt: skip
 
@@ -152,10 +164,10 @@ _DATA = {
     choices=('device', 'stream')),
   'data.train_split': Field('train', 'the split to train on, or a part of one: train[:90%]'),
   'data.eval_split': Field('test', 'the split to evaluate on, or a part of one'),
-  'data.val_fraction': Field(
+  'data.val_fraction': _class(
     0.0, 'image folders without val/: share of each class held out as `val`',
     within=(0, BELOW_1)),
-  'data.sampling': Field(
+  'data.sampling': _class(
     'uniform', 'each example once an epoch; class_aware: each class equally often',
     choices=('uniform', 'class_aware')),
   'data.max_damaged': _free(
@@ -163,19 +175,19 @@ _DATA = {
   'data.read_timeout': _free(
     300.0, 'seconds that a stream waits for an image before the run ends',
     within=(POSITIVE, 10**8)),
-  'data.image_size': _option(
+  'data.image_size': _class_option(
     None, "side of the network's input; None: the usual one", int, within=(1, _MOST_PIXELS)),
-  'data.train_size': Field(
+  'data.train_size': _class(
     None, 'side of the images in training, or several one after the other: (128, 160, 192); None: '
     'image_size, that of evaluations', int, within=(1, _MOST_PIXELS), lengths=range(1, 9)),
-  'data.train_size_boundaries': Field(
+  'data.train_size_boundaries': _class(
     (), 'places where the next of several train_size begins, in schedule.unit; empty: equal parts '
     'of the run', float, within=(POSITIVE, INT32), lengths=range(8)),
-  'data.resize': _option(
+  'data.resize': _class_option(
     None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
-  'data.interpolation': _option(
+  'data.interpolation': _class_option(
     'bilinear', 'filter of that resizing', choices=('bilinear', 'bicubic')),
-  'data.resize_keep_aspect': _option(
+  'data.resize_keep_aspect': _class_option(
     True, 'streams: resize the shorter side to that; False: both sides, as for Places365'),
   'data.mean': _option(
     (), "mean of red, green and blue, 0 to 255, to subtract; empty: the network's own", float,
@@ -183,60 +195,60 @@ _DATA = {
   'data.std': _option(
     (), 'deviation of red, green and blue, 0 to 255, to divide by', float,
     within=(POSITIVE, None), lengths=(0, 3)),
-  'data.shorter_side': _option(
+  'data.shorter_side': _box_option(
     800, 'detectors: shorter side of a resized image, in pixels', within=(1, _MOST_PIXELS)),
-  'data.longer_side': _option(
+  'data.longer_side': _box_option(
     1333, 'detectors: longer side that it has at most; longer images are made smaller',
     within=(1, _MOST_PIXELS)),
-  'data.max_boxes': Field(
+  'data.max_boxes': _box(
     100, 'detectors: boxes of an image in training, at most; the batch is padded to it',
     within=(1, _MOST_BOXES)),
   'data.max_faulty': _free(
     10, 'detectors: faulty annotations that are left out or mended; they are counted and listed',
-    within=(0, INT32)),
-  'data.crop_area': Field(
+    within=(0, INT32), task='detection'),
+  'data.crop_area': _class(
     (), 'streams: smallest and largest share of the image that a random crop keeps', float,
     within=(POSITIVE, 1), lengths=(0, 2)),
-  'data.crop_interpolation': Field(
+  'data.crop_interpolation': _class(
     'bilinear', 'of what RandAugment moves, and in streams of the resizing of that crop',
     choices=('bilinear', 'bicubic')),
-  'data.crop_aspect': Field(
+  'data.crop_aspect': _class(
     (3 / 4, 4 / 3), 'streams: smallest and largest width over height of that crop', float,
     within=(POSITIVE, None), lengths=(2,)),
-  'data.rotation': Field(0.0, 'largest angle of a random rotation, degrees', within=(0, 180)),
-  'data.pad': Field(
+  'data.rotation': _class(0.0, 'largest angle of a random rotation, degrees', within=(0, 180)),
+  'data.pad': _class(
     4, 'pixels around an image before a random crop of its size', within=(0, _MOST_PIXELS)),
-  'data.pad_fill': Field(
+  'data.pad_fill': _class(
     'zeros', 'what that border and the corners of a rotation show (streams: reflections)',
     choices=('zeros', 'nearest')),
   'data.flip': Field(True, 'mirror half of the images'),
-  'data.pixel_jitter': Field(
+  'data.pixel_jitter': _class(
     0.0, 'largest random shift of each colour channel, on the 0-255 scale', within=(0, 255)),
-  'data.brightness_jitter': Field(
+  'data.brightness_jitter': _class(
     0.0, 'largest random change of brightness alone, as a share', within=(0, 1)),
-  'data.color_jitter': Field(
+  'data.color_jitter': _class(
     0.0, 'largest random change of brightness, contrast and saturation, as a share', within=(0, 1)),
-  'data.lighting': Field(
+  'data.lighting': _class(
     0.0, "standard deviation of AlexNet's random shift along the colours' main axes",
     within=(0, None)),
-  'data.cutout': Field(
+  'data.cutout': _class(
     0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * _MOST_PIXELS)),
-  'data.randaugment': Field(
+  'data.randaugment': _class(
     None, "RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
-  'data.erasing': Field(
+  'data.erasing': _class(
     0.0, 'share of images with a random rectangle of zeros (random erasing)', within=(0, 1)),
-  'data.repeats': Field(
+  'data.repeats': _class(
     1, 'how often a batch has each of its images, augmented differently (repeated augmentation)',
     within=(1, 100)),
-  'data.mixup': Field(
+  'data.mixup': _class(
     0.0, 'alpha of mixup: pairs of images are averaged, with a share of Beta(alpha, alpha); 0: '
     'none', within=(0, 1000)),
-  'data.cutmix': Field(
+  'data.cutmix': _class(
     0.0, 'alpha of CutMix: an image has a box of another; 0: none. With mixup it is one of the two',
     within=(0, 1000)),
-  'data.cutmix_share': Field(0.5, 'how often CutMix, if mixup too', within=(0, 1)),
-  'data.mix_share': Field(1.0, 'how often images are mixed at all', within=(0, 1)),
-  'data.mix_each': Field(
+  'data.cutmix_share': _class(0.5, 'how often CutMix, if mixup too', within=(0, 1)),
+  'data.mix_share': _class(1.0, 'how often images are mixed at all', within=(0, 1)),
+  'data.mix_each': _class(
     False, 'draw a share and a box for each image instead of one for a batch'),
 }  # fmt: skip
 
@@ -258,6 +270,8 @@ _OPTIMIZER = {
   'optimizer.decay_mask': Field(
     'all', 'what decays: all, or kernels, without the scales and biases of BN',
     choices=('all', 'kernels')),
+  'optimizer.bias_rate': Field(
+    1.0, 'what the learning rate of biases is multiplied by', within=(0, None)),
   'optimizer.trust_mask': Field(
     'kernels', "lars and lamb: which updates are scaled by their layer's norms",
     choices=('all', 'kernels')),

@@ -43,6 +43,7 @@ class Field:
     former: a value of earlier versions, and what it means.
     resume: `FIXED`, `LENGTH` or `FREE`.
     function: whether the network computes something else with another value in an evaluation.
+    task: the only one whose runs have a use for it, of `models.ModelInfo`; None: all have.
   """
 
   default: Any
@@ -56,6 +57,7 @@ class Field:
   former: tuple[Any, Any] | None = None
   resume: str = FIXED
   function: bool = False
+  task: str | None = None
 
   def __post_init__(self):
     if self.kind is types.NoneType:

@@ -128,6 +128,15 @@ def _found(detections: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield {**row, 'id': i + 1, 'area': row['bbox'][2] * row['bbox'][3], 'iscrowd': 0}
 
 
+def check_installed() -> None:
+  """Checks that pycocotools is there.
+
+  Raises:
+    UserError: it is not.
+  """
+  _pycocotools('cocoeval')
+
+
 def _pycocotools(module: str):
   try:
     return importlib.import_module(f'pycocotools.{module}')

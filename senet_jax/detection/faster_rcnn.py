@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from senet_jax import errors
-from senet_jax.detection import roi_heads, rpn as rpn_lib
+from senet_jax import errors, runtime
+from senet_jax.detection import objective, roi_heads, rpn as rpn_lib
 from senet_jax.detection.fpn import FPN
 from senet_jax.detection.roi_align import assign_levels, roi_align
 from senet_jax.detection.rpn import Proposals, RPNHead
@@ -25,6 +25,8 @@ from senet_jax.models import create_model, list_models, model_info
 
 # Stages of the trunk whose maps the pyramid has, and the stride of the first.
 _STAGES, _FIRST_STRIDE = (2, 3, 4, 5), 4
+# Channels of the stem that the usual widths of pyramid and head go with.
+_WIDTH = 64
 _TRUNK_FAMILIES = ('resnet', 'resnext', 'senet')
 # The sides of images are multiples of the stride of the last stage.
 SIDE_MULTIPLE = 32
@@ -34,12 +36,15 @@ class FasterRCNN(nn.Module):
   """A detector of two stages.
 
   Normalisation in the trunk is a fixed affine map: training takes the running statistics and leaves
-  them; `senet_jax.detection.is_frozen` says which parameters training leaves too.
+  them; `frozen` says what else it leaves.
 
   Attributes:
     num_classes: of objects, without the background.
     trunk: a residual network of four stages, by its name without `se_`.
     settings: conventions, a name of `settings.PRESETS` or a `DetectorSettings`.
+    freeze_at: stages of the trunk that training leaves, from the stem on, 0 to 5.
+    width: channels of the trunk's stem, of which the pyramid has 4 times as many and the hidden
+      layers of the head 16 times; None: the trunk's own, and 64.
     stride_in: convolution of a bottleneck with the stride, `1x1` or `3x3`; None: the trunk's.
     pool_align: of the trunk's pooling; detectors of Caffe2 and torch pad it as `torch` does.
     attention: what gates the trunk's units, a name of `layers.register_attention`.
@@ -48,12 +53,14 @@ class FasterRCNN(nn.Module):
     dtype: of trunk, pyramid and hidden layers; scores, boxes and losses are float32.
 
   Raises:
-    UserError: the trunk or the settings are unknown.
+    UserError: the trunk or the settings are unknown, or there is no such stage.
   """
 
   num_classes: int
   trunk: str = 'resnet50'
   settings: str | DetectorSettings = 'detectron'
+  freeze_at: int = objective.FREEZE_AT
+  width: int | None = None
   stride_in: str | None = None
   pool_align: str = 'torch'
   attention: str = 'se'
@@ -66,12 +73,23 @@ class FasterRCNN(nn.Module):
     trunks = [name for name in list_models() if model_info(name).family in _TRUNK_FAMILIES]
     trunks = [name for name in trunks if not name.startswith('se_')]
     errors.one_of('model.trunk', self.trunk, trunks, 'SE is an option of the detector.')
+    errors.one_of('model.freeze_at', self.freeze_at, range(objective.STAGES + 1))
     super().__post_init__()
 
   def setup(self):
     """Makes the parts, whose names are those of the variables."""
-    options: dict[str, Any] = {} if self.stride_in is None else {'stride_in': self.stride_in}
-    self.backbone = create_model(
+    self.backbone = self.make_trunk()
+    width = self.width or _WIDTH
+    self.fpn = FPN(channels=4 * width, dtype=self.dtype)
+    self.rpn = RPNHead(len(self.options.aspect_ratios), dtype=self.dtype)
+    self.roi_head = roi_heads.RoIHead(self.num_classes, 16 * width, dtype=self.dtype)
+
+  @nn.nowrap
+  def make_trunk(self) -> nn.Module:
+    """Returns the classifier whose maps the pyramid is made of."""
+    given = {'stride_in': self.stride_in, 'width': self.width}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return create_model(
       self.trunk,
       dtype=self.dtype,
       pool_align=self.pool_align,
@@ -80,9 +98,11 @@ class FasterRCNN(nn.Module):
       bn=dataclasses.replace(self.bn, frozen=True),
       **options,
     )
-    self.fpn = FPN(dtype=self.dtype)
-    self.rpn = RPNHead(len(self.options.aspect_ratios), dtype=self.dtype)
-    self.roi_head = roi_heads.RoIHead(self.num_classes, dtype=self.dtype)
+
+  @property
+  def frozen(self) -> tuple[str, ...]:
+    """The beginnings of the paths of all variables that training leaves, see `objective.frozen`."""
+    return objective.frozen(self.freeze_at)
 
   @property
   def options(self) -> DetectorSettings:
@@ -108,7 +128,8 @@ class FasterRCNN(nn.Module):
         `classes` int `[N, M]` from 0, `valid` bool `[N, M]`, False for padding, and `crowd` bool
         `[N, M]`, True for a box around many objects, which is no object.
       priorities: random numbers in [0, 1) that decide on the samples of training, of all anchors
-        `[N, A]` and of proposals and boxes `[N, P + M]`; None: drawn from the rng `sampling`.
+        `[N, A]` and of proposals and boxes `[N, P + M]`; None: drawn from the rng `sampling`, for
+        each image by its place in the batch of all devices.
 
     Returns:
       As `roi_heads.detect`: `boxes` `[N, D, 4]` in pixels of `images`, `scores`, `classes` and
@@ -142,7 +163,7 @@ class FasterRCNN(nn.Module):
     return {'rpn_objectness': rpn[0], 'rpn_boxes': rpn[1], **roi}
 
   def pyramid(self, images: jax.Array, train: bool) -> list[jax.Array]:
-    """Returns the levels P2 to P6 of `images` `[N, H, W, 3]`, each `[N, H', W', 256]`."""
+    """Returns the levels P2 to P6 of `images` `[N, H, W, 3]`, each `[N, H', W', C]`."""
     if any(side % SIDE_MULTIPLE for side in images.shape[1:3]):
       raise errors.UserError(
         f'images of {images.shape[1]}x{images.shape[2]} pixels: both sides must be multiples of '
@@ -161,7 +182,7 @@ class FasterRCNN(nn.Module):
 
   @nn.nowrap
   def pool(self, levels: Sequence[jax.Array], boxes: jax.Array) -> jax.Array:
-    """Returns what RoIAlign makes of `boxes` `[N, R, 4]`, `[N, R, 7, 7, 256]`."""
+    """Returns what RoIAlign makes of `boxes` `[N, R, 4]`, `[N, R, 7, 7, C]`."""
     options, first, last = self.options, _STAGES[0], _STAGES[-1]
     level = assign_levels(boxes, first, last, options.level_epsilon, options.box_offset)
     return roi_align(
@@ -190,7 +211,12 @@ class FasterRCNN(nn.Module):
     return {'roi_classes': classes, 'roi_boxes': boxes}
 
   def _priorities(self, logits, proposals: Proposals, targets) -> tuple[jax.Array, jax.Array]:
-    first, second = jax.random.split(self.make_rng('sampling'))
     images, count = proposals.valid.shape
     boxes = count + targets['valid'].shape[1]
-    return jax.random.uniform(first, logits.shape), jax.random.uniform(second, (images, boxes))
+    places, _ = runtime.places_of(images)
+
+    def of_image(key, place):
+      first, second = jax.random.split(jax.random.fold_in(key, place))
+      return jax.random.uniform(first, logits.shape[1:]), jax.random.uniform(second, (boxes,))
+
+    return jax.vmap(of_image, (None, 0))(self.make_rng('sampling'), places)

@@ -1,30 +1,41 @@
-"""The loss of a detector, and which of its parameters training leaves as they are."""
+"""The loss of a detector, and which of its variables training leaves as they are."""
 
 from typing import Any
 
 import jax
 from flax import linen as nn, traverse_util
 
-# Of the trunk, as Detectron's FREEZE_AT = 2.
-_FROZEN_MODULES = ('stem', 'stage2_')
+from senet_jax.models.common import named_by
+
+# The stages of the trunk that are frozen, from the stem on, as Detectron's and detectron2's
+# FREEZE_AT.
+FREEZE_AT = 2
+STAGES = 5
 
 
-def is_frozen(path: tuple[str, ...]) -> bool:
-  """Returns whether training leaves the parameter at `path`, from the detector on, as it is.
+def frozen(freeze_at: int = FREEZE_AT) -> tuple[str, ...]:
+  """Returns the beginnings of the paths of all variables that training leaves, as of `named_by`.
 
-  It does so with the trunk's stem and second stage, and with the scales and shifts of all its
-  normalisations, which are a fixed affine map.
+  They are those of the first `freeze_at` stages of the trunk, of which the stem is the first, and
+  of all its normalisations, which are a fixed affine map.
   """
-  if path[0] != 'backbone':
-    return False
-  return path[1].startswith(_FROZEN_MODULES) or any('bn' in part for part in path[1:-1])
+  stages = ('stem', *(f'stage{stage}_' for stage in range(2, STAGES + 1)))
+  return tuple(f'backbone/{name}' for name in (*stages[:freeze_at], '*bn*/'))
 
 
-def constant_where_frozen(params: dict[str, Any]) -> dict[str, Any]:
+def is_frozen(path: tuple[str, ...], freeze_at: int = FREEZE_AT) -> bool:
+  """Returns whether training leaves the parameter at `path`, from the detector on; see `frozen`."""
+  return named_by(path, frozen(freeze_at))
+
+
+def _constant_where_frozen(params: dict[str, Any], freeze_at: int) -> dict[str, Any]:
   """Returns `params` with gradients of exactly 0 where `is_frozen` is; the way back ends there."""
   flat = traverse_util.flatten_dict(params)
   return traverse_util.unflatten_dict(
-    {path: jax.lax.stop_gradient(x) if is_frozen(path) else x for path, x in flat.items()}
+    {
+      path: jax.lax.stop_gradient(x) if is_frozen(path, freeze_at) else x
+      for path, x in flat.items()
+    }
   )
 
 
@@ -49,8 +60,10 @@ def loss_fn(
   Returns:
     The sum of the losses, float32, and the losses by name.
   """
+  detector: Any = model
+  constant = _constant_where_frozen(params, detector.freeze_at)
   losses: Any = model.apply(
-    {'params': constant_where_frozen(params), 'batch_stats': batch_stats},
+    {'params': constant, 'batch_stats': batch_stats},
     batch['images'],
     True,
     batch['sizes'],

@@ -3,7 +3,7 @@
 `detectron` is the one of the paper's table 7 (`e2e_faster_rcnn_R-50-FPN_2x`): boxes of whole pixels
 with both ends inside ("+1"), anchors rounded on a window of one stride, RoIAlign without the shift
 by half a pixel. `torchvision` (`fasterrcnn_resnet50_fpn`, its first version) and `detectron2` have
-boxes of real numbers.
+boxes of real numbers; `small` is for tests and CPUs.
 """
 
 import dataclasses
@@ -132,7 +132,18 @@ DETECTRON2 = DetectorSettings(
   roi_beta=0.0,
   crowd_threshold=None,
 )
-PRESETS = {'detectron': DETECTRON, 'torchvision': TORCHVISION, 'detectron2': DETECTRON2}
+# Of images with a third of the usual side, and fewer boxes.
+SMALL = dataclasses.replace(
+  DETECTRON2,
+  anchor_sizes=(12, 24, 48, 96, 192),
+  pre_nms=(500, 300),
+  post_nms=(300, 100),
+  rpn_batch=128,
+  roi_batch=64,
+)
+PRESETS = {
+  'detectron': DETECTRON, 'torchvision': TORCHVISION, 'detectron2': DETECTRON2, 'small': SMALL,
+}  # fmt: skip
 
 
 def settings_of(settings: str | DetectorSettings) -> DetectorSettings:

@@ -64,7 +64,7 @@ def training_step(
   """
   schedule = make_schedule(config, total_steps, steps_per_epoch)
   optimizer, plateau = make_optimizer(config, schedule), make_plateau(config)
-  build = functools.partial(setup.new_state, config, optimizer, plateau)
+  build = functools.partial(setup.new_state, config, model, optimizer, plateau)
   state = jax.eval_shape(build, variable_shapes(config, model))
   return TrainingStep(
     training_program(config, model, optimizer, feed, mesh, looped=looped),

@@ -1,5 +1,6 @@
 """Pieces that families share beside layers: the paper's input and figures, SE in units, checks."""
 
+import fnmatch
 from collections.abc import Collection
 from typing import Any
 
@@ -27,6 +28,17 @@ def top_errors(*top: float) -> dict[str, float]:
 def figures(table: str, *top: float, **others: float) -> dict[str, Any]:
   """Returns `published` of a network that is in one table, with errors as `top_errors` has them."""
   return {table: top_errors(*top), **others}
+
+
+def named_by(path: tuple[str, ...], beginnings: tuple[str, ...]) -> bool:
+  """Returns whether a variable has one of these beginnings, which are patterns of fnmatch.
+
+  Args:
+    path: of the variable, from the network on.
+    beginnings: of paths with slashes, such as `stage2_` or `backbone/*bn`.
+  """
+  name = '/'.join(path)
+  return any(fnmatch.fnmatchcase(name, f'{beginning}*') for beginning in beginnings)
 
 
 def gated(se: SEConfig | None, position: str, x: jax.Array) -> jax.Array:

@@ -14,6 +14,40 @@ if TYPE_CHECKING:
 
 _COLOURS = (*look.COLOURS, 'black')
 _TRAIN, _EVAL = _COLOURS[:2]
+_Line = tuple[str, str, str, str, str]
+
+
+def _both(key: str) -> tuple[_Line, ...]:
+  training, evaluation = (_TRAIN, '--', 'training'), (_EVAL, '-', 'evaluation')
+  return ('train', key, *training), ('eval', key, *evaluation)
+
+
+# Of each panel the label, the scale and the lines: kind and field of the records, and their look.
+_CLASSIFICATION: tuple[tuple[str, str, tuple[_Line, ...]], ...] = (
+  ('loss (nats)', 'log', _both('loss')),
+  ('top-1 error (%)', 'linear', _both('top1_error')),
+)
+_DETECTION: tuple[tuple[str, str, tuple[_Line, ...]], ...] = (
+  (
+    'loss in training',
+    'log',
+    (
+      ('train', 'loss', _TRAIN, '-', 'all'),
+      ('train', 'rpn_objectness', _COLOURS[2], '--', 'objectness of anchors'),
+      ('train', 'rpn_boxes', _COLOURS[3], '--', 'boxes of anchors'),
+      ('train', 'roi_classes', _COLOURS[4], ':', 'classes'),
+      ('train', 'roi_boxes', _COLOURS[5], ':', 'boxes'),
+    ),
+  ),
+  (
+    'average precision (%)',
+    'linear',
+    (
+      ('eval', 'ap50', _TRAIN, '--', 'at IoU 0.5'),
+      ('eval', 'ap', _EVAL, '-', 'over IoU 0.5 to 0.95'),
+    ),
+  ),
+)
 # More of them than this would hide their line.
 _DOTS = 30
 _STYLES = ('-', ':', '-.')
@@ -27,19 +61,16 @@ def plot(records: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
 
 
 def of_run(records: list[dict[str, Any]], title: str) -> 'Figure':
-  """Returns a picture of loss and top-1 error over epochs, in training and evaluation.
+  """Returns a picture over epochs of the loss, and of what a run is judged by.
 
   Args:
     records: of `metrics.jsonl`.
     title: above it.
   """
   figure = look.canvas(9, 3.6, title)
-  panels = (('loss', 'loss (nats)', 'log'), ('top1_error', 'top-1 error (%)', 'linear'))
-  for axes, (key, label, scale) in zip(figure.subplots(1, 2), panels, strict=True):
-    for kind, colour, style, name in (
-      ('train', _TRAIN, '--', 'training'),
-      ('eval', _EVAL, '-', 'evaluation'),
-    ):
+  panels = _DETECTION if any('ap' in record for record in records) else _CLASSIFICATION
+  for axes, (label, scale, lines) in zip(figure.subplots(1, 2), panels, strict=True):
+    for kind, key, colour, style, name in lines:
       axes.plot(*_points(records, kind, key), style, color=colour, label=name)
     axes.set(xlabel='epoch', ylabel=label, yscale=scale)
     axes.grid(alpha=0.3, which='both')

@@ -1,4 +1,4 @@
-"""Published errors, as the headers of the configurations have them."""
+"""Published figures, as the headers of the configurations have them."""
 
 import ast
 import pathlib
@@ -21,10 +21,10 @@ def in_words(root: pathlib.Path, name: str) -> str:
 
 
 def error(root: pathlib.Path, command: str) -> float | None:
-  """Returns the published top-1 error of what `command` runs, in percent; None if there is none."""
+  """Returns the published top-1 error, or AP, of what `command` runs, in percent; None without."""
   match = COMMAND.search(command)
   if not match or not (root / 'configs' / f'{match[1]}.py').is_file():
     return None
-  before = rf'^  {match[2]} +' if match[2] else r'^test error '
+  before = rf'^  {match[2]} +' if match[2] else r'^(?:test error|AP) '
   figure = re.search(rf'{before}(\d+\.\d+) %', _header(root, match[1]), re.MULTILINE)
   return float(figure[1]) if figure else None

@@ -10,6 +10,14 @@ from senet_jax.reporting import statistics, tables
 
 COLUMNS = ('row', 'test error, %', 'published, %', 'difference', 'to the baseline', 'parameters',
            'MACs', 'time a run')  # fmt: skip
+# What the rows are judged by where that is no error.
+_JUDGED_BY = {'ap': 'AP, %'}
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+  """Returns the heads of the columns of these rows."""
+  metric = rows[0].get('metric') if rows else None
+  return (COLUMNS[0], _JUDGED_BY.get(metric or '', COLUMNS[1]), *COLUMNS[2:])
 
 
 def compare(rows: Sequence[dict[str, Any]], baselines: Mapping[str, str | None]) -> None:
@@ -39,7 +47,7 @@ def compare(rows: Sequence[dict[str, Any]], baselines: Mapping[str, str | None])
 
 def markdown(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
   """Returns the table with its title, its note and, below it, the runs that failed."""
-  table = tables.markdown(COLUMNS, cells(rows))
+  table = tables.markdown(columns(rows), cells(rows))
   seeds = ', '.join(map(str, study.seeds))
   baselines = dict.fromkeys(f'`{row.baseline}`' for row in study.rows if row.baseline)
   compared = (
@@ -60,7 +68,7 @@ def markdown(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def csv(rows: Sequence[Mapping[str, Any]]) -> str:
   """Returns the cells of the table as CSV."""
-  return tables.csv_text(COLUMNS, cells(rows))
+  return tables.csv_text(columns(rows), cells(rows))
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

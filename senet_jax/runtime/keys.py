@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 STREAMS = {
   'order': 0xFFFF_FFFF, 'network': 0xFFFF_FFFE, 'mixing': 0xFFFF_FFFD, 'drop_path': 0xFFFF_FFFC,
+  'sampling': 0xFFFF_FFFB,
 }  # fmt: skip
 
 
@@ -18,7 +19,8 @@ def stream(seed: int | jax.Array, name: str) -> jax.Array:
   Args:
     seed: of the run.
     name: one of `STREAMS`: `order` of the examples, `network` for what networks draw on each
-      device, `mixing` of the images of a batch, `drop_path` for the units that images skip.
+      device, `mixing` of the images of a batch, `drop_path` for the units that images skip,
+      `sampling` of the boxes that are in the loss of a detector.
   """
   return jax.random.fold_in(jax.random.key(seed), jnp.uint32(STREAMS[name]))
 

@@ -12,6 +12,10 @@ of the split) or a file name a line. The numbers of ILSVRC2014's blacklist are n
 file names of them:
 
   awk '{printf "ILSVRC2012_val_%08d.JPEG\n", $1}' ILSVRC2014_clsloc_validation_blacklist.txt
+
+Of a detector it prints average precision; --detections writes what it found, as COCO's results:
+
+  python -m senet_jax.tools.evaluate --workdir=runs/r50 --detections=found.json
 """
 
 import argparse
@@ -22,6 +26,10 @@ from senet_jax import cli
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 
+# Flags that only one of the tasks has a use for.
+_OF_CLASSIFIERS = ('size', 'scales', 'crops', 'exclude', 'top_k', 'confusion')
+_OF_DETECTORS = ('detections',)
+
 
 def main(argv: list[str]) -> None:
   """Runs the command with the arguments `argv`."""
@@ -29,56 +37,41 @@ def main(argv: list[str]) -> None:
   pairs = _pairs(args.workdir, args.checkpoint or ['best'])
 
   from senet_jax import runtime
-  from senet_jax.evaluation import classes, competition, exclusion, outcomes as outcomes_lib
-  from senet_jax.evaluation.ensemble import Ensemble
-  from senet_jax.evaluation.evaluate import evaluate_each
-  from senet_jax.workdir import networks
+  from senet_jax.training import classifier_results, detector_results
+  from senet_jax.workdir import network, networks
 
-  left_out = exclusion.read_list(args.exclude) if args.exclude else ()
   runtime.use_compilation_cache()
-  mesh = runtime.data_mesh()
-  runs = [networks.load(workdir, checkpoint, mesh) for workdir, checkpoint in pairs]
-  outputs = [
-    classes.Outputs(workdir, run.model.num_classes, run.class_names, run.config.data.name)
-    for run, (workdir, _) in zip(runs, pairs, strict=True)
-  ]
-  classes.check_same(outputs)
-  config = runs[0].evaluation_config(args.data_dir, args.batch_size)
-  split = args.split or config.data.eval_split
-  config.model.num_classes = outputs[0].count
-  transform = competition.choose_crops(
-    [run.config for run in runs], args.size, args.scales, args.crops == 10
-  )
-  feed, excluded = competition.open_feed(config, split, mesh, transform, left_out)
-  order, names = classes.known(outputs).order(feed.split.class_names, config.data.name)
-  ensemble = Ensemble(tuple(run.model for run in runs), order)
-  results, outcomes = evaluate_each(ensemble, tuple(run.variables for run in runs), feed, mesh)
-  members = [
-    {'model': run.config.model.name, 'workdir': str(workdir), 'step': run.step}
-    for run, (workdir, _) in zip(runs, pairs, strict=True)
-  ]
-  row = {
-    **(members[0] if len(members) == 1 else {'members': members}),
-    'dataset': config.data.name,
-    'split': split,
-    'examples': len(outcomes),
-    'left_out': excluded,
-    'size': transform.crops.size,
-    'scales': transform.crops.scales,
-    'crops': args.crops,
-    'device': runtime.describe_devices(),
-    'loss': results['loss'],
-    **outcomes.top_k_errors(args.top_k, outputs[0].count),
-  }
-  crops = transform.crops
-  several = f', {len(crops)} crops of each: {crops.describe()}' if len(crops) > 1 else ''
-  _print(members, row, several)
+  data = {'split': args.split, 'data_dir': args.data_dir, 'batch_size': args.batch_size}
+  task = network.task_of(networks.read_config(args.workdir[0]))
+  _check_flags(args, task)
+  found: Any
+  if task == 'detection':
+    found = detector_results.judge(*pairs[0], **data)
+  else:
+    crops = classifier_results.Crops(args.crops, args.size, args.scales)
+    more = {'exclude': args.exclude, 'top_k': args.top_k}
+    found = classifier_results.judge(pairs, crops, **data, **more)
+  print('\n'.join(found.lines()))
   if args.per_class:
-    outcomes_lib.write_per_class(args.per_class, outcomes, names)
+    found.write_per_class(args.per_class)
   if args.confusion:
-    outcomes_lib.write_confusion(args.confusion, outcomes, names)
+    found.write_confusion(args.confusion)
+  if args.detections:
+    files.write_json(args.detections, found.detections)
   if args.output:
-    files.write_json(args.output, row)
+    files.write_json(args.output, found.row)
+
+
+def _check_flags(args: argparse.Namespace, task: str) -> None:
+  """Refuses what the task of the network has no use for."""
+  others = _OF_CLASSIFIERS if task == 'detection' else _OF_DETECTORS
+  for name in others:
+    if getattr(args, name) not in (None, (), 1):
+      raise UserError(
+        f'--{name} has no effect: {args.workdir[0]} holds a network for {task}; leave it out.'
+      )
+  if task == 'detection' and max(len(args.workdir), len(args.checkpoint or ())) > 1:
+    raise UserError('detectors make no ensemble: give one --workdir and one --checkpoint.')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -100,14 +93,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--exclude', type=pathlib.Path, help='file with the images to leave out, one a line')
   add('--top_k', type=_numbers, metavar='K,K,...',
       help='default: 1,3,5, or as many as there are classes')  # fmt: skip
-  add('--per_class', type=pathlib.Path, help='write the error of each class to this .csv file')
+  add('--per_class', type=pathlib.Path, help='write error or AP of each class to this .csv file')
+  add('--detections', type=pathlib.Path, help='write what a detector found to this .json file')
   add('--confusion', type=pathlib.Path,
       help='write images by class and prediction to this .csv or .npz file')  # fmt: skip
   parser.add_output()
   args = parser.parse_args(argv)
   if args.size is not None and args.size < 1:
     raise UserError(f'--size={args.size} must be at least 1.')
-  for flag, suffixes in (('per_class', ['.csv']), ('confusion', ['.csv', '.npz'])):
+  for flag, suffixes in (
+    ('per_class', ['.csv']),
+    ('confusion', ['.csv', '.npz']),
+    ('detections', ['.json']),
+  ):
     if (path := getattr(args, flag)) and path.suffix not in suffixes:
       raise UserError(f'--{flag}={path} must end in {" or ".join(suffixes)}.')
   return args
@@ -129,17 +127,6 @@ def _pairs(workdirs: list[pathlib.Path], checkpoints: list[str]) -> list[tuple[p
       'one of them once, or both as often.'
     )
   return list(zip(*(x * (count // len(x)) for x in (workdirs, checkpoints)), strict=True))
-
-
-def _print(members: list[dict[str, Any]], row: dict[str, Any], several: str) -> None:
-  networks = ' + '.join(f'{member["model"]}, step {member["step"]}' for member in members)
-  without = f', {row["left_out"]} left out' if row['left_out'] else ''
-  print(
-    f'{networks}, on {row["dataset"]} {row["split"]}: {row["examples"]} images{without}{several}'
-  )
-  for name, value in row.items():
-    if name == 'loss' or name.endswith('_error'):
-      print(f'  {name:11} {value:8.4f}{" %" if name.endswith("error") else ""}')
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ class Classification(Task):
 
   objective = TOP1
   headline_metric = 'error'
+  metrics = ('loss', 'top1_error', 'top3_error', 'top5_error')
   _classes: int | None = None  # outputs of the network, once the data is opened
 
   def check(self) -> None:

@@ -12,8 +12,7 @@ from senet_jax.errors import UserError
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import buckets, files
 from senet_jax.storage.buckets import Path
-from senet_jax.training import finish, initial, setup, trace
-from senet_jax.training.classification import Classification
+from senet_jax.training import finish, initial, setup, tasks, trace
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
 from senet_jax.training.run import Run
@@ -34,7 +33,7 @@ def train(
   Args:
     config: a configuration, see `senet_jax.config`.
     workdir: takes checkpoints, metrics, curves and the summary; made if missing.
-    task: what to train for, with the same configuration; None: a classification.
+    task: what to train for, with the same configuration; None: what its network is for.
     stop: says whether to save and stop, of a command that takes the signals itself, as for several
       runs; None: SIGTERM and Ctrl-C do while this function runs.
     watch: is given each record of `metrics.jsonl` once it is there, in the first process, such as
@@ -49,7 +48,7 @@ def train(
   if task is None:
     config_lib.check(config)
     config = initial.inherit(config, buckets.to_path(workdir))
-    task = Classification(config)
+    task = tasks.task_of(config)
   with contextlib.nullcontext(stop) if stop else runtime.Preemption() as stop:
     check(task)
     workdir = _shared_workdir(workdir)
@@ -88,6 +87,7 @@ def check(task: Task) -> None:
     UserError: the run of `task` cannot begin.
   """
   config_lib.check(task.config)
+  tasks.check_fields(task)
   setup.check_batch(task.config, len(runtime.all_devices()))
   task.check()
 

@@ -63,6 +63,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
   outside `trust_mask`. LARS is that of optax: of the gradient `g` and the decay `b` of weights `w`
   its momentum adds up `rate * trust * |w| / |g + b w| * (g + b w)`, where the publication divides
   by `|g| + b |w|`, which is never less.
+  The update of a bias is multiplied by `bias_rate`, as Caffe's networks have it.
   """
   o = config.optimizer
   decayed, trusted = kernel_mask(o.decay_mask), kernel_mask(o.trust_mask) or True
@@ -96,6 +97,8 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
       optax.masked(optax.scale_by_trust_ratio(), trusted),
       optax.scale_by_learning_rate(schedule),
     ]
+  if o.bias_rate != 1:
+    parts.append(optax.masked(optax.scale(o.bias_rate), _named('bias')))
   if o.clip_norm:
     parts.insert(0, optax.clip_by_global_norm(o.clip_norm))
   return optax.chain(*parts)
@@ -105,7 +108,11 @@ def kernel_mask(name: str) -> Callable | None:
   """Returns a mask of parameters: None for `all`; kernels of convolutions and dense layers."""
   if name == 'all':
     return None
-  return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+  return _named('kernel')
+
+
+def _named(name: str) -> Callable:
+  return lambda params: jax.tree.map_with_path(lambda path, _: path[-1].key == name, params)
 
 
 def make_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs | None:

@@ -77,7 +77,7 @@ class Run:
     )
     if found is None:
       variables = initial.initial_variables(config, self._model, feeds.mesh, reporter.say)
-      if variables and folded.is_folded(variables):
+      if variables and self.task.normalizes and folded.is_folded(variables):
         reporter.say('its BN was folded into the convolutions: statistics are of the first batch')
         variables = folded.with_statistics(self._model, feeds, variables)
       found = self._fresh_state(variables), resume.fresh_progress(config, feeds)
@@ -92,7 +92,7 @@ class Run:
       files.write_json(workdir / 'config.json', config.to_dict())
       self.task.leave(workdir, feeds)
     reporter.say(_what_it_is(config, feeds, self.plan.total, self.state.params))
-    for line in sanity.warnings(config, self.plan, feeds):
+    for line in sanity.warnings(self.task, self.plan, feeds):
       reporter.say(f'warning: {line}')
     reporter.begin(self.step, self.plan.total)
 
@@ -160,8 +160,9 @@ class Run:
     results = self._evaluator(self.state.eval_variables, self.stop.asked)
     if results is None:
       return False
-    if not math.isfinite(results['loss']):
-      raise self._diverged(f'evaluation loss is not finite at step {self.step}', self.step)
+    for name, value in results.items():
+      if not math.isfinite(value):
+        raise self._diverged(f'evaluation {name} is not finite at step {self.step}', self.step)
     record = {'step': self.step, 'epoch': self.plan.epoch(self.step), **results}
     self.progress = patience.judged(self.task, self.progress, record)
     self.state = patience.lowered(self.task, self._plateau, self.state, results, self._feeds.mesh)

@@ -13,7 +13,7 @@ from senet_jax.data import datasets
 from senet_jax.errors import UserError
 from senet_jax.training import setup
 from senet_jax.training.plan import Plan
-from senet_jax.training.task import Feeds
+from senet_jax.training.task import Feeds, Task
 
 # SGD's learning rates begin here; those of Adam and LAMB are seldom a tenth of it.
 _RATE_OF_SGD = 0.1
@@ -21,11 +21,12 @@ _RATE_OF_SGD = 0.1
 _INITIAL_SHARE = 0.1
 
 
-def warnings(config: ConfigDict, plan: Plan, feeds: Feeds) -> list[str]:
+def warnings(task: Task, plan: Plan, feeds: Feeds) -> list[str]:
   """Returns a line on each setting under which the run is likely to have trained for nothing."""
+  config = task.config
   return [
     *_of_rate(config, plan),
-    *_of_normalization(config, plan, feeds.mesh.size),
+    *(_of_normalization(config, plan, feeds.mesh.size) if task.normalizes else _of_trunk(config)),
     *_of_images(config),
     *_of_examples(config, feeds),
   ]
@@ -84,6 +85,14 @@ def _of_normalization(config: ConfigDict, plan: Plan, devices: int) -> Iterator[
   images = {'global': images, 'local': images // devices, 'ghost': bn.ghost_size}[bn.scope]
   if images == 1:
     yield 'batch normalisation is over 1 image; use a larger config.batch_size, or bn.scope=global.'
+
+
+def _of_trunk(config: ConfigDict) -> Iterator[str]:
+  if not config.init_from:
+    yield (
+      'config.init_from is not set: the trunk has random weights, and its first stages and all of '
+      'its normalisation stay as they are.'
+    )
 
 
 def _of_images(config: ConfigDict) -> Iterator[str]:

@@ -16,7 +16,8 @@ from senet_jax.config.fields import INT32
 from senet_jax.config.length import describe_length
 from senet_jax.data.sizes import training_sizes
 from senet_jax.errors import UserError
-from senet_jax.workdir.network import init_variables, trained
+from senet_jax.models import CLASSIFICATION
+from senet_jax.workdir import network
 from senet_jax.workdir.state import TrainState
 
 # Of evaluations there is a list, and each drop of the learning rate is a part of the compiled
@@ -34,14 +35,15 @@ def init_state(
 ) -> TrainState:
   """Returns the state before the first step, with `variables` or, without them, fresh ones."""
   if variables is None:
-    variables = init_variables(config, model, mesh)
+    variables = network.init_variables(config, model, mesh)
 
-  build = functools.partial(new_state, config, optimizer, plateau)
+  build = functools.partial(new_state, config, model, optimizer, plateau)
   return jax.jit(build, out_shardings=runtime.replicated(mesh))(variables)
 
 
 def new_state(
   config: ConfigDict,
+  model: nn.Module,
   optimizer: optax.GradientTransformation,
   plateau: optax.GradientTransformationExtraArgs | None,
   variables: dict,
@@ -52,7 +54,7 @@ def new_state(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=variables['batch_stats'],
-    opt_state=optimizer.init(trained(params, tuple(config.optimizer.frozen))),
+    opt_state=optimizer.init(network.trained(params, network.frozen(config, model))),
     ema=jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay > 0 else None,
     plateau=plateau.init(params) if plateau else None,
   )
@@ -76,6 +78,8 @@ def check_batch(config: ConfigDict, devices: int) -> None:
       f'config.batch_size={config.batch_size} gives a device {local} images, an odd number, and '
       'mixup and CutMix mix pairs; use another batch size.'
     )
+  if network.task_of(config) != CLASSIFICATION:
+    return  # nothing of the rest is theirs
   side = min(training_sizes(config))
   if config.data.cutout >= 2 * side:
     raise UserError(

@@ -15,13 +15,14 @@ from ml_collections import ConfigDict
 from senet_jax import runtime
 from senet_jax.runtime import keys
 from senet_jax.training.task import Task
-from senet_jax.workdir.network import trained
+from senet_jax.workdir import network
+from senet_jax.workdir.network import replaced, trained
 from senet_jax.workdir.run_progress import RULES
 from senet_jax.workdir.state import TrainState
 
 _NEVER = jnp.iinfo(jnp.int32).max
 # Flax's collections of keys that networks draw from.
-_RANDOM = ('dropout', 'shake')
+_RANDOM, _SHARED = ('dropout', 'shake'), ('drop_path', 'sampling')
 
 
 class StepMetrics(struct.PyTreeNode):
@@ -70,8 +71,8 @@ class StepOptions:
     ema_decay: of the averaged variables at last, see `ema_decay`; 0: none.
     seed: of dropout and of what else is random inside the network.
     rules: see `workdir.run_progress.RULES`.
-    frozen: beginnings of the names of modules that keep parameters and running statistics; the
-      network's `BatchNormConfig.frozen` has them too.
+    frozen: beginnings of the paths of the variables that stay as they are, see `network.frozen`;
+      the network's `BatchNormConfig.frozen` has those of `config.optimizer.frozen` too.
     frozen_bn: all modules keep their running statistics.
     unroll: write accumulation out instead of looping; on CPU XLA runs convolutions in loops 20-34
       times slower.
@@ -87,7 +88,13 @@ class StepOptions:
 
   @classmethod
   def create(
-    cls, config: ConfigDict, mesh: Mesh, *, frozen_bn: bool = False, rules: int = RULES
+    cls,
+    config: ConfigDict,
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    frozen_bn: bool = False,
+    rules: int = RULES,
   ) -> 'StepOptions':
     """Returns the options of a run."""
     return cls(
@@ -95,7 +102,7 @@ class StepOptions:
       ema_decay=config.optimizer.ema_decay,
       seed=config.seed,
       rules=rules,
-      frozen=tuple(config.optimizer.frozen),
+      frozen=network.frozen(config, model),
       frozen_bn=frozen_bn,
       unroll=mesh.devices.flat[0].platform == 'cpu',
     )
@@ -108,9 +115,13 @@ def network_key(options: StepOptions, step: jax.Array, device: jax.Array) -> jax
   return jax.random.fold_in(jax.random.fold_in(base, step), device)
 
 
-def drop_path_key(options: StepOptions, step: jax.Array) -> jax.Array:
-  """Returns the key of the units that images skip in the step after `step`, for all devices."""
-  return jax.random.fold_in(keys.stream(options.seed, 'drop_path'), step)
+def shared_keys(options: StepOptions, step: jax.Array) -> dict[str, jax.Array]:
+  """Returns the keys of the step after `step` that all devices share, by Flax's collections.
+
+  What is drawn from them belongs to an image by its place in the whole batch: the units that it
+  skips, and the boxes that are in a detector's loss.
+  """
+  return {name: jax.random.fold_in(keys.stream(options.seed, name), step) for name in _SHARED}
 
 
 def ema_decay(options: StepOptions, step: jax.Array) -> jax.Array | float:
@@ -136,12 +147,12 @@ def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options
   """
   params = trained(state.params, options.frozen)
   key = network_key(options, state.step, jax.lax.axis_index(runtime.DATA_AXIS))
-  shared = drop_path_key(options, state.step)
+  shared = shared_keys(options, state.step)
 
   def loss(params, batch_stats, micro_batch, key, shared):
     rngs = dict(zip(_RANDOM, jax.random.split(key, len(_RANDOM)), strict=True))
-    rngs['drop_path'] = shared
-    params = {**state.params, **params}
+    params = replaced(state.params, params)
+    rngs |= shared
     return task.loss(params, batch_stats, micro_batch, model=model, rngs=rngs)
 
   def one(batch_stats, micro_batch, key, shared):
@@ -160,7 +171,8 @@ def gradients(state: TrainState, batch, *, task: Task, model: nn.Module, options
     grads, metrics = jax.tree.map(jnp.add, (sums[0], sums[2]), (grads, metrics))
     return (grads, batch_stats, metrics), None
 
-  given = (micro_batches, jax.random.split(key, k), jax.random.split(shared, k))
+  each = {name: jax.random.split(of_all, k) for name, of_all in shared.items()}
+  given = (micro_batches, jax.random.split(key, k), each)
   (grads, batch_stats, metrics), _ = jax.lax.scan(body, sums, given, unroll=options.unroll)
   return jax.tree.map(lambda g: g / k, grads), batch_stats, metrics
 
@@ -192,7 +204,7 @@ def train_step(
   grads, batch_stats, metrics = runtime.sum_over_devices(local)
   devices = jax.lax.axis_size(runtime.DATA_AXIS)
   grads, batch_stats = jax.tree.map(lambda x: x / devices, (grads, batch_stats))
-  batch_stats = {**state.batch_stats, **batch_stats}
+  batch_stats = replaced(state.batch_stats, batch_stats)
   if options.frozen_bn:  # equal on all devices, but their mean need not be, in the last bit
     batch_stats = state.batch_stats
 
@@ -200,13 +212,13 @@ def train_step(
     params = trained(state.params, options.frozen)
     updates, opt_state = optimizer.update(grads, state.opt_state, params)
     updates = jax.tree.map(lambda u: u * state.scale, updates)
-    params = {**state.params, **optax.apply_updates(params, updates)}
+    params = replaced(state.params, optax.apply_updates(params, updates))
     ema = state.ema
     if ema is not None:
       new = {'params': params, 'batch_stats': batch_stats}
       new = optax.incremental_update(new, ema, 1 - ema_decay(options, state.step))
       # What is frozen is its own average, but computed it would not be, in the last bit.
-      ema = {kind: {**ema[kind], **trained(new[kind], options.frozen)} for kind in ema}
+      ema = {kind: replaced(ema[kind], trained(new[kind], options.frozen)) for kind in ema}
 
     grad_norm = optax.tree.norm(grads)
     # The new variables too: they are what the next checkpoint keeps. Of the updates the biases
@@ -252,7 +264,7 @@ def training_program(
     task=task,
     model=model,
     optimizer=optimizer,
-    options=StepOptions.create(task.config, mesh, frozen_bn=frozen_bn, rules=rules),
+    options=StepOptions.create(task.config, model, mesh, frozen_bn=frozen_bn, rules=rules),
   )
   deterministic = task.config.deterministic
   zero = task.zero_metrics

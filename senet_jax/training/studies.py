@@ -19,11 +19,11 @@ from senet_jax.complexity.counts import complexity
 from senet_jax.config import reading
 from senet_jax.config.study import Row, Study
 from senet_jax.errors import UserError, one_of
+from senet_jax.models import CLASSIFICATION
 from senet_jax.reporting import published, statistics
 from senet_jax.runtime.children import Children, last_lines
 from senet_jax.storage import files
-from senet_jax.training import loop
-from senet_jax.training.classification import Classification
+from senet_jax.training import loop, tasks
 from senet_jax.training.plan import Plan
 from senet_jax.workdir import network, summary
 from senet_jax.workdir.records import read_records
@@ -171,7 +171,7 @@ def check_runs(runs: Sequence[StudyRun]) -> None:
   for run in first.values():
     try:
       config = run.config()
-      task = Classification(config)
+      task = tasks.task_of(config)
       loop.check(task)
       facts = (config.data.to_dict(), config.model.num_classes, config.batch_size)
       key = json.dumps(facts, sort_keys=True)
@@ -267,6 +267,8 @@ def _published(row: Row) -> float | None:
 def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   """Returns what is known of a row: `errors` in percent by seed, cost, what was published.
 
+  Of detectors `errors` and `best` are average precision, as `metric` says.
+
   Args:
     row: of the study.
     runs: those of the study.
@@ -276,11 +278,13 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   config = reading.load(row.config, list(row.overrides))
   # Where a run ends when it gets no better, its best checkpoint is what was published, too.
   chosen = 'best' if config.early_stopping.patience else 'final'
-  cost = complexity(network.build_model(config), network.input_size(config))
+  metric = tasks.task_of(config).objective.metric
+  cost = complexity(network.build_model(config), _published_size(config))
   return {
     'row': row.name,
     'command': ' '.join([f'python -m senet_jax.main --config={row.config}', *row.overrides]),
-    'errors': {seed: s.get(chosen, s['final'])['top1_error'] for seed, s in summaries.items()},
+    'metric': metric,
+    'errors': {seed: s.get(chosen, s['final'])[metric] for seed, s in summaries.items()},
     'unfinished': {
       seed: last
       for seed, run in by_seed.items()
@@ -294,10 +298,16 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
     'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
     'train_time_s': [t for s in summaries.values() if (t := _train_time(s))],
     'images_per_second': {seed: s.get('images_per_second') for seed, s in summaries.items()},
-    'best': {seed: s['best']['top1_error'] for seed, s in summaries.items() if s.get('best')},
+    'best': {seed: s['best'][metric] for seed, s in summaries.items() if s.get('best')},
     'devices': sorted({s['device'] for s in summaries.values() if 'device' in s}),
     'params_sha256': {seed: s['params_sha256'] for seed, s in summaries.items()},
   }
+
+
+def _published_size(config: ConfigDict) -> int:
+  """Returns the side of the square images for which operations are counted."""
+  detects = network.task_of(config) != CLASSIFICATION
+  return config.data.shorter_side if detects else network.input_size(config)
 
 
 def _train_time(summary: dict[str, Any]) -> float | None:

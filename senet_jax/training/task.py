@@ -63,6 +63,8 @@ class Task(abc.ABC):
   Attributes:
     config: of the run.
     objective: says which evaluation is the best.
+    metrics: of an evaluation, by which a schedule or early stopping can go.
+    normalizes: whether training normalises by the statistics of batches.
     headline_metric: what the result of a run is called on the console.
     higher_is_better: metrics that are to rise; all others are to fall.
   """
@@ -70,6 +72,8 @@ class Task(abc.ABC):
   objective: Objective
   headline_metric: str
   higher_is_better: frozenset[str] = frozenset()
+  metrics: tuple[str, ...] = ()
+  normalizes: bool = True
 
   def __init__(self, config: ConfigDict):
     """Keeps the configuration; reads and writes nothing."""
@@ -117,7 +121,7 @@ class Task(abc.ABC):
 
   @abc.abstractmethod
   def evaluator(self, model: nn.Module, feeds: Feeds) -> Evaluator:
-    """Returns what evaluates `model`; its results have `loss` and the metric of `objective`."""
+    """Returns what evaluates `model`; its results have the metric of `objective`."""
 
   @abc.abstractmethod
   def describe(self, record: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from flax import linen as nn, traverse_util
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -17,9 +17,12 @@ from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig
 from senet_jax.models import CLASSIFICATION, create_model, model_info
+from senet_jax.models.common import named_by
 
 # More make 40 GB of float32 alone, and no network of images has a tenth of them.
 _MOST_PARAMETERS = 10**10
+# Side of the images for which variables are made of a network that takes images of any size.
+_ANY_SIDE = 64
 # Fields of config.model that are not options of a family.
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
@@ -39,11 +42,10 @@ def build_model(
     UserError: the network or one of its options does not exist.
   """
   model, bn, info = config.model, config.bn, model_info(config.model.name)
-  if info.task != CLASSIFICATION:
-    raise UserError(
-      f'config.model.name={model.name}: configurations are of classifiers, and this is a network '
-      f'for {info.task}; senet_jax.models.create_model builds it.'
-    )
+  if info.task == CLASSIFICATION:
+    known = streamed_info(config.data.name).num_classes
+  else:
+    known = info.num_classes
   options = {k: v for k, v in model.items() if k not in _NOT_OPTIONS and v is not None}
   if info.se:
     options['se'] = SEConfig(**model.se)
@@ -51,7 +53,7 @@ def build_model(
     _check_no_se_options(model)
   return create_model(
     model.name,
-    num_classes=model.num_classes or num_classes or streamed_info(config.data.name).num_classes,
+    num_classes=model.num_classes or num_classes or known,
     dtype=model.dtype,
     bn=BatchNormConfig(
       scope=bn.scope,
@@ -91,27 +93,38 @@ def check_model(config: ConfigDict) -> None:
       f'config.model makes a {config.model.name} of {count:,} parameters, more than '
       f'{_MOST_PARAMETERS:,}; use a smaller width, depths, num_classes or se.hidden_divisor.'
     )
-  _check_frozen(config, params)
+  _check_frozen(config, model, params)
 
 
-def _check_frozen(config: ConfigDict, params: dict) -> None:
-  frozen = tuple(config.optimizer.frozen)
-  for beginning in frozen:
-    if not any(name.startswith(beginning) for name in params):
+def _check_frozen(config: ConfigDict, model: nn.Module, params: dict) -> None:
+  given = tuple(config.optimizer.frozen)
+  paths = list(traverse_util.flatten_dict(params))
+  for beginning in given:
+    if not any(named_by(path, (beginning,)) for path in paths):
       names = dict.fromkeys(re.sub(r'\d+$', '', name) for name in params)  # one for all blocks
       raise UserError(
-        f'config.optimizer.frozen={frozen}: no module of {config.model.name} begins with '
+        f'config.optimizer.frozen={given}: no module of {config.model.name} begins with '
         f'{beginning!r}; they begin with {", ".join(names)}.'
       )
-  if not trained(params, frozen):
+  if not trained(params, frozen(config, model)):
     raise UserError(
-      f'config.optimizer.frozen={frozen} leaves no module of {config.model.name} to be trained; '
+      f'config.optimizer.frozen={given} leaves no module of {config.model.name} to be trained; '
       'leave some out.'
     )
 
 
+def task_of(config: ConfigDict) -> str:
+  """Returns what the network of a configuration does, `classification` or `detection`."""
+  return model_info(config.model.name).task
+
+
 def input_size(config: ConfigDict) -> int:
-  """Returns the side of the network's square input images, in pixels."""
+  """Returns the side of the network's square input images, in pixels.
+
+  Detectors take images of any size; theirs is a small one, which makes the same variables.
+  """
+  if task_of(config) != CLASSIFICATION:
+    return _ANY_SIDE
   return evaluation_transform(config).image_size
 
 
@@ -137,11 +150,32 @@ def init_variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict:
   return program(jax.random.key(config.seed))
 
 
-def trained(modules: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
-  """Returns the trained modules; gradients and the optimizer's state are of these alone.
+def frozen(config: ConfigDict, model: nn.Module) -> tuple[str, ...]:
+  """Returns the beginnings of the paths of the variables that training leaves as they are.
+
+  They are those of `config.optimizer.frozen`, and those that the network says itself.
+  """
+  return (*config.optimizer.frozen, *getattr(model, 'frozen', ()))
+
+
+def trained(variables: dict[str, Any], frozen: tuple[str, ...]) -> dict[str, Any]:
+  """Returns the trained variables; gradients and the optimizer's state are of these alone.
 
   Args:
-    modules: variables by the name of their top-level module.
-    frozen: beginnings of the names of those that are not trained.
+    variables: nested by module.
+    frozen: beginnings of the paths of those that are not trained, as of `models.common.named_by`.
   """
-  return {name: of for name, of in modules.items() if not name.startswith(frozen)}
+  if not frozen:
+    return variables
+  flat = traverse_util.flatten_dict(variables)
+  return traverse_util.unflatten_dict(
+    {path: value for path, value in flat.items() if not named_by(path, frozen)}
+  )
+
+
+def replaced(variables: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+  """Returns nested variables with the values of `new`, which has some of them."""
+  flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+  return traverse_util.unflatten_dict(
+    {**flat, **traverse_util.flatten_dict(new, keep_empty_nodes=True)}
+  )

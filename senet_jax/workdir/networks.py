@@ -6,14 +6,19 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
+from senet_jax.models import CLASSIFICATION
 from senet_jax.storage import buckets
 from senet_jax.workdir import exchange, network, saved
-from senet_jax.workdir.objective import TOP1, Objective
+from senet_jax.workdir.objective import Objective
 from senet_jax.workdir.saved import Saved
 
 
 def load(
-  name: str | os.PathLike, checkpoint: str, mesh: Mesh, objective: Objective = TOP1
+  name: str | os.PathLike,
+  checkpoint: str,
+  mesh: Mesh,
+  objective: Objective | None = None,
+  task: str | None = CLASSIFICATION,
 ) -> Saved:
   """Reads a trained network; as of `saved.load` for a workdir.
 
@@ -21,14 +26,16 @@ def load(
     name: a workdir, one of `list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
     checkpoint: of a workdir.
     mesh: the devices that get the variables.
-    objective: says which checkpoint is the best.
+    objective: says which checkpoint is the best; None: that of the task.
+    task: what the network must be for; None: anything.
 
   Raises:
-    UserError: there is none of that name, or it is damaged or of no known network.
+    UserError: there is none of that name, or it is damaged, of no known network or another task.
   """
   if not exchange.is_name(name):
-    return saved.load(name, checkpoint, mesh, objective)
+    return saved.load(name, checkpoint, mesh, objective, task)
   weights = exchange.read(name)
+  saved.check_task(weights.config, task, str(name))
   model = network.build_model(weights.config, weights.num_classes)
   variables = runtime.put_everywhere(weights.variables, mesh)
   return Saved(weights.config, model, variables, 0, weights.class_names)

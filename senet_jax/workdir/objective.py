@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+from senet_jax.models import CLASSIFICATION
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -30,5 +32,6 @@ class Objective:
     return best is None or self.cost(results) <= self.cost(best)
 
 
-# What a classification is judged by, also that of a workdir which does not say.
-TOP1 = Objective('top1_error')
+# What a classification is judged by, also that of a workdir which does not say, and a detection.
+TOP1, AP = Objective('top1_error'), Objective('ap', 'max')
+OF_TASK = {CLASSIFICATION: TOP1, 'detection': AP}

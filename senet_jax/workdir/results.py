@@ -7,13 +7,14 @@ from typing import Any
 
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
-from senet_jax.models import model_info
+from senet_jax.models import CLASSIFICATION, model_info
 from senet_jax.reporting import curves, look, published
 from senet_jax.reporting.statistics import mean_std
 from senet_jax.storage import files
 from senet_jax.workdir import summary
+from senet_jax.workdir.objective import OF_TASK
 from senet_jax.workdir.records import read_records
-from senet_jax.workdir.saved import read_config
+from senet_jax.workdir.saved import check_task, read_config
 
 # What the results file has of the summary of each run.
 RUN_FIELDS = ('final', 'best', 'steps', 'epochs', 'examples_seen', 'wall_time_s',
@@ -43,7 +44,8 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     raise UserError('two of the runs have the same seed; a mean over them would be one of fewer.')
   summaries = [summary.read(workdir, (*RUN_FIELDS, 'params', *_ORIGIN)) for workdir in workdirs]
   info, first = model_info(configs[0].model.name), summaries[0]
-  errors = [s['final']['top1_error'] for s in summaries]
+  metric = OF_TASK[info.task].metric
+  values = [s['final'][metric] for s in summaries]
   # What is held out of the training images is not what the published figures are of.
   held_out = configs[0].data.eval_split.startswith('train')
   row = {
@@ -51,8 +53,8 @@ def record(path: pathlib.Path, workdirs: list[pathlib.Path], command: str, note:
     'model': info.name,
     'dataset': configs[0].data.name,
     'params': first['params'],
-    'published_top1_error': None if held_out else published.error(path.parents[1], command),
-    'top1_error': mean_std(errors),
+    f'published_{metric}': None if held_out else published.error(path.parents[1], command),
+    metric: mean_std(values),
     'images_per_second': mean_std([s['images_per_second'] for s in summaries]),
     'runs': [
       {'seed': c.seed, **{k: s[k] for k in RUN_FIELDS}}
@@ -86,6 +88,7 @@ def draw(
     if not (workdir / 'metrics.jsonl').exists():
       raise UserError(f'{workdir} has no metrics.jsonl; give the workdir of a run.')
     configs.append(read_config(workdir))
+    check_task(configs[-1], CLASSIFICATION, str(workdir))
     records.append(read_records(workdir / 'metrics.jsonl'))
   title = configs[0].data.name + (f': {note}' if note else '')
   labels = curves.labels(configs, workdirs)

@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, runtime
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
+from senet_jax.models import CLASSIFICATION
 from senet_jax.storage import buckets, files
 from senet_jax.storage.buckets import Path
 from senet_jax.workdir import network
 from senet_jax.workdir.checkpoints import Checkpoints
-from senet_jax.workdir.objective import TOP1, Objective
+from senet_jax.workdir.objective import OF_TASK, Objective
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 
@@ -166,30 +167,58 @@ def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']
 
 
-def load(workdir: str | Path, checkpoint: str, mesh: Mesh, objective: Objective = TOP1) -> Saved:
+def load(
+  workdir: str | Path,
+  checkpoint: str,
+  mesh: Mesh,
+  objective: Objective | None = None,
+  task: str | None = CLASSIFICATION,
+) -> Saved:
   """Reads a checkpoint of a run; changes nothing in its workdir.
 
   Args:
     workdir: of the run.
     checkpoint: `best` (when it was evaluated; the latest if none was), `latest`, or a step.
     mesh: the devices that get the variables.
-    objective: says which is the best.
+    objective: says which is the best; None: that of the task.
+    task: what the network must be for; None: anything.
 
   Raises:
-    UserError: no run, no such checkpoint, or a damaged one.
+    UserError: no run, no such checkpoint, or a damaged one, or a network of another task.
   """
   workdir = buckets.absolute(workdir)
   with buckets.access(workdir):
     config = read_config(workdir)
+  check_task(config, task, str(workdir))
   num_classes, class_names = read_classes(workdir)
   model = network.build_model(config, num_classes)
   if not (workdir / 'checkpoints').is_dir():
     raise UserError(f'{workdir} has no checkpoint yet.')
-  with Checkpoints(workdir, objective=objective, read_only=True) as checkpoints:
+  best = objective or OF_TASK[network.task_of(config)]
+  with Checkpoints(workdir, objective=best, read_only=True) as checkpoints:
     step = _choose(checkpoints, checkpoint, workdir)
     variables = checkpoints.read(step).state.eval_variables
   _check_variables(config, variables, network.variable_shapes(config, model), workdir, step)
   return Saved(config, model, runtime.put_everywhere(variables, mesh), step, class_names)
+
+
+def check_task(config: ConfigDict, task: str | None, where: str) -> None:
+  """Checks what the network of a configuration is for.
+
+  Args:
+    config: of the network.
+    task: what it must be for; None: anything.
+    where: it is from.
+
+  Raises:
+    UserError: it is for another task.
+  """
+  found = network.task_of(config)
+  if task not in (None, found):
+    raise UserError(
+      f'{where} holds {config.model.name}, a network for {found}, and this is for {task}: give one '
+      f'of senet_jax.list_models(task={task!r}).'
+    )
 
 
 def _check_variables(

@@ -14,6 +14,7 @@ from senet_jax.errors import UserError
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import files
 from senet_jax.storage.buckets import Path
+from senet_jax.workdir.objective import OF_TASK
 from senet_jax.workdir.records import is_number
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState, params_sha256
@@ -30,7 +31,7 @@ def write(workdir: Path, summary: dict[str, Any]) -> None:
 
 
 def read(workdir: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns the summary of a finished run of classification.
+  """Returns the summary of a finished run.
 
   Args:
     workdir: of the run.
@@ -66,11 +67,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_evaluation(value: Any) -> bool:
-  return (
-    isinstance(value, dict)
-    and value.keys() >= {'step', 'epoch', 'top1_error'}
-    and all(_is_count(value[name]) for name in ('step', 'epoch', 'top1_error'))
-  )
+  if not isinstance(value, dict):
+    return False
+  metrics = [objective.metric for objective in OF_TASK.values() if objective.metric in value]
+  return bool(metrics) and all(_is_count(value.get(name)) for name in ('step', 'epoch', *metrics))
 
 
 _NEEDED = ('final', 'wall_time_s', 'params_sha256')

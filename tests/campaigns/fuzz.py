@@ -82,7 +82,7 @@ from senet_jax.serving.guard import Guard
 from senet_jax.serving.limits import Limits
 from senet_jax.storage import files
 from senet_jax.tools import convert
-from senet_jax.training import optimizer, sanity, setup, studies
+from senet_jax.training import optimizer, sanity, setup, studies, tasks
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds
@@ -528,12 +528,15 @@ def overrides(rng: np.random.Generator, material: Material, folder: pathlib.Path
 def _begin(config: ConfigDict, *, build: bool) -> None:
   """Makes of a configuration what a run makes of it before its first step, but for the data."""
   config_lib.check(config)
+  task = tasks.task_of(config)
+  tasks.check_fields(task)
   setup.check_batch(config, 1)
-  preprocessing.TrainingTransform.create(config)
-  Sizes.create(config, 50_000)
+  if task.normalizes:
+    preprocessing.TrainingTransform.create(config)
+    Sizes.create(config, 50_000)
   examples = 50_000
   planned = Plan.create(config, examples)
-  for line in sanity.warnings(config, planned, Feeds(types.SimpleNamespace(size=1), None, None)):
+  for line in sanity.warnings(task, planned, Feeds(types.SimpleNamespace(size=1), None, None)):
     assert line and '\n' not in line
   schedule = optimizer.make_schedule(config, planned.total, planned.steps_per_epoch)
   jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
@@ -551,6 +554,8 @@ def configurations(rng: np.random.Generator, material: Material, folder: pathlib
   if build:
     fields['model'] |= {'name': 'se_resnet20_cifar', 'depths': (1, 1, 1), 'width': 8}
     fields['model']['se']['ratio'] = 4
+  elif rng.random() < 0.1:
+    fields['model']['name'] = 'se_faster_rcnn_r50_fpn'
   changes = {}
   for _ in range(rng.integers(1, 4)):
     names = [n for n in FIELDS if not build or n.startswith(('model.', 'bn.'))]

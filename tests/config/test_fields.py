@@ -57,7 +57,7 @@ def test_what_changes_the_function_of_a_network():
   function = {name for name, field in FIELDS.items() if field.function}
   assert {name for name in FIELDS if name.startswith('model.')} - function == {
     'model.dtype', 'model.zero_init_last_bn', 'model.dropout', 'model.drop_path', 'model.remat',
-    'model.backward', 'model.se.fused',
+    'model.backward', 'model.freeze_at', 'model.se.fused',
   }  # fmt: skip
   assert {name for name in function if not name.startswith('model.')} == {
     'bn.epsilon', 'data.mean', 'data.std', 'data.image_size', 'data.resize', 'data.interpolation',

@@ -7,7 +7,7 @@ import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.data.class_order import ClassOrder
-from senet_jax.training import sanity
+from senet_jax.training import sanity, tasks
 from senet_jax.training.plan import Plan
 from senet_jax.training.task import Feeds
 
@@ -18,7 +18,7 @@ def said(fields: dict, examples: int = 50_000, devices: int = 1, labels=None) ->
   config_lib.check(config)
   by_class = None if labels is None else ClassOrder(np.array(labels), 0)
   feeds = Feeds(types.SimpleNamespace(size=devices), types.SimpleNamespace(by_class=by_class), None)
-  return sanity.warnings(config, Plan.create(config, examples), feeds)
+  return sanity.warnings(tasks.task_of(config), Plan.create(config, examples), feeds)
 
 
 def test_nothing_is_said_of_a_usual_run():
@@ -45,6 +45,7 @@ def test_nothing_is_said_of_a_usual_run():
     ({'data.mean': (0.485, 0.456, 0.406)}, '(123.67, 116.28, 103.53)'),
     ({'data.std': (0.5, 0.5, 0.5)}, 'data.std=(0.5, 0.5, 0.5) is on the 0-1 scale'),
     ({'data.eval_split': 'train[:10%]'}, 'have 5000 examples in common'),
+    ({'model.name': 'faster_rcnn_r50_fpn'}, 'init_from is not set: the trunk has random weights'),
   ],
 )
 def test_one_line_on_each(fields, words):

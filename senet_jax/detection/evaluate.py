@@ -1,0 +1,108 @@
+"""Detections of a whole split: every photo once, on any number of devices, in shapes of a few."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
+
+from senet_jax import runtime
+from senet_jax.detection import detections
+from senet_jax.detection.annotations import Annotations
+from senet_jax.detection.feeds import DetectionEvalFeed
+from senet_jax.errors import UserError
+
+
+def eval_program(
+  model: nn.Module, feed: DetectionEvalFeed, mesh: Mesh, *, deterministic: bool = False
+) -> jax.stages.Wrapped:
+  """Compiles `(variables, inputs) -> detections` of a batch, which every process then has whole.
+
+  Args:
+    model: the detector.
+    feed: the data; inputs of another shape are another program.
+    mesh: the devices.
+    deterministic: that of `runtime.data_parallel`.
+  """
+
+  def detect(variables: dict, inputs: dict) -> dict[str, jax.Array]:
+    batch = feed.batch(inputs)
+    apply: Callable[..., Any] = model.apply
+    found = apply(variables, batch['images'], train=False, sizes=batch['sizes'])
+    found |= {name: batch[name] for name in ('scales', 'index', 'mask')}
+    gather: dict[str, Any] = {'axis_name': runtime.DATA_AXIS, 'tiled': True}
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, **gather), found)
+
+  whole = PartitionSpec()
+  specs = (whole, feed.input_spec)
+  return runtime.data_parallel(detect, mesh, specs, whole, deterministic=deterministic)
+
+
+@dataclasses.dataclass
+class Programs:
+  """The programs of `eval_program`, one for each shape of inputs, compiled before they are needed.
+
+  Attributes:
+    plain: from `eval_program`.
+  """
+
+  plain: jax.stages.Wrapped
+  _compiled: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
+
+  def compile(self, variables: dict[str, Any], shapes: list[dict[str, Any]]) -> None:
+    """Compiles all of them; `shapes` are those of `feed.shapes()`."""
+    for inputs in shapes:
+      self._compiled[_key(inputs)] = self.plain.lower(variables, inputs).compile()
+
+  def __call__(self, variables: dict[str, Any], inputs: dict[str, Any]) -> dict[str, jax.Array]:
+    """Returns the detections of a batch."""
+    return self._compiled.get(_key(inputs), self.plain)(variables, inputs)
+
+
+def _key(inputs: dict[str, Any]) -> tuple:
+  return tuple(inputs['images'].shape)
+
+
+def detect(
+  program: Callable,
+  variables: dict[str, Any],
+  feed: DetectionEvalFeed,
+  annotations: Annotations,
+  box_offset: float,
+  interrupted: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]] | None:
+  """Returns the detections in a split as COCO's results: a row for each, image by image.
+
+  Args:
+    program: from `eval_program`.
+    variables: `params` and `batch_stats`.
+    feed: the data.
+    annotations: of the split.
+    box_offset: that of the detector's `DetectorSettings`.
+    interrupted: asked before each batch; if it says yes, it is given up.
+
+  Returns:
+    Rows as of `detections.rows`, or None if it was given up.
+
+  Raises:
+    UserError: no photo could be read.
+  """
+  rows: list[dict[str, Any]] = []
+  ahead, photos = None, 0
+  for step in range(len(feed) + 1):
+    if interrupted():
+      return None
+    found = program(variables, feed.inputs(step)) if step < len(feed) else None
+    # The device works on one batch while the host reads the detections of the one before.
+    if ahead is not None:
+      here = jax.device_get(ahead)
+      photos += int(here['mask'].sum())
+      rows += detections.rows(annotations, here, here, box_offset)
+    ahead = found
+  if not photos:
+    raise UserError(
+      'none of the photos to evaluate on could be read; change the data or the split.'
+    )
+  return sorted(rows, key=lambda row: row['image_id'])
