@@ -7,6 +7,7 @@ images stay uint8 and are within a grey level of Pillow's.
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
@@ -218,11 +219,12 @@ _Taps = list[tuple[jax.Array, jax.Array]]
 
 def _gathered(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
   """Returns the weighted sum of pixels, `[H, W, 3]` float32."""
-  return sum(
+  parts = [
     (row_weight * column_weight)[..., None] * image[row, column]
     for row, row_weight in rows
     for column, column_weight in columns
-  )
+  ]
+  return functools.reduce(operator.add, parts)
 
 
 def _multiplied(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
@@ -233,7 +235,8 @@ def _multiplied(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
   height, width, _ = image.shape
 
   def spread(taps: _Taps, side: int) -> jax.Array:
-    return sum(weight[..., None] * (index[..., None] == jnp.arange(side)) for index, weight in taps)
+    parts = [weight[..., None] * (index[..., None] == jnp.arange(side)) for index, weight in taps]
+    return functools.reduce(operator.add, parts)
 
   # Both have 8 bits and more, which bfloat16 would cut off.
   product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)

@@ -50,8 +50,8 @@ def _main_schedule(
     return lambda step: line(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)
-  steps = setup.drop_steps(config, total_steps, unit)
-  return optax.piecewise_constant_schedule(peak, dict.fromkeys(steps, schedule.factor))
+  drops = setup.drop_steps(config, total_steps, unit)
+  return optax.piecewise_constant_schedule(peak, dict.fromkeys(drops, schedule.factor))
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.data import device_feed, feeds
-from senet_jax.training import optimizer, plan, run, sanity
+from senet_jax.training import optimizer, plan, run, sanity, tasks
 from senet_jax.training.loop import train
 from senet_jax.training.task import Feeds
 from tests.helpers.small_run import kill_at, small
@@ -92,7 +92,7 @@ def test_a_size_that_is_never_reached_is_said(monkeypatch):
   train_feed = feeds.training_feed(config, mesh)
   given = Feeds(mesh, train_feed, train_feed)
   planned = plan.Plan.create(config, train_feed.split.num_examples)
-  (line,) = [x for x in sanity.warnings(config, planned, given) if 'train_size' in x]
+  (line,) = [x for x in sanity.warnings(tasks.task_of(config), planned, given) if 'train_size' in x]
   assert 'train_size_boundaries=(1.0, 9.0) epochs are not all within the run of 20 steps' in line
 
 
