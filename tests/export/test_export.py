@@ -25,6 +25,7 @@ from senet_jax.export import (
   graph,
   network,
   onnx as onnx_format,
+  stablehlo,
   tflite,
 )
 from senet_jax.export.card import Card
@@ -158,8 +159,8 @@ def written(module, graph, path, batch=None):
   return path
 
 
-def difference(name, size, tmp_path, **options):
-  """The largest difference of an ONNX file at batch 1 and 3, over the spread of the logits."""
+def difference(name, size, tmp_path, written_as=(onnx_format,), **options):
+  """The largest difference of files at batch 1 and 3, over the spread of the logits."""
   model = models.create_model(name, 10, **options)
   images = some_images(3, size)
   variables = variables_of(model, images)
@@ -179,12 +180,14 @@ def difference(name, size, tmp_path, **options):
     return np.asarray(x + gate if names[-2:] == ['fc2', 'bias'] else x)
 
   variables = jax.tree.map_with_path(some, variables)
-  path = written(onnx_format, network.graph(model, variables, plain(size)), tmp_path / 'net.onnx')
+  exported_graph = network.graph(model, variables, plain(size))
   expected = jax.jit(lambda x: model.apply(variables, x, train=False))(images)
-  images = np.asarray(images)
-  one, three = onnx_format.run(path, [images[:1], images])
-  worst = max(np.abs(y['logits'] - expected[: len(y['logits'])]).max() for y in (one, three))
-  return worst / np.std(expected)
+  batches = [np.asarray(images[:1]), np.asarray(images)]
+  found = []
+  for i, format in enumerate(written_as):
+    path = written(format, exported_graph, tmp_path / str(i))
+    found += [y['logits'] for y in format.run(path, batches)]
+  return max(np.abs(y - expected[: len(y)]).max() for y in found) / np.std(expected)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ SIZES = {
 @pytest.mark.parametrize('name', models.list_models())
 def test_every_network(name, tmp_path):
   size = SIZES.get(name.removeprefix('se_'), 32)
-  assert difference(name, size, tmp_path) < BOUND
+  assert difference(name, size, tmp_path, (onnx_format, stablehlo)) < BOUND
 
 
 @pytest.mark.parametrize(
