@@ -1208,7 +1208,7 @@ def boxes(rng: np.random.Generator, material: Material, folder: pathlib.Path) ->
 def _of_detector(folder: pathlib.Path) -> ConfigDict:
   config = config_lib.default()
   config.model.name, config.batch_size = 'faster_rcnn_r50_fpn', 2
-  config.data.name, config.data.dir, config.data.feed = 'coco', str(folder), 'stream'
+  config.data.name, config.data.dir = 'coco', str(folder)
   config.data.shorter_side, config.data.longer_side = 32, 64
   return config
 

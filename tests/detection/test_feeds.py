@@ -21,7 +21,7 @@ def configured(folder, **fields):
   """COCO at some 96 pixels, in batches of eight."""
   config = config_lib.default()
   config.model.name, config.batch_size = 'faster_rcnn_r50_fpn', 8
-  config.data.name, config.data.dir, config.data.feed = 'coco', str(folder), 'stream'
+  config.data.name, config.data.dir = 'coco', str(folder)
   config.data.shorter_side, config.data.longer_side = SHORTER, LONGER
   for name, value in fields.items():
     section, leaf = config_lib.checks.owner(config, name.replace('__', '.'))

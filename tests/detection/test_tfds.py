@@ -15,7 +15,7 @@ from senet_jax.errors import UserError
 def configured(name, folder):
   config = config_lib.default()
   config.model.name, config.batch_size = 'faster_rcnn_r50_fpn', 4
-  config.data.name, config.data.dir, config.data.feed = name, str(folder), 'stream'
+  config.data.name, config.data.dir = name, str(folder)
   config.data.shorter_side, config.data.longer_side = 64, 96
   return config
 
