@@ -183,9 +183,8 @@ class DeviceRandAugment:
 
     def one(image, given):
       number, amount = given
-      made = [jnp.stack([jnp.float32(x) for x in f(amount, *image.shape[:2])]) for f in
-              _MOVES.values()]  # fmt: skip
-      matrix = jnp.stack(made)[jnp.asarray(_MATRICES)[number]]
+      made = jnp.array([move(amount, *image.shape[:2]) for move in _MOVES.values()], jnp.float32)
+      matrix = made[jnp.asarray(_MATRICES)[number]]
       branch = jnp.asarray(_BRANCHES)[number]
       return jax.lax.switch(branch, changes, image, amount, matrix), None
 
@@ -238,7 +237,7 @@ def _multiplied(image: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
     parts = [weight[..., None] * (index[..., None] == jnp.arange(side)) for index, weight in taps]
     return functools.reduce(operator.add, parts)
 
-  # Both have 8 bits and more, which bfloat16 would cut off.
+  # The default of a TPU, bfloat16, would cut the weights off.
   product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
   of_rows = product('yxh,hwc->yxwc', spread(rows, height), image.astype(jnp.float32))
   return product('yxw,yxwc->yxc', spread(columns, width), of_rows)

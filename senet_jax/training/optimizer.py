@@ -45,8 +45,7 @@ def _main_schedule(
     cosine = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1), schedule.final)
     return lambda step: cosine(step - warmup)
   if schedule.name == 'linear':
-    steps = max(total_steps - warmup, 1)
-    line = optax.linear_schedule(peak, peak * schedule.final, steps)
+    line = optax.linear_schedule(peak, peak * schedule.final, max(total_steps - warmup, 1))
     return lambda step: line(step - warmup)
   if schedule.name in ('constant', 'plateau'):
     return optax.constant_schedule(peak)

@@ -68,7 +68,7 @@ def test_an_operation_is_within_a_grey_level_of_pillows(number, resample, tpu):
   'text', [RECIPE, 'rand-m8-mstd101-n3-p1-inc1', 'rand-m7-mstd9-mmax8-inc1', 'rand-m4-p0.9-inc1']
 )
 def test_the_laws_are_those_of_the_stream(text):
-  count = 20_000
+  count = 8000
   of_each = jax.random.split(jax.random.key(0), count)
   which, amounts = jax.device_get(jax.jit(jax.vmap(device(text).plan))(of_each))
   theirs = randaugment.RandAugment(Policy.parse(text), Moving(FILL, Image.Resampling.BILINEAR))
@@ -77,9 +77,9 @@ def test_the_laws_are_those_of_the_stream(text):
   done = [step for plan in plans for step in plan]
   expected = np.array([1 + list(OPERATIONS).index(name) for name, _ in done])
   operations = which.shape[1]
-  assert (which > 0).mean() == pytest.approx(len(done) / count / operations, abs=0.01)
+  assert (which > 0).mean() == pytest.approx(len(done) / count / operations, abs=0.015)
   shares = [np.bincount(x[x > 0], minlength=16)[1:] / (x > 0).sum() for x in (which, expected)]
-  np.testing.assert_allclose(shares[0], shares[1], atol=0.01)
+  np.testing.assert_allclose(shares[0], shares[1], atol=0.015)
   for sign in (-1, 1):  # those that have a sign, and all others
     ours = np.sort(sign * amounts[(which > 0) & (sign * amounts > 0)])
     other = np.sort([sign * a for _, a in done if sign * a > 0])
@@ -91,6 +91,7 @@ def test_the_laws_are_those_of_the_stream(text):
   }
 
 
+@pytest.mark.thorough
 def test_branches_and_all_operations_at_once_are_the_same():
   images = jnp.stack([small_photo(seed, 16, 16) for seed in range(8)])
   of_each = jax.random.split(jax.random.key(4), 8)
@@ -111,30 +112,29 @@ def cifar(**fields):
   return config
 
 
-def test_the_feed_on_one_device_and_on_eight(monkeypatch):
+@pytest.mark.parametrize('devices', [1, pytest.param(8, marks=pytest.mark.thorough)])
+def test_the_feed_on_one_device_and_on_eight(monkeypatch, devices):
   """By example alone, before all else, with the mean colour around what is moved."""
   monkeypatch.setattr(datasets, '_FAKE_EXAMPLES', 48)
   config = cifar(**{'data.pad': 0, 'data.flip': False})
   config_lib.check(config)
-  found = []
-  for devices in (1, 8):
-    mesh = runtime.data_mesh(devices)
-    feed = DeviceFeed.create(config, mesh)
+  mesh = runtime.data_mesh(devices)
+  feed = DeviceFeed.create(config, mesh)
 
-    def made(inputs, step, feed=feed):
-      return feed.batch(inputs, step)['images'], *feed.examples(inputs, step)
+  def made(inputs, step):
+    return feed.batch(inputs, step)['images'], *feed.examples(inputs, step)
 
-    program = runtime.data_parallel(made, mesh, (P(), P()), P('data'))
-    found.append(jax.device_get(program(feed.inputs(3, 1)[0], np.int32(3))))
-  np.testing.assert_array_equal(found[0][0], found[1][0])
-  images, index, epoch = found[0]
-  transform = TrainingTransform.create(config)
+  program = runtime.data_parallel(made, mesh, (P(), P()), P('data'))
+  images, index, epoch = jax.device_get(program(feed.inputs(3, 1)[0], np.int32(3)))
   of_each = jax.vmap(functools.partial(keys.of_example, config.seed))(epoch, index)
-  fill = tuple(round(x) for x in transform.plain.mean)
-  expected = DeviceRandAugment(Policy.parse(RECIPE), fill, False)(
-    of_each, feed.split.arrays['images'][index]
-  )
-  np.testing.assert_allclose(images, transform.plain.to_input(expected), atol=1e-5)
+  plain = TrainingTransform.create(config).plain
+  change = DeviceRandAugment(Policy.parse(RECIPE), tuple(round(x) for x in plain.mean), False)
+  which, amounts = jax.vmap(change.plan)(of_each)
+  originals = jax.device_get(feed.split.arrays['images'])[index]
+  one = jax.jit(change.change)
+  for k, image in enumerate(originals):
+    expected = one(image, which[k], amounts[k])
+    np.testing.assert_allclose(images[k], plain.to_input(expected[None])[0], atol=1e-5)
 
 
 def test_what_does_not_fit():

@@ -69,7 +69,7 @@ def test_a_size_of_the_device_feed_is_that_of_a_run_with_it_alone(monkeypatch):
   fields = {'data__fake': True, 'steps': 8, 'data__mixup': 0.4, 'data__erasing': 0.5}
   found = {}
   for name, sides, devices in (
-    ('both', (20, 32), 8), ('one device', (20, 32), 1), ('small', (20,), 8), ('large', None, 8)
+    ('both', (20, 32), 1), ('eight devices', (20, 32), 8), ('small', (20,), 1), ('large', None, 1)
   ):  # fmt: skip
     mesh = runtime.data_mesh(devices)
     feed = DeviceFeed.create(config_of(data__train_size=sides, **fields), mesh)
@@ -87,7 +87,7 @@ def test_a_size_of_the_device_feed_is_that_of_a_run_with_it_alone(monkeypatch):
     )
   for k, alone in enumerate(('small', 'large')):
     jax.tree.map(np.testing.assert_array_equal, found['both'][k], found[alone][k])
-    for name, array in found['one device'][k].items():
+    for name, array in found['eight devices'][k].items():
       np.testing.assert_allclose(found['both'][k][name], array, rtol=1e-5, atol=1e-5)
   assert [batch['images'].shape for batch in found['both']] == [(16, 20, 20, 3), (16, 32, 32, 3)]
 

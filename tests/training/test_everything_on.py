@@ -46,7 +46,7 @@ def test_a_stream_with_randaugment(tmp_path):
     'data.name': 'image_folder', 'data.dir': str(tmp_path / 'photos'), 'data.fake': False,
     'data.feed': 'stream', 'data.train_split': 'train', 'data.eval_split': 'val', 'data.pad': 0,
     'data.crop_area': (0.3, 1.0), 'data.crop_interpolation': 'bicubic',
-    'data.randaugment': 'rand-m7-mstd0.5-inc1', 'batch_size': 16,
+    'data.train_size_boundaries': (3.0,), 'batch_size': 16,
   }  # fmt: skip
 
   def config(steps):

@@ -96,11 +96,12 @@ def test_a_size_that_is_never_reached_is_said(monkeypatch):
   assert 'train_size_boundaries=(1.0, 9.0) epochs are not all within the run of 20 steps' in line
 
 
-def test_a_line_down():
-  """Up from a ten-thousandth of the peak in four steps, and in a line to a tenth of it."""
-  config = growing(schedule__unit='steps', schedule__warmup=4.0, schedule__warmup_start=1e-4)
-  config.schedule.final = 0.1
+@pytest.mark.parametrize(('name', 'after_a_quarter'), [('linear', 0.75), ('cosine', 0.8535534)])
+def test_a_rate_that_falls_until_the_end(name, after_a_quarter):
+  """Up from a ten-thousandth of the peak in four steps, and down to a tenth of it."""
+  config = growing(schedule__name=name, schedule__unit='steps', schedule__warmup=4.0)
+  config.schedule.update({'warmup_start': 1e-4, 'final': 0.1})
   rate = optimizer.make_schedule(config, 20, 8.0)
   peak = config.optimizer.learning_rate
-  expected = [1e-4, 0.25, 1, 1 - 0.9 / 2, 0.1]
-  assert [float(rate(s)) / peak for s in (0, 1, 4, 12, 20)] == pytest.approx(expected, rel=1e-3)
+  expected = [1e-4, 0.25, 1, 0.1 + 0.9 * after_a_quarter, 0.1 + 0.9 / 2, 0.1]
+  assert [float(rate(s)) / peak for s in (0, 1, 4, 8, 12, 20)] == pytest.approx(expected, rel=1e-3)
