@@ -50,9 +50,9 @@ def draw(photo: Image.Image, marked: Marked) -> Image.Image:
   picture = photo.convert('RGB').resize(size, Image.Resampling.BICUBIC)
   pen = ImageDraw.Draw(picture)
   width = max(2, round(min(size) * _LINE))
-  order = range(len(marked.boxes))
+  order = list(range(len(marked.boxes)))
   if marked.scores is not None:
-    order = np.argsort(marked.scores, kind='stable')
+    order = np.argsort(marked.scores, kind='stable').tolist()
   boxes = np.asarray(marked.boxes, float).reshape(-1, 4) * scale
   for i in order:
     pen.rectangle(_inside(boxes[i], size), outline=_colour(marked.labels[i]), width=width)
@@ -65,7 +65,7 @@ def beside(photo: Image.Image, found: Marked, truth: Marked) -> Image.Image:
   pictures = [draw(photo, found), draw(photo, truth)]
   width, height = pictures[0].size
   font = _font((width, height))
-  gap = font.getbbox('Ag')[3]
+  gap = round(font.getbbox('Ag')[3])
   board = Image.new('RGB', (2 * width + gap, height + 2 * gap), _WHITE)
   pen = ImageDraw.Draw(board)
   for i, (picture, title) in enumerate(zip(pictures, (_FOUND, _TRUE), strict=True)):
@@ -107,7 +107,9 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> Place:
   return x1, y1, x2, y2
 
 
-def _write_all(pen, size: tuple[int, int], boxes: np.ndarray, marked: Marked, order) -> None:
+def _write_all(
+  pen, size: tuple[int, int], boxes: np.ndarray, marked: Marked, order: list[int]
+) -> None:
   """Writes texts at their boxes, those of the best first, where no other text is if possible."""
   font, texts = _font(size), marked.texts()
   taken: list[Place] = []

@@ -69,7 +69,7 @@ def _prepared(torch: Any, torchvision: Any, options: dict[str, Any]):
   targets = _targets(torch, options) if training else None
   half = torch.autocast(device, torch.bfloat16, enabled=options['dtype'] == 'bfloat16')
   trained = [p for p in model.parameters() if p.requires_grad]
-  optimizer = torch.optim.SGD(trained, 1e-5, 0.9, weight_decay=1e-4) if training else None
+  optimizer = torch.optim.SGD(trained, 1e-5, 0.9, weight_decay=1e-4)
   last: dict[str, int] = {}
 
   def forward():
