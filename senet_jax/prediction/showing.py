@@ -167,10 +167,8 @@ class Pictures:
   def write(self, path: str, found: Detections) -> str:
     """Draws the objects on a photo; returns the name of the picture."""
     with opened_rgb(path) as photo:
-      marked = drawing.Marked(
-        found.boxes, found.labels.tolist(), found.names, found.scores.tolist()
-      )
-      picture = drawing.draw(photo, marked)
+      labels, scores = found.labels.tolist(), found.scores.tolist()
+      picture = drawing.draw(photo, drawing.Marked(found.boxes, labels, found.names, scores))
     name = self._name(path)
     with files.whole(self._folder / name) as partial:
       picture.save(partial, 'JPEG', quality=_QUALITY)

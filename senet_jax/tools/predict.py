@@ -11,6 +11,7 @@ that detects objects draws them on the photos in the folder --output, beside det
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 from senet_jax import cli
@@ -85,12 +86,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _load(args: argparse.Namespace, photos: int):
   """Returns the network of a run, or the predictor of an exported file."""
-  from senet_jax import prediction
+  from senet_jax import prediction, runtime
 
   given = args.batch_size
   if args.backend is None and args.workdir.suffix != '.onnx':
-    size = None if given is None else min(given, photos)
-    return prediction.load(args.workdir, args.checkpoint, batch_size=size, task=args.task)
+    network = prediction.load(args.workdir, args.checkpoint, batch_size=given, task=args.task)
+    most = runtime.fill_devices(photos, network.mesh.size)
+    return dataclasses.replace(network, batch_size=min(network.batch_size, most))
+  if args.task == _TASKS[1]:
+    raise UserError(f'--task={args.task}: {args.workdir} is a file, and files name classes alone.')
   from senet_jax.export import file_predictor
 
   size = min(_BATCH_SIZE if given is None else given, photos)
