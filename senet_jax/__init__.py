@@ -2,11 +2,11 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
   from senet_jax.export.agreement import Agreement
-  from senet_jax.prediction import Predictor
+  from senet_jax.prediction import Detector, Predictor
 
 if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a checkout is run
   print('senet_jax needs Python 3.11 or newer; this is', sys.version.split()[0], file=sys.stderr)
@@ -15,21 +15,38 @@ if sys.version_info < (3, 11):  # noqa: UP036 pip sees to it, but not where a ch
 __version__ = '0.1.0'
 
 
+@overload
 def load(
-  workdir: str | os.PathLike, checkpoint: str | int = 'best', *, batch_size: int = 32
-) -> 'Predictor':
+  workdir: str | os.PathLike, checkpoint: str | int = ..., *, batch_size: int | None = ...,
+  task: Literal['classification'] | None = ...,
+) -> 'Predictor': ...  # fmt: skip
+@overload
+def load(
+  workdir: str | os.PathLike, checkpoint: str | int = ..., *, batch_size: int | None = ...,
+  task: Literal['detection'],
+) -> 'Detector': ...  # fmt: skip
+def load(
+  workdir: str | os.PathLike,
+  checkpoint: str | int = 'best',
+  *,
+  batch_size: int | None = None,
+  task: str | None = None,
+) -> 'Predictor | Detector':
   """A trained network for predictions, as of `senet_jax.prediction.load`.
 
   >>> network = senet_jax.load('runs/flowers')
   >>> network.top_k(['rose.jpg'], k=1)
   [[Prediction(name='rose', label=3, probability=0.98)]]
+  >>> senet_jax.load('runs/coco', task='detection').detect(['street.jpg'])[0].names
+  ('car', 'person')
   """
   # Here: whoever imports a part of the package must not wait for all of it.
   from senet_jax import prediction
   from senet_jax.errors import UserError
 
   try:
-    return prediction.load(workdir, checkpoint, batch_size=batch_size)
+    given: Any = task  # each overload has its own
+    return prediction.load(workdir, checkpoint, batch_size=batch_size, task=given)
   except UserError as error:  # which says it all, without what it came from
     raise error.with_traceback(None) from None
 

@@ -18,7 +18,7 @@ def test_importing_the_package_imports_no_library():
 
 
 def test_load_has_the_types_and_defaults_of_the_function_behind_it():
-  names = {'Predictor': prediction.Predictor}
+  names = {'Predictor': prediction.Predictor, 'Detector': prediction.Detector}
   hints = typing.get_type_hints(senet_jax.load, localns=names)
   assert hints == typing.get_type_hints(prediction.load)
   for defaults in ('__defaults__', '__kwdefaults__'):

@@ -7,7 +7,7 @@ import numpy as np
 
 import senet_jax
 from senet_jax.models import ModelInfo, create_model, list_models, model_info
-from senet_jax.prediction import Prediction, Predictor
+from senet_jax.prediction import Detections, Detector, Prediction, Predictor
 
 
 def predict(photos: list[str]) -> None:
@@ -17,6 +17,12 @@ def predict(photos: list[str]) -> None:
   assert_type(network.top_k(photos)[0][0].probability, float)
   assert_type(network.probabilities(photos[0]), np.ndarray)
   network.top_k(3)  # type: ignore[arg-type]  # which is found
+
+
+def detect(photos: list[str]) -> None:
+  network = senet_jax.load('runs/coco', task='detection')
+  assert_type(network, Detector)
+  assert_type(network.detect(photos, threshold=0.7), list[Detections])
 
 
 def networks() -> None:

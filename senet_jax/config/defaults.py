@@ -144,7 +144,7 @@ _BN = {
   'bn.ghost_size': _class(32, 'images of a group under ghost', within=(1, _MOST_IMAGES)),
   'bn.momentum': _class(0.9, 'momentum of the running statistics', within=(0, BELOW_1)),
   'bn.epsilon': _option(
-    None, "what is added to the variance; None: the network's own", float, within=(1e-12, 1)),
+    None, "what is added to the variance; None: the network's own", float, within=(0, 1)),
   'bn.freeze_last_epochs': _class(
     0.0, 'at the end, train on the running statistics and keep them', within=(0, INT32)),
 }  # fmt: skip

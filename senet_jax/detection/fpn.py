@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from senet_jax.layers import conv
+from senet_jax.layers.conv import conv
 
 # Uniform, variance 1 / fan_in: Caffe2's XavierFill.
 XAVIER = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from senet_jax.detection import anchors as anchor_lib, boxes as box_lib, losses, matching
 from senet_jax.detection.nms import nms
 from senet_jax.detection.settings import DetectorSettings
-from senet_jax.layers import conv
+from senet_jax.layers.conv import conv
 
 # Deltas of anchors are not multiplied.
 _WEIGHTS = (1.0, 1.0, 1.0, 1.0)

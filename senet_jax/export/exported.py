@@ -16,6 +16,7 @@ from senet_jax.export import agreement, card as cards, folding, formats, network
 from senet_jax.export.agreement import Agreement
 from senet_jax.export.card import Card
 from senet_jax.export.graph import Graph
+from senet_jax.models import CLASSIFICATION
 from senet_jax.prediction import Photo, Predictor
 from senet_jax.runtime.commit import git_commit
 from senet_jax.storage import files
@@ -155,7 +156,7 @@ def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) ->
     checkpoint: as of `export`.
     size: side of its images; None: that of the run.
   """
-  found = prediction.load(network, checkpoint, batch_size=agreement.BATCH)
+  found = prediction.load(network, checkpoint, batch_size=agreement.BATCH, task=CLASSIFICATION)
   plain = found.preprocessing
   side = size or plain.image_size
   plain = dataclasses.replace(

@@ -67,6 +67,28 @@ BIAS_BACKGROUND_LAST = Layout(lambda x: _rolled(x, -1), lambda x: _rolled(x, 1))
 BIAS_NO_BACKGROUND = Layout(lambda x: x[4:], lambda x: np.pad(x, (4, 0)))
 
 
+# Of torchvision's files for COCO, whose labels are the ids of its 80 categories, of which these do
+# not exist. Ours come behind the others, so that our labels are those of the data.
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_COCO_IDS = 90
+_ROWS = np.array([*(i for i in range(1 + _COCO_IDS) if i not in _UNUSED_IDS), *_UNUSED_IDS])
+
+
+def _by_row(x: Array, rows: np.ndarray, of_each: int) -> Array:
+  """Returns `x` `[K · of_each, …]` with its K rows in another order, if they are those of COCO."""
+  if x.shape[0] != len(rows) * of_each:
+    return x
+  return x.reshape(len(rows), of_each, -1)[rows].reshape(x.shape)
+
+
+def _coco_rows(of_each: int, dense: bool) -> Layout:
+  turned = (lambda x: x.T) if dense else (lambda x: x)
+  return Layout(
+    lambda x: _by_row(turned(x), np.argsort(_ROWS), of_each),
+    lambda x: turned(_by_row(x, _ROWS, of_each)),
+  )
+
+
 def _rolled(x: Array, places: int) -> Array:
   return x.take(np.roll(np.arange(x.shape[0]), places), axis=0)
 
@@ -375,7 +397,13 @@ _TORCHVISION_FASTER_RCNN = _torch(
   ('roi_head/(fc[67])', 'roi_heads.box_head.{1}'),
   (f'{CLASS_LOGITS}', 'roi_heads.box_predictor.cls_score'),
   (f'{BOX_DELTAS}', 'roi_heads.box_predictor.bbox_pred'),
-  layouts=(('roi_head/fc6', MAP_BY_CHANNEL),),
+  layouts=(
+    ('roi_head/fc6', MAP_BY_CHANNEL),
+    *((CLASS_LOGITS, _coco_rows(1, dense=True)), (BOX_DELTAS, _coco_rows(4, dense=True))),
+  ),
+  bias_layouts=(
+    *((CLASS_LOGITS, _coco_rows(1, dense=False)), (BOX_DELTAS, _coco_rows(4, dense=False))),
+  ),
 )
 _DETECTRON2 = _torch(
   *((r'stage(\d)_block(\d+)', 'res{1}.{2-1}'), (r'bn(\d)', 'conv{1}.norm')),

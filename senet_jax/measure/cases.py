@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -15,14 +15,22 @@ from ml_collections import ConfigDict
 from senet_jax import config as config_lib, errors, runtime
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import exported_models, machine, throughput, timing, torch_models
+from senet_jax.measure import (
+  exported_models,
+  machine,
+  programs,
+  throughput,
+  timing,
+  torch_detectors,
+  torch_models,
+)
 from senet_jax.measure.networks import SE_FIELD, TEXTBOOK, TEXTBOOK_SE, Network
 from senet_jax.measure.textbook import TextbookResNet50
 from senet_jax.measure.timing import Timing, Workload
-from senet_jax.models import model_info
+from senet_jax.models import CLASSIFICATION, model_info
 from senet_jax.reporting.statistics import spread
 from senet_jax.workdir import summary
-from senet_jax.workdir.network import build_model
+from senet_jax.workdir.network import build_model, task_of
 
 OURS, TORCH = 'senet_jax', 'torch'
 # Beside which networks can be measured; the second brings PyTorch, too.
@@ -86,6 +94,8 @@ class Bench:
     torch_device: `cuda` or `cpu` to measure PyTorch too; None leaves it out.
     torch_compile: mode of `torch.compile`, or `off`.
     runtimes: of exported files, which are measured too.
+    torch_python: the Python with torchvision, for detectors; None: this one.
+    versions: of what the numbers of PyTorch and of files depend on.
   """
 
   mesh: Mesh
@@ -93,6 +103,8 @@ class Bench:
   torch_device: str | None = None
   torch_compile: str = 'off'
   runtimes: tuple[str, ...] = ()
+  torch_python: str | None = None
+  versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def create(
@@ -101,6 +113,8 @@ class Bench:
     image_size: int | None = None,
     against: str | None = None,
     torch_compile: str | None = None,
+    torch_python: str | None = None,
+    task: str = CLASSIFICATION,
   ) -> 'Bench':
     """Returns a bench on the first `devices` devices, by default all.
 
@@ -108,7 +122,10 @@ class Bench:
       devices: how many to use.
       image_size: see the class.
       against: `torch`, `exported`, or None.
-      torch_compile: see the class; None is `default` on a GPU and `off` on a CPU.
+      torch_compile: see the class; None is `default` on a GPU and `off` on a CPU. Detectors are not
+        compiled.
+      torch_python: see the class.
+      task: of the networks.
 
     Raises:
       UserError: there are fewer devices, or PyTorch cannot use what JAX uses.
@@ -126,15 +143,39 @@ class Bench:
     if (devices or 1) > len(runtime.all_devices()):
       raise UserError(f'--devices={devices}: there are {runtime.describe_devices()}; use less.')
     mesh = runtime.data_mesh(devices)
+    if torch_python and (task == CLASSIFICATION or not against):
+      raise UserError('--torch_python is for detectors with --against=torch; leave it out.')
     if not against:
       return cls(mesh, image_size)
+    if task != CLASSIFICATION:
+      return cls._of_detectors(mesh, image_size, against, torch_compile, torch_python)
     device = torch_models.check_device(mesh.size)
     runtimes: tuple[str, ...] = ()
     if against != TORCH:
       exported_models.check(device)
       runtimes = tuple(exported_models.RUNTIMES)
     compiled = torch_compile or ('off', 'default')[device == 'cuda']
-    return cls(mesh, image_size, device, compiled, runtimes)
+    versions = torch_models.versions() | (exported_models.versions() if runtimes else {})
+    return cls(mesh, image_size, device, compiled, runtimes, versions=versions)
+
+  @classmethod
+  def _of_detectors(
+    cls,
+    mesh: Mesh,
+    image_size: int | None,
+    against: str,
+    torch_compile: str | None,
+    torch_python: str | None,
+  ) -> 'Bench':
+    if against != TORCH or (torch_compile or 'off') != 'off':
+      raise UserError(
+        'detectors are measured with --against=torch alone, and without --torch_compile.'
+      )
+    if mesh.size > 1:
+      raise UserError(f'--against=torch compares on one device, not {mesh.size}; add --devices=1.')
+    versions = torch_detectors.check(torch_python)
+    device = 'cpu' if jax.default_backend() == 'cpu' else 'cuda'
+    return cls(mesh, image_size, device, 'off', torch_python=torch_python, versions=versions)
 
   def cases(
     self,
@@ -186,24 +227,30 @@ class Bench:
     return found
 
   def not_in_torch(self, wanted: Sequence[Network]) -> list[str]:
-    """Returns the names of the networks that timm has not, after saying so.
+    """Returns the names of the networks that timm, or torchvision, has not, after saying so.
 
     Raises:
       UserError: it has none of them.
     """
     if not self.torch_device:
       return []
+    task = model_info(wanted[0].registered).task
+    library = 'timm' if task == CLASSIFICATION else 'torchvision'
     missing = [n.name for n in wanted if torch_models.variant(n.name) is None]
     if len(missing) == len(wanted):
-      known = ', '.join(torch_models.known())
-      raise UserError(f'--against=torch: timm has no {", ".join(missing)}; it has {known}.')
+      known = ', '.join(torch_models.known(task))
+      raise UserError(f'--against=torch: {library} has no {", ".join(missing)}; it has {known}.')
     for name in missing:
-      print(f'timm has no {name}: it is measured without PyTorch')
+      print(f'{library} has no {name}: it is measured without PyTorch')
     return missing
 
   def prepare(self, case: Case) -> Workload:
     """Returns the compiled step of a case, with all that it needs on the devices."""
     if case.framework == TORCH:
+      if task_of(case.config) != CLASSIFICATION:
+        return torch_detectors.prepare(
+          case.config, case.mode, str(self.torch_device), self.torch_python
+        )
       return torch_models.prepare(
         case.config, case.mode, str(self.torch_device), self.torch_compile
       )
@@ -276,7 +323,7 @@ class Bench:
       'batch_size': config.batch_size,
       'batch_per_device': config.batch_size // self.mesh.size,
       'devices': self.mesh.size,
-      'image_size': config.data.image_size,
+      'image_size': config.data.image_size or list(programs.image_sides(config)),
       'dtype': config.model.dtype,
       'bn_scope': config.bn.scope,
       'steps_per_dispatch': config.steps_per_dispatch,
@@ -291,8 +338,7 @@ class Bench:
   def record(self, what: str, tool: str, argv: list[str]) -> dict[str, Any]:
     """Returns the head of a file of results; see `summary.record_head`."""
     found = {**summary.record_head(what, tool, argv), **machine.describe()}
-    found['versions'] |= torch_models.versions() if self.torch_device else {}
-    found['versions'] |= exported_models.versions() if self.runtimes else {}
+    found['versions'] |= self.versions
     return found
 
 

@@ -18,11 +18,9 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.complexity.counts import jaxpr_macs
-from senet_jax.data.preprocessing import TrainingTransform
 from senet_jax.errors import UserError
 from senet_jax.measure import hlo, programs
 from senet_jax.measure.targets import Chip
-from senet_jax.training import setup
 from senet_jax.workdir import network
 
 # Steps of a made-up run, for schedules that need to know its length.
@@ -48,18 +46,6 @@ class Program:
   flops: int
   trace_s: float
   compile_s: float
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-  """Batches as a stream puts them on the devices."""
-
-  transform: TrainingTransform
-  input_spec = programs.SHARED
-
-  def batch(self, inputs, step):
-    """Returns this device's share of a batch, as the feeds of `senet_jax.data` do."""
-    return self.transform.batch(**inputs, step=step)
 
 
 def compile_program(
@@ -109,15 +95,10 @@ def _too_large(batch_size: int, devices: int, message: str) -> str:
 
 
 def _training(config: ConfigDict, model: nn.Module, mesh: Mesh):
-  setup.check_batch(config, mesh.size)
-  batches = _Batches(TrainingTransform.create(config))
+  feed, inputs = programs.streamed(config, mesh)
   step = programs.training_step(
-    config, model, batches, mesh, total_steps=_STEPS, steps_per_epoch=_STEPS / 10, looped=False
+    config, model, feed, mesh, total_steps=_STEPS, steps_per_epoch=_STEPS / 10, looped=False
   )
-  n, shape = config.batch_size, batches.transform.plain.shape
-  inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
-  inputs['images'] = jax.ShapeDtypeStruct((n, *shape), jnp.uint8)
-  inputs = programs.placed(inputs, mesh, batches.input_spec)
   count = programs.placed(jax.ShapeDtypeStruct((), jnp.int32), mesh, programs.WHOLE)
   return step.program, (step.state, inputs, count)
 

@@ -1,8 +1,11 @@
 """Networks as command lines name them, and what they are measured on; imports nothing heavy."""
 
+import argparse
 import dataclasses
+from typing import Any
 
 from senet_jax import cli
+from senet_jax.errors import UserError
 
 # ResNet-50 of Flax's ImageNet example, without and with SE written out behind BN.
 TEXTBOOK, TEXTBOOK_SE = 'textbook', 'textbook_se'
@@ -56,7 +59,26 @@ def add_arguments(parser: cli.Parser) -> None:
     'and files of tools.export and of PyTorch in onnxruntime and OpenVINO (tools.latency)',
   )
   add('--torch_compile', help='off, default, reduce-overhead or max-autotune (on a CPU: off)')
+  add('--torch_python', help='of detectors: the Python that has torchvision (default: this one)')
   parser.add_output()
+
+
+def bench_arguments(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the arguments of `cases.Bench.create` that parsed ones of `add_arguments` stand for.
+
+  Raises:
+    UserError: the networks are for different tasks.
+  """
+  from senet_jax.models import model_info  # late, for a fast --help
+
+  tasks = {model_info(network.registered).task for network in args.models}
+  if len(tasks) > 1:
+    raise UserError(
+      f'--models has networks for {" and ".join(sorted(tasks))}, whose images are not the same; '
+      'measure them one after the other.'
+    )
+  names = ('devices', 'image_size', 'against', 'torch_compile', 'torch_python')
+  return {**{name: getattr(args, name) for name in names}, 'task': tasks.pop()}
 
 
 def networks(text: str) -> tuple[Network, ...]:

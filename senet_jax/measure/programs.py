@@ -15,14 +15,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
+from senet_jax.data.preprocessing import TrainingTransform
+from senet_jax.detection import buckets
+from senet_jax.detection.feeds import DetectionFeed
 from senet_jax.measure import hlo, machine
-from senet_jax.training import setup
-from senet_jax.training.classification import training_program
+from senet_jax.models import CLASSIFICATION
+from senet_jax.training import setup, tasks
 from senet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
-from senet_jax.workdir.network import input_size, variable_shapes
+from senet_jax.training.step import training_program
+from senet_jax.workdir.network import input_size, task_of, variable_shapes
 from senet_jax.workdir.state import TrainState, abstract_state
 
 WHOLE, SHARED = PartitionSpec(), PartitionSpec(runtime.DATA_AXIS)
+# With which a detector of random weights has as many proposals and detections as a trained one: its
+# running statistics do not hold back what residual units add up to.
+_GAINS = {
+  'bn2/scale': 0.3, 'bn3/scale': 0.3, 'rpn/deltas/kernel': 0.1, 'roi_head/class_logits/kernel': 1.5,
+  'roi_head/box_deltas/kernel': 0.3,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +77,7 @@ def training_step(
   build = functools.partial(setup.new_state, config, model, optimizer, plateau)
   state = jax.eval_shape(build, variable_shapes(config, model))
   return TrainingStep(
-    training_program(config, model, optimizer, feed, mesh, looped=looped),
+    training_program(tasks.task_of(config), model, optimizer, feed, mesh, looped=looped),
     placed(state, mesh, WHOLE),
     functools.partial(setup.init_state, config, model, optimizer, plateau, mesh),
   )
@@ -78,11 +88,51 @@ def placed(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
   return abstract_state(tree, NamedSharding(mesh, spec))
 
 
+def image_sides(config: ConfigDict) -> tuple[int, int]:
+  """Returns height and width of the network's inputs; of a detector's those of the widest shape."""
+  if task_of(config) == CLASSIFICATION:
+    return (input_size(config),) * 2
+  shapes = buckets.shapes(config.data.shorter_side, config.data.longer_side)
+  return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
+
+
 def image_shapes(config: ConfigDict, mesh: Mesh) -> jax.ShapeDtypeStruct:
   """Returns the shape of a batch of the network's inputs, `[N, H, W, 3]` float32, sharded."""
-  size = input_size(config)
-  images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-  return placed(images, mesh, SHARED)
+  shape = (config.batch_size, *image_sides(config), 3)
+  return placed(jax.ShapeDtypeStruct(shape, jnp.float32), mesh, SHARED)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crops:
+  """Batches of a classifier as a stream puts them on the devices."""
+
+  transform: TrainingTransform
+  input_spec = SHARED
+
+  def batch(self, inputs, step):
+    """Returns this device's share of a batch, as the feeds of `senet_jax.data` do."""
+    return self.transform.batch(**inputs, step=step)
+
+
+def streamed(config: ConfigDict, mesh: Mesh) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+  """Returns a feed that streams uint8 images, and the shapes of its inputs; no data is read.
+
+  Args:
+    config: of the run.
+    mesh: the devices.
+  """
+  if task_of(config) != CLASSIFICATION:
+    made_up = config.copy_and_resolve_references()
+    made_up.data.fake = True
+    feed = DetectionFeed.create(made_up, mesh)
+    sides = image_sides(config)
+    return feed, next(s for s in feed.shapes() if s['images'].shape[1:3] == sides)
+  setup.check_batch(config, mesh.size)
+  crops = _Crops(TrainingTransform.create(config))
+  n, shape = config.batch_size, crops.transform.plain.shape
+  inputs = {name: jax.ShapeDtypeStruct((n,), jnp.int32) for name in ('labels', 'epoch', 'index')}
+  inputs['images'] = jax.ShapeDtypeStruct((n, *shape), jnp.uint8)
+  return crops, placed(inputs, mesh, SHARED)
 
 
 def variables(config: ConfigDict, model: nn.Module, mesh: Mesh) -> dict[str, Any]:
@@ -97,12 +147,15 @@ def made_up_variables(config: ConfigDict, model: nn.Module) -> dict[str, Any]:
   """
   shapes = variable_shapes(config, model)
   rng = np.random.default_rng(config.seed)
+  gains = {} if task_of(config) == CLASSIFICATION else _GAINS
 
   def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    name = '/'.join(part.key for part in path[1:])
+    gain = next((g for end, g in gains.items() if name.endswith(end)), 1.0)
     if path[-1].key == 'kernel':
-      scale = math.sqrt(2 / math.prod(leaf.shape[:-1]))
+      scale = gain * math.sqrt(2 / math.prod(leaf.shape[:-1]))
       return scale * rng.standard_normal(leaf.shape, np.float32)
-    return np.full(leaf.shape, path[-1].key in ('scale', 'var'), np.float32)
+    return np.full(leaf.shape, gain * (path[-1].key in ('scale', 'var')), np.float32)
 
   return jax.tree.map_with_path(fill, shapes)
 

@@ -11,25 +11,31 @@ from ml_collections import ConfigDict
 from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.interop.names import VARIANTS, Variant
+from senet_jax.measure import torch_detectors
 from senet_jax.measure.throughput import twin
 from senet_jax.measure.timing import Workload
+from senet_jax.models import CLASSIFICATION, list_models
 
 _TIMM = 'timm:'
 
 
 def variant(model: str) -> Variant | None:
-  """Returns the form of a network in timm; None if timm does not have it.
+  """Returns the form of a network in timm, of a detector in torchvision; None if there is none.
 
   Of several the one without `legacy_`, whose strides are those of timm's network without SE.
   """
+  if model in list_models(task='detection'):
+    return torch_detectors.variant(model)
   found = [v for v in VARIANTS.values() if v.model == model and v.name.startswith(_TIMM)]
   found.sort(key=lambda v: v.name.startswith(f'{_TIMM}legacy_'))
   return found[0] if found else None
 
 
-def known() -> list[str]:
-  """Returns our names of the networks that timm has."""
-  return list(dict.fromkeys(v.model for v in VARIANTS.values() if v.name.startswith(_TIMM)))
+def known(task: str = CLASSIFICATION) -> list[str]:
+  """Returns our names of the networks of a task that have a form in PyTorch."""
+  of_task = list_models(task=task)
+  found = (v.model for v in VARIANTS.values() if v.model in of_task and variant(v.model))
+  return list(dict.fromkeys(found))
 
 
 def as_in_torch(config: ConfigDict) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import importlib
-from typing import Any
+from typing import Any, Final
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from senet_jax import errors
 from senet_jax.layers import BatchNormConfig, SEConfig
 
-CLASSIFICATION = 'classification'
+CLASSIFICATION: Final = 'classification'
 # Rooms that register networks of other tasks. They import this one, which must not import them: so
 # they are loaded by name, when their networks are asked for.
 _ROOMS = {'detection': 'senet_jax.detection'}

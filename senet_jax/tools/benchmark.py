@@ -95,7 +95,7 @@ def _bench(args: argparse.Namespace) -> 'Bench':
   from senet_jax.measure.cases import Bench
 
   errors.one_of('--against', args.against, (None, 'torch'))
-  return Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
+  return Bench.create(**networks.bench_arguments(args))
 
 
 def _logits(args: argparse.Namespace, overrides: list[str], argv: list[str]) -> int:

@@ -18,7 +18,7 @@ import pathlib
 from typing import Any
 
 from senet_jax import cli, errors
-from senet_jax.measure.networks import add_arguments, networks
+from senet_jax.measure.networks import add_arguments, bench_arguments, networks
 from senet_jax.reporting import tables
 from senet_jax.reporting.statistics import interval
 from senet_jax.storage import files
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
   from senet_jax.measure import latency, latency_figure
   from senet_jax.measure.cases import Bench
 
-  bench = Bench.create(args.devices, args.image_size, args.against, args.torch_compile)
+  bench = Bench.create(**bench_arguments(args))
   head = bench.record('time of an inference on a batch on the device', 'latency', argv)
   found = latency.measure(
     bench,

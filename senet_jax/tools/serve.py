@@ -47,6 +47,7 @@ def _serve(args: argparse.Namespace, taken: 'socket.socket') -> None:
   start = time.monotonic()
   from senet_jax import prediction, runtime
   from senet_jax.data import photos
+  from senet_jax.models import CLASSIFICATION
   from senet_jax.serving import app, classifier, guard, limits, mean_gates, server
 
   bounds = limits.Limits(
@@ -54,7 +55,9 @@ def _serve(args: argparse.Namespace, taken: 'socket.socket') -> None:
   )
   photos.allow_pixels(bounds.pixels)
   runtime.use_compilation_cache()
-  predictor = prediction.load(args.workdir, args.checkpoint, batch_size=args.batch_size)
+  predictor = prediction.load(
+    args.workdir, args.checkpoint, batch_size=args.batch_size, task=CLASSIFICATION
+  )
   network = predictor.config.model.name
   name = pathlib.PurePath(str(args.workdir)).name or network
   file = args.mean_gates or mean_gates.of_shipped(args.workdir)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from senet_jax import __version__, config as config_lib, runtime
 from senet_jax.data import class_names as names_of_classes
+from senet_jax.detection import coco
 from senet_jax.errors import UserError
 from senet_jax.interop import (
   about,
@@ -29,16 +31,16 @@ from senet_jax.interop import (
   torch,
 )
 from senet_jax.interop.names import Variant
-from senet_jax.layers import HEAD
-from senet_jax.models import CLASSIFICATION, create_model, model_info
+from senet_jax.models import CLASSIFICATION, create_model
 from senet_jax.workdir import saved
-from senet_jax.workdir.network import build_model, init_variables
+from senet_jax.workdir.network import build_model, init_variables, task_of
 
 CAFFEMODEL = '.caffemodel'
 # Suffixes of all files with weights.
 SUFFIXES = (storage.SAFETENSORS, storage.NPZ, *storage.PICKLES, CAFFEMODEL, *keras.SUFFIXES,
             tflite.SUFFIX)  # fmt: skip
 _IMAGENET_CLASSES = 1000
+_COCO = 'coco/2017'
 _TENSORFLOW_CROP = 0.875  # share of the shorter side that its networks are evaluated on
 
 
@@ -128,7 +130,7 @@ def _checked(weights: Weights, model: str | None) -> Weights:
 
 
 def _read_workdir(workdir: pathlib.Path, checkpoint: str) -> Weights:
-  run = saved.load(workdir, checkpoint, runtime.data_mesh(1))
+  run = saved.load(workdir, checkpoint, runtime.data_mesh(1), task=None)
   return Weights(
     config=run.config,
     variables=jax.tree.map(np.asarray, run.variables),
@@ -180,11 +182,6 @@ def _of(
   word: about.About | None = None,
 ) -> Weights:
   """The network of `variant` with the weights `arrays` of `source`, which gave its `word` on it."""
-  if (task := model_info(variant.model).task) != CLASSIFICATION:
-    raise UserError(
-      f'{source} has the weights of {variant.name}, here {variant.model}, a network for {task}: '
-      'only those of classifiers are converted; interop.from_torch gives its variables.'
-    )
   word = word or about.About()
   notes = [mapping.checked_by(variant, arrays, word.architecture)]
   headless = mapping.classes_in(variant, arrays) is None
@@ -196,7 +193,8 @@ def _of(
   }
   to_variables = makers.get(variant.source, mapping.to_variables)
   variables = to_variables(variant, arrays, num_classes=mapping.classes_in(variant, arrays))
-  num_classes = variables['params'][HEAD]['kernel'].shape[-1]
+  head = functools.reduce(operator.getitem, variant.heads[0].split('/'), variables['params'])
+  num_classes = head['kernel'].shape[-1] - variant.background
   if headless:
     notes.append(
       'the weights have no last layer: there are zeros in its place; train a new one with '
@@ -206,20 +204,26 @@ def _of(
   if word.class_names and len(word.class_names) == num_classes:
     class_names = word.class_names
   images = dataclasses.replace(variant.images, **word.images)
-  config = _config(variant, images, usual=num_classes == _usual_classes(variant))
+  config = _config(variant, images, usual=num_classes in _usual_classes(variant))
   notes.append(_images_in_words(config))
   origin = f'{source} ({variant.name})'
   return Weights(config, variables, num_classes, class_names, origin, False, tuple(notes))
 
 
-def _usual_classes(variant: Variant) -> int:
-  return {'cifar10': 10}.get(variant.dataset, _IMAGENET_CLASSES)
+def _usual_classes(variant: Variant) -> tuple[int, ...]:
+  known = {'cifar10': (10,), _COCO: (len(coco.CATEGORIES), max(coco.CATEGORIES))}
+  return known.get(variant.dataset, (_IMAGENET_CLASSES,))
 
 
 def _class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
   """The names of the classes of the published weights; None where there are other classes."""
   if variant.dataset == 'cifar10':
     return names_of_classes.CIFAR10 if num_classes == len(names_of_classes.CIFAR10) else None
+  if variant.dataset == _COCO:
+    # Behind those of the 80 categories there may be outputs for ids that none has.
+    known = list(coco.CATEGORIES.values())
+    usual = num_classes in _usual_classes(variant)
+    return tuple(names_of_classes.complete(known, num_classes)) if usual else None
   wnids = tuple(wnid for wnid, _ in names_of_classes.imagenet_classes())
   # TensorFlow's networks have one more in front, for what is none of the others.
   return {1000: wnids, 1001: ('background', *wnids)}.get(num_classes)
@@ -227,8 +231,8 @@ def _class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
 
 def _config(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
   """A configuration under which our network computes what `variant` does, of the same images."""
-  recipe = config_lib.cifar if variant.dataset == 'cifar10' else config_lib.imagenet
-  config = recipe(variant.model)
+  recipes = {'cifar10': config_lib.cifar, _COCO: config_lib.coco}
+  config = recipes.get(variant.dataset, config_lib.imagenet)(variant.model)
   for field, value in variant.overrides.items():
     if field == 'se':
       config.model.se.update(dataclasses.asdict(value))
@@ -237,17 +241,28 @@ def _config(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
     else:
       config.model[field] = value
   config.data.mean, config.data.std = images.mean, images.std
+  config.optimizer.momentum = 0.0  # or zeros for it would be stored beside the weights
+  if variant.dataset == _COCO:
+    longest = config.data.longer_side / config.data.shorter_side
+    config.data.shorter_side = images.resize
+    config.data.longer_side = round(images.resize * longest)
+    config.data.name = config.data.name if usual else 'coco'
+    return config
   if not usual:
     config.data.name, config.data.feed = 'image_folder', 'stream'
   if config.data.feed == 'stream':
     config.data.image_size, config.data.resize = images.size, images.resize
     config.data.interpolation = images.interpolation
-  config.optimizer.momentum = 0.0  # or zeros for it would be stored beside the weights
   return config
 
 
 def _images_in_words(config: ConfigDict) -> str:
   data = config.data
+  if task_of(config) != CLASSIFICATION:
+    return (
+      f'images: the shorter side {data.shorter_side} pixels, the longer one {data.longer_side} at '
+      f'most, minus {data.mean}, over {data.std}'
+    )
   if data.feed == 'device':
     return f'images: as they are, minus {data.mean}, over {data.std}'
   return (

@@ -59,7 +59,7 @@ def build_model(
       scope=bn.scope,
       ghost_size=bn.ghost_size,
       momentum=bn.momentum,
-      epsilon=bn.epsilon or info.bn_epsilon,
+      epsilon=info.bn_epsilon if bn.epsilon is None else bn.epsilon,
       frozen=frozen_bn or tuple(config.optimizer.frozen),
     ),
     **options,

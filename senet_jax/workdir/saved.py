@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.data.preprocessing import evaluation_transform
+from senet_jax.detection.feeds import Normalize
 from senet_jax.errors import UserError
 from senet_jax.models import CLASSIFICATION
 from senet_jax.storage import buckets, files
@@ -156,6 +157,17 @@ def write(
 
 def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
   """Returns lines on how to go on from a new workdir, or on what a file of weights leaves out."""
+  detects = network.task_of(config) != CLASSIFICATION
+  if path.is_dir() and detects:
+    there, new = shlex.quote(str(path)), shlex.quote(f'{path}_new')
+    trunk = config.model.name.removesuffix('_fpn').replace('faster_rcnn_', '')  # se_r50
+    config_file = f'configs/coco_faster_rcnn_{trunk}.py'
+    return [
+      f'predict: python -m senet_jax.tools.predict --workdir={there} PHOTOS --output=FOLDER',
+      f'fine-tune: python -m senet_jax.main --config={config_file} --workdir={new} '
+      f'--config.data.name=coco --config.data.dir=FOLDER --config.init_from={there} '
+      '--config.new_head=True',
+    ]
   if path.is_dir():
     there, new = shlex.quote(str(path)), shlex.quote(f'{path}_photos')
     return [
@@ -163,7 +175,7 @@ def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
       'fine-tune: python -m senet_jax.main --config=configs/finetune_image_folder.py '
       f'--workdir={new} --config.data.dir=PHOTOS --config.init_from={there} --config.new_head=True',
     ]
-  images = evaluation_transform(config)
+  images = Normalize.create(config) if detects else evaluation_transform(config)
   return [f'images: (RGB, 0 to 255, minus {images.mean}) / {images.std}']
 
 

@@ -1,12 +1,21 @@
 """Weights of torchvision's and detectron2's detectors: names, layouts, classes, bad files."""
 
+import dataclasses
+import json
+
+import jax
 import numpy as np
 import pytest
 
+import senet_jax
 from senet_jax import errors
-from senet_jax.interop import from_torch, mapping, model_overrides, to_torch
-from senet_jax.interop.names import TORCH
-from senet_jax.workdir import exchange
+from senet_jax.detection import coco
+from senet_jax.interop import from_torch, mapping, model_overrides, storage, to_torch
+from senet_jax.interop.names import TORCH, VARIANTS
+from senet_jax.models import create_model
+from senet_jax.tools import convert
+from senet_jax.workdir import exchange, network
+from tests.helpers import detection_case as case, paths
 
 NAME = 'faster_rcnn_r50_fpn'
 TORCHVISION, DETECTRON2 = 'torchvision:fasterrcnn_resnet50_fpn', 'detectron2:faster_rcnn_R_50_FPN'
@@ -131,8 +140,69 @@ def test_other_classes_and_other_networks(torchvision, detectron2):
     from_torch(NAME, detectron2, TORCHVISION, CLASSES)
 
 
-def test_they_are_not_converted_into_workdirs(torchvision, tmp_path):
+def test_a_file_becomes_a_network_for_predictions(torchvision, tmp_path):
   path = tmp_path / 'detector.npz'
   np.savez(path, **torchvision)
-  with pytest.raises(errors.UserError, match='a network for detection'):
-    exchange.read(path)
+  weights = exchange.read(path)
+  config = weights.config
+  assert config.model.name == NAME
+  assert (config.model.settings, config.model.stride_in) == ('torchvision', '3x3')
+  assert (config.data.shorter_side, config.data.longer_side) == (800, 1333)
+  assert weights.num_classes == CLASSES and weights.class_names is None
+  assert config.bn.epsilon == 0
+  model = network.build_model(config, CLASSES)
+  overrides = model_overrides(NAME, f'{TORCHVISION}_coco')
+  assert exchange._function(model) == exchange._function(create_model(NAME, CLASSES, **overrides))
+  expected = from_torch(NAME, torchvision, f'{TORCHVISION}_coco', CLASSES)
+  jax.tree.map(np.testing.assert_array_equal, weights.variables, expected)
+
+
+def test_unused_ids_of_coco_come_last():
+  """Of the 90 ids of torchvision's classes ten do not exist."""
+  found = {e.path[-2:]: e for e in mapping.entries(f'{TORCHVISION}_coco', 90)}
+  ids = np.arange(91, dtype=np.float32)
+  for kind in ('kernel', 'bias'):
+    entry = found['class_logits', kind]
+    theirs = np.broadcast_to(ids.reshape(-1, *[1] * (len(entry.shape) - 1)), entry.shape)
+    ours = entry.layout.restore(theirs)
+    first = ours if ours.ndim == 1 else ours[0]
+    assert first[:81].tolist() == [0, *coco.CATEGORIES]
+    assert sorted(first.tolist()) == ids.tolist()
+    np.testing.assert_array_equal(entry.layout.export(ours), theirs)
+  deltas = found['box_deltas', 'bias'].layout.restore(np.arange(4 * 91, dtype=np.float32))
+  np.testing.assert_array_equal(deltas[4 * 12 : 4 * 13], 4 * 13 + np.arange(4))
+  names = exchange._class_names(VARIANTS[f'{TORCHVISION}_coco'], 90)
+  assert names and names[11:13] == ('stop sign', 'parking meter') and names[80] == 'class 80'
+  assert exchange._class_names(VARIANTS[DETECTRON2], 80) == names[:80]
+
+
+@pytest.mark.slow
+def test_a_converted_detector_finds_what_torchvision_does(tmp_path, shared_data):
+  """From a file to a workdir, to boxes on photos, and back; torchvision's numbers are golden."""
+  shapes = [(entry.name, entry.shape) for entry in mapping.entries(TORCHVISION, case.CLASSES)]
+  path, workdir = tmp_path / 'detector.npz', tmp_path / 'workdir'
+  arrays = case.weights(shapes)
+  np.savez(path, **arrays)
+  convert.main([f'--from={path}', f'--to={workdir}', f'--variant={TORCHVISION}'])
+  back = tmp_path / 'back.safetensors'
+  convert.main([f'--from={workdir}', f'--to={back}', f'--variant={TORCHVISION}'])
+  again, _ = storage.read(back)
+  assert again.keys() == arrays.keys()
+  assert all((again[name] == array).all() for name, array in arrays.items())
+  config = json.loads((workdir / 'config.json').read_text())
+  config['data'] |= {'shorter_side': 192, 'longer_side': 256}
+  (workdir / 'config.json').write_text(json.dumps(config))
+  detector = senet_jax.load(workdir, task='detection')
+  assert detector.class_names[:2] == ('person', 'bicycle')
+  settings = dataclasses.replace(detector.model.options, post_nms=case.PROPOSALS)
+  detector = dataclasses.replace(detector, model=detector.model.clone(settings=settings))
+  images, _, _ = case.photos(shared_data)
+  pixels = images * case.STD + case.MEAN
+  height, width = case.SIZES[0]  # the other one is padded there
+  photo = pixels[0, :height, :width].round().astype(np.uint8)
+  (found,) = detector.detect([photo], threshold=0.05)
+  assert found.size == (height, width)
+  with np.load(paths.TESTS / 'golden' / 'numbers' / 'torchvision_detection.npz') as golden:
+    # Pixels are rounded, which can move a box past another.
+    near = np.abs(found.boxes[:, None] - golden['boxes0'][None]).max(-1).min(0) < 1
+    assert near.mean() > 0.9

@@ -1,36 +1,24 @@
-"""Predictions of a trained network, for photos in files and images in memory."""
+"""Classes that photos show, as a trained network sees them."""
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import itertools
-import os
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 from PIL import Image
 
-from senet_jax import runtime
 from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
-from senet_jax.data.preprocessing import Transform, evaluation_transform
+from senet_jax.data.preprocessing import Transform
 from senet_jax.errors import UserError, one_of
 from senet_jax.layers import HEAD, excitations
-from senet_jax.workdir import networks
-
-# A path, the content of a file, an opened image, or an array: uint8 [H, W, 3], or [H, W, 1] or
-# [H, W] in grey.
-Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
+from senet_jax.prediction.network import TrainedNetwork
+from senet_jax.prediction.photo import Photo, opened_rgb, several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +37,14 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Predictor:
-  """A trained network that takes photos.
+class Predictor(TrainedNetwork):
+  """A trained classifier that takes photos; see `TrainedNetwork`.
 
   Attributes:
-    config: of its run.
-    model: the network.
-    variables: `params` and `batch_stats`, on all devices.
-    step: of its checkpoint.
-    class_names: of label 0, 1, ... `K - 1`; `class 0` where they are not known.
     preprocessing: what an image goes through, as in an evaluation of the run.
-    batch_size: images that run at once, over all devices. Each batch is filled up to it, so that
-      the network is compiled only once.
-    mesh: the devices.
   """
 
-  config: ConfigDict = dataclasses.field(repr=False)
-  model: nn.Module = dataclasses.field(repr=False)
-  variables: dict[str, Any] = dataclasses.field(repr=False)
-  step: int
-  class_names: tuple[str, ...] = dataclasses.field(repr=False)
   preprocessing: Transform
-  batch_size: int
-  mesh: Mesh = dataclasses.field(repr=False)
 
   def probabilities(self, images: Sequence[Photo] | np.ndarray | Photo) -> np.ndarray:
     """Returns the probability of each class for each image.
@@ -117,15 +90,9 @@ class Predictor:
     self, images: Sequence[Photo] | np.ndarray | Photo, program: Callable, width: int
   ) -> np.ndarray:
     """Returns the results of `program` for all images, `[N, width]`."""
-    images = _several(images)
-    rows = np.zeros((len(images), width), np.float32)
-    for i, row in enumerate(self._stream(images, program)):
-      if isinstance(row, UnreadableImage):
-        image = images[i]
-        name = str(image) if isinstance(image, str | os.PathLike) else f'image {i}'
-        raise UserError(f'{name} is unreadable: {row}; leave it out.') from row
-      rows[i] = row
-    return rows
+    images = several(images)
+    rows = self._all(images, functools.partial(self._run, program))
+    return np.stack(rows) if rows else np.zeros((0, width), np.float32)
 
   def top_k(
     self, images: Sequence[Photo] | np.ndarray | Photo, k: int = 5
@@ -160,19 +127,7 @@ class Predictor:
       For each image, when it is its turn, its probabilities, `[K]` float32, or why it cannot be
       read.
     """
-    return self._stream(images, self._program('probabilities'))
-
-  def _stream(
-    self, images: Iterable[Photo], program: Callable
-  ) -> Iterator[np.ndarray | UnreadableImage]:
-    images = iter(images)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-      batch: list[Future] = []
-      while chunk := list(itertools.islice(images, self.batch_size)):
-        following = [pool.submit(self.read, image) for image in chunk]
-        yield from self._run(batch, program)
-        batch = following
-      yield from self._run(batch, program)
+    return self._stream(images, functools.partial(self._run, self._program('probabilities')))
 
   def read(self, image: Photo) -> np.ndarray:
     """Returns an image as the device takes it, uint8 `[H, W, C]` of `preprocessing.shape`.
@@ -182,7 +137,7 @@ class Predictor:
     """
     plain = self.preprocessing
     height, width, channels = plain.shape
-    with _opened_rgb(image) as rgb:
+    with opened_rgb(image) as rgb:
       crop = photos.central_crop(
         rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
       )
@@ -190,22 +145,14 @@ class Predictor:
       crop = np.asarray(Image.fromarray(crop).convert('L'))[..., None]
     return crop
 
-  def _run(self, batch: list[Future], program: Callable) -> Iterator[np.ndarray | UnreadableImage]:
-    """Yields the results of `_stream` for the images that `read` reads, at most `batch_size`."""
-    if not batch:
-      return
+  def _run(self, program: Callable, crops: list[np.ndarray]) -> np.ndarray:
+    """Returns the results of `program` for what `read` returned, at most `batch_size`."""
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
-    errors = {}
-    for i, future in enumerate(batch):
-      try:
-        images[i] = future.result()
-      except UnreadableImage as error:
-        errors[i] = error
-    images = jax.device_put(images, NamedSharding(self.mesh, PartitionSpec(runtime.DATA_AXIS)))
-    rows = np.asarray(program(self.variables, images))
+    images[: len(crops)] = crops
+    rows = np.asarray(program(self.variables, self._put(images)))[: len(crops)]
     if not np.isfinite(rows).all():
       raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
-    yield from (errors.get(i, rows[i]) for i in range(len(batch)))
+    return rows
 
   @functools.cached_property
   def _program(self) -> Callable[[str], Callable]:
@@ -215,39 +162,6 @@ class Predictor:
       return self._compiled(functools.partial(_rows_of, output, self.model, self.preprocessing))
 
     return functools.cache(compiled)
-
-  def _compiled(self, function: Callable) -> Callable:
-    shares = PartitionSpec(runtime.DATA_AXIS)
-    return runtime.data_parallel(function, self.mesh, (PartitionSpec(), shares), shares)
-
-
-def load(
-  workdir: str | os.PathLike, checkpoint: str | int = 'best', *, batch_size: int = 32
-) -> Predictor:
-  """Reads a trained network from the workdir of its run, onto all devices.
-
-  Args:
-    workdir: of the run; or one of `senet_jax.list_pretrained()`, or `hf:OWNER/REPO[@REVISION]`.
-    checkpoint: `best` (lowest top-1 error when it was evaluated), `latest`, or a step.
-    batch_size: images that run at once; rounded up to fill the devices.
-
-  Raises:
-    UserError: no run, no such checkpoint, a damaged one, or a batch of none.
-  """
-  if batch_size < 1:
-    raise UserError(f'batch_size={batch_size} must be at least 1.')
-  mesh = runtime.data_mesh()
-  run = networks.load(workdir, str(checkpoint), mesh)
-  return Predictor(
-    config=run.config,
-    model=run.model,
-    variables=run.variables,
-    step=run.step,
-    class_names=tuple(class_names.complete(run.class_names, run.model.num_classes)),
-    preprocessing=evaluation_transform(run.config),
-    batch_size=runtime.fill_devices(batch_size, mesh.size),
-    mesh=mesh,
-  )
 
 
 def gates(
@@ -312,36 +226,3 @@ def _rows_of(
     return logits if output == 'logits' else jax.nn.softmax(logits)
   x = found[-1].astype(jnp.float32)
   return x.mean((1, 2)) if x.ndim == 4 else x
-
-
-def _several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
-  """Returns images as a sequence; a lone one that has parts of its own, as a path has, as one."""
-  if isinstance(images, str | os.PathLike | bytes | Image.Image):
-    return [images]
-  shape = getattr(images, 'shape', None)
-  if shape is not None and len(shape) != 4:
-    raise UserError(f'images are of shape {shape}; give [N, H, W, 3] or a list of images.')
-  return list(images)
-
-
-@contextlib.contextmanager
-def _opened_rgb(image: Photo) -> Iterator[Image.Image]:
-  if isinstance(image, str | os.PathLike):
-    try:
-      image = pathlib.Path(image).read_bytes()
-    except OSError as error:
-      raise UnreadableImage(error.strerror) from error
-  if isinstance(image, bytes):
-    with photos.opened_rgb(image) as rgb:
-      yield rgb
-    return
-  if isinstance(image, Image.Image):
-    yield photos.to_rgb(image)
-    return
-  array = np.asarray(image)
-  grey = array.ndim == 2 or array.shape[2:] == (1,)
-  if array.dtype != np.uint8 or not array.size or not (grey or array.shape[2:] == (3,)):
-    raise UserError(
-      f'an image is {array.dtype} {list(array.shape)}; give uint8 [H, W, 3], 0 to 255, or a path.'
-    )
-  yield photos.to_rgb(Image.fromarray(array.reshape(array.shape[:2]) if grey else array))
