@@ -45,4 +45,4 @@ def test_table(tmp_path, monkeypatch):
   assert rows[1]['params'] > rows[0]['params'] and rows[0]['macs'] > 0
   lines = study_table.markdown(study, rows).splitlines()
   assert '| AP, % | published, % |' in lines[2]
-  assert any('`coco_faster_rcnn_se_r50` | 32.50 ± 0.00 | 40.40 |' in line for line in lines)
+  assert any('`coco_faster_rcnn_se_r50` | 32.50 ± 0.00 (n = 2) | 40.40 |' in line for line in lines)
