@@ -8,11 +8,7 @@ from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig
 from senet_jax.models import create_model
-from tests.helpers.models import (
-  count,
-  tree_of,
-  variables_of,
-)
+from tests.helpers.models import count, tree_of, variables_of
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 

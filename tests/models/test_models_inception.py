@@ -12,11 +12,7 @@ from senet_jax.errors import UserError
 from senet_jax.layers import BatchNormConfig, SEConfig, excitations
 from senet_jax.models import create_model
 from senet_jax.models.inception import AuxHead, Layers
-from tests.helpers.models import (
-  count,
-  some_images,
-  tree_of,
-)
+from tests.helpers.models import count, some_images, tree_of
 from tests.helpers.parity import compare_evaluation, compare_training, twin
 
 

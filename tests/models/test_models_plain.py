@@ -14,12 +14,7 @@ from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import create_model
 from senet_jax.models.shufflenet import channel_shuffle
 from senet_jax.models.vgg import _adaptive_mean
-from tests.helpers.models import (
-  count,
-  some_images,
-  tree_of,
-  variables_of,
-)
+from tests.helpers.models import count, some_images, tree_of, variables_of
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 

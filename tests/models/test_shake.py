@@ -10,11 +10,7 @@ import pytest
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations, shake
 from senet_jax.models import create_model, shake as family
-from tests.helpers.models import (
-  some_images,
-  tree_of,
-  variables_of,
-)
+from tests.helpers.models import some_images, tree_of, variables_of
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 

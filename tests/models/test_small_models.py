@@ -57,6 +57,11 @@ NETWORKS = {
     {**INCEPTION, 'depths': (1, 1, 1), 'aux': True, 'final': ()},
   ),
 }
+# The others take several seconds to compile.
+QUICK = (
+  'se_resnet18', 'se_resnet50', 'se_resnet20_cifar', 'se_vgg16_bn', 'se_mobilenet_v1',
+  'se_shufflenet_v1_g3', 'se_bn_inception',
+)  # fmt: skip
 AUXILIARY = ('se_inception_v3', 'se_inception_v3_cifar', 'se_inception_resnet_v2')
 WITH_DROPOUT = ('senet154', 'se_vgg16_bn', *AUXILIARY)
 
@@ -76,7 +81,10 @@ def rngs(key=2):
   return {'dropout': jax.random.key(key), 'shake': jax.random.key(key)}
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(name, marks=() if name in QUICK else pytest.mark.thorough) for name in NETWORKS],
+)
 def test_training(name):
   model, variables, images = built(name)
   _, heads, new, gradients = one_pass(model, variables, images, rngs=rngs())
