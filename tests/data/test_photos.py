@@ -268,14 +268,14 @@ def test_central_crop_shows_the_middle():
 
 
 @pytest.mark.parametrize(
-  ('side', 'keep_aspect'),
-  [(300, True), (333, True), (500, True), (1001, True), (100, True), (400, False)],
+  ('height', 'width', 'keep_aspect'),
+  [*((275, width, True) for width in (300, 333, 500, 1001)), (500, 375, True), (275, 400, False)],
 )
-def test_central_crop_is_resizing_and_then_cropping(side, keep_aspect):
+def test_central_crop_is_resizing_and_then_cropping(height, width, keep_aspect):
   rng = np.random.default_rng(0)
-  image = Image.fromarray(rng.integers(0, 256, (275, side, 3), dtype=np.uint8))
-  scale = 256 / min(275, side)
-  size = (round(side * scale), round(275 * scale)) if keep_aspect else (256, 256)
+  image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+  scale = 256 / min(height, width)
+  size = (round(width * scale), round(height * scale)) if keep_aspect else (256, 256)
   whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
   left, top = ((n - 224) // 2 for n in size)
   found = photos.central_crop(image, 256, 224, keep_aspect=keep_aspect)
