@@ -173,7 +173,9 @@ def test_commands_run(block, place, monkeypatch, capsys):
       pytest.fail(f'{block}: {" ".join(words)}: say what it needs, see tests/helpers/pages.py')
     monkeypatch.setattr(sys, 'argv', [module, *arguments])
     if module == 'senet_jax.console':
-      console._dispatch(arguments)
+      with pytest.raises(SystemExit) as end:
+        console.main()
+      assert not end.value.code
       continue
     with contextlib.suppress(SystemExit):
       assert not importlib.import_module(module).main(arguments)

@@ -92,6 +92,7 @@ from senet_jax.workdir.network import build_model, check_model
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
+from tests.helpers.encoded import encoded
 from tests.helpers.paths import ROOT
 
 # What lies beside the weights of timm on the hub.
@@ -334,9 +335,9 @@ class Material:
         'JPEG': ('L', 'CMYK'), 'PNG': ('P', 'RGBA', 'LA', '1', 'I;16'), 'TIFF': ('F', 'I', 'LA'),
       }  # fmt: skip
       for kind, options in saves:
-        found.append(_encoded(image, kind, options))
+        found.append(encoded(image, kind, **options))
       for kind, names in modes.items():
-        found += [_encoded(image.convert(name), kind, {}) for name in names]
+        found += [encoded(image.convert(name), kind) for name in names]
     return found
 
   @functools.cached_property
@@ -455,12 +456,6 @@ class Material:
       parts = {'images': images, 'annotations': annotations, 'categories': categories}
       files.write_json(root / 'annotations' / f'instances_{split}.json', parts)
     return root
-
-
-def _encoded(image: Image.Image, kind: str, options: dict) -> bytes:
-  buffer = io.BytesIO()
-  image.save(buffer, kind, **options)
-  return buffer.getvalue()
 
 
 def _keras(arrays: dict[str, np.ndarray]) -> bytes:

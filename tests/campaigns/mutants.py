@@ -52,7 +52,7 @@ MUTANTS = (
     'layers/squeeze_excite.py',
     'hidden = width // self.se.ratio',
     'hidden = -(-width // self.se.ratio)',
-    ('models/test_models_plain.py', 'layers/test_squeeze_excite.py'),
+    ('layers/test_squeeze_excite.py', 'complexity/test_counts.py'),
   ),
   Mutant(
     'squeeze of the fused block without its shift',

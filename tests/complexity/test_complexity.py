@@ -15,56 +15,6 @@ from senet_jax.models import create_model, model_info
 from senet_jax.tools import complexity as tool
 
 NO_BIAS = SEConfig(use_bias=False)
-BIAS = SEConfig()
-STRIDE_1, STRIDE_3 = {'stride_in': '1x1'}, {'stride_in': '3x3'}
-A, B, POST = {'shortcut': 'pad'}, {'shortcut': 'projection'}, {'preact': False}
-
-# Counted with hooks in independent PyTorch definitions (and, for the rows that have a Caffe
-# prototxt or a torchvision or timm network, equal to those): per configuration without SE: network,
-# overrides, classes, parameters, BN statistics, MACs; then parameters with SE without and with
-# biases, multiply-adds of its fully connected layers, elements squeezed.
-NETWORKS = [
-  ('resnet18', {}, 1000, 11_689_512, 9_600, 1_814_073_344,
-   11_776_552, 11_778_592, 87_040, 752_640),
-  ('resnet34', {}, 1000, 21_797_672, 17_024, 3_663_761_408,
-   21_954_856, 21_958_868, 157_184, 1_379_840),
-  ('resnet50', STRIDE_1, 1000, 25_557_032, 53_120, 3_857_973_248,
-   28_071_976, 28_088_024, 2_514_944, 5_519_360),
-  ('resnet50', STRIDE_3, 1000, 25_557_032, 53_120, 4_089_184_256,
-   28_071_976, 28_088_024, 2_514_944, 5_519_360),
-  ('resnet101', STRIDE_1, 1000, 44_549_160, 105_344, 7_570_194_432,
-   49_292_328, 49_326_872, 4_743_168, 8_931_328),
-  ('resnet101', STRIDE_3, 1000, 44_549_160, 105_344, 7_801_405_440,
-   49_292_328, 49_326_872, 4_743_168, 8_931_328),
-  ('resnet152', STRIDE_1, 1000, 60_192_808, 151_424, 11_282_415_616,
-   66_770_984, 66_821_848, 6_578_176, 13_146_112),
-  ('resnet152', STRIDE_3, 1000, 60_192_808, 151_424, 11_513_626_624,
-   66_770_984, 66_821_848, 6_578_176, 13_146_112),
-  ('resnext50_32x4d', STRIDE_3, 1000, 25_028_904, 68_224, 4_230_479_872,
-   27_543_848, 27_559_896, 2_514_944, 5_519_360),
-  ('resnext50_32x4d', STRIDE_1, 1000, 25_028_904, 68_224, 3_768_057_856,
-   27_543_848, 27_559_896, 2_514_944, 5_519_360),
-  ('resnext101_32x4d', STRIDE_3, 1000, 44_177_704, 137_856, 7_969_996_800,
-   48_920_872, 48_955_416, 4_743_168, 8_931_328),
-  ('resnext101_32x4d', STRIDE_1, 1000, 44_177_704, 137_856, 7_507_574_784,
-   48_920_872, 48_955_416, 4_743_168, 8_931_328),
-  ('resnet110_cifar', A, 10, 1_727_962, 8_096, 252_887_680,
-   1_740_058, 1_742_200, 12_096, 516_096),
-  ('resnet110_cifar', B, 10, 1_730_522, 8_096, 253_149_824,
-   1_742_618, 1_744_760, 12_096, 516_096),
-  ('resnet110_cifar', A | POST, 10, 1_727_962, 8_096, 252_887_680,
-   1_740_058, 1_742_200, 12_096, 516_096),
-  ('resnet164_cifar', {}, 10, 1_703_258, 24_224, 244_500_992,
-   1_896_794, 1_905_362, 193_536, 2_064_384),
-  ('resnet110_cifar', A, 100, 1_733_812, 8_096, 252_893_440,
-   1_745_908, 1_748_050, 12_096, 516_096),
-  ('resnet110_cifar', B, 100, 1_736_372, 8_096, 253_155_584,
-   1_748_468, 1_750_610, 12_096, 516_096),
-  ('resnet110_cifar', A | POST, 100, 1_733_812, 8_096, 252_893_440,
-   1_745_908, 1_748_050, 12_096, 516_096),
-  ('resnet164_cifar', {}, 100, 1_726_388, 24_224, 244_524_032,
-   1_919_924, 1_928_492, 193_536, 2_064_384),
-]  # fmt: skip
 
 # SE-ResNet-50 of section 6 (no biases): options, parameters, MACs. `test_paper_costs.py` has those
 # whose costs the paper prints.
@@ -92,36 +42,6 @@ def _assert_sums(cost):
   assert sum(layer.params for layer in cost.layers) == cost.params
   assert sum(layer.macs for layer in cost.layers) == cost.macs
   assert sum(layer.macs for layer in cost.layers if layer.se) == cost.se_macs
-
-
-def _row_id(row):
-  return '-'.join(map(str, (row[0], *row[1].values(), row[2])))
-
-
-def _cases():
-  """All rows without SE, and with it those that differ in more than strides or classes."""
-  seen = set()
-  for row in NETWORKS:
-    name, overrides, *_ = row
-    units = name, *(overrides.items() - STRIDE_1.items() - STRIDE_3.items())
-    for se in (None,) if units in seen else (None, NO_BIAS, BIAS):
-      seen.add(units)
-      kind = {None: 'plain', NO_BIAS: 'no_bias', BIAS: 'bias'}[se]
-      yield pytest.param(row, se, id=f'{_row_id(row)}-{kind}')
-
-
-@pytest.mark.parametrize(('row', 'se'), list(_cases()))
-def test_networks_cost_what_independent_definitions_cost(row, se):
-  name, overrides, num_classes, params, stats, macs, no_bias, bias, se_macs, squeezed = row
-  cost = _complexity(name, num_classes, se=se, **overrides)
-  total = {None: params, NO_BIAS: no_bias, BIAS: bias}[se]
-  if se is None:
-    se_macs = squeezed = 0
-  assert (cost.params, cost.batch_stats, cost.macs) == (total, stats, macs + se_macs)
-  assert (cost.se_params, cost.se_macs) == (total - params, se_macs)
-  assert cost.se_weights == cost.equation_5 == (no_bias - params if se else 0)
-  assert cost.squeezed_elements == squeezed
-  _assert_sums(cost)
 
 
 @pytest.mark.parametrize(
@@ -450,11 +370,3 @@ def test_an_unknown_network_ends_in_one_line_and_status_2():
   result = _python('-m', 'senet_jax.tools.complexity', '--model=se_resnet51')
   assert (result.returncode, result.stdout) == (2, '')
   assert result.stderr.count('\n') == 1 and 'se_resnet50' in result.stderr
-
-
-def test_help_needs_no_jax():
-  code = (
-    'import sys; from senet_jax.tools import complexity; '
-    "print(sorted({'jax', 'flax', 'rich'} & sys.modules.keys()))"
-  )
-  assert _python('-c', code).stdout == '[]\n'

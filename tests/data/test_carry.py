@@ -1,6 +1,7 @@
 """A machine without network, TensorFlow, clu or ml_collections: packs, arrays, missing packages."""
 
 import configparser
+import hashlib
 import json
 import re
 import shutil
@@ -319,7 +320,7 @@ def pickled(folder):
   """Labels that would run code, and an index that knows them."""
   path = labels(folder)
   np.savez_compressed(path, labels=np.array([{}], object))
-  digest = carry._sha256(path.read_bytes())
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
   edit(lambda index: index['files'][path.name].update(sha256=digest))(folder)
 
 

@@ -1,6 +1,5 @@
 """Layouts and files of folders as people have them."""
 
-import io
 import os
 
 import numpy as np
@@ -9,13 +8,8 @@ from PIL import Image
 
 from senet_jax.data import image_folder, photos
 from senet_jax.errors import UserError
-
-
-def fill(root, *paths):
-  for path in paths:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(b'')
-  return root
+from tests.helpers.encoded import encoded
+from tests.helpers.photos import fill
 
 
 @pytest.mark.parametrize(
@@ -79,9 +73,8 @@ def test_each_suffix_that_is_taken_can_be_read():
   for suffix in photos.SUFFIXES:
     if suffix in ('.heic', '.heif'):
       continue
-    data = io.BytesIO()
-    image.save(data, Image.registered_extensions()[suffix])
-    assert abs(np.asarray(photos.open_rgb(data.getvalue())).astype(int) - 200).max() <= 2
+    data = encoded(image, Image.registered_extensions()[suffix])
+    assert abs(np.asarray(photos.open_rgb(data)).astype(int) - 200).max() <= 2
 
 
 def test_one_pass_looks_at_each_file_once(tmp_path, monkeypatch):

@@ -62,23 +62,25 @@ def test_a_flipped_bit_in_a_record_is_seen(copied):
   assert sorted(feed.damaged) == [3, 5]
 
 
-def test_names_of_files_that_tfds_cannot_make(copied):
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('filepathTemplate', '{DATASET}-{SPLIT}-{WHAT}', 'tfds says: '),
+    ('shardLengths', [], 'split train has no files'),
+    (
+      'shardLengths',
+      [str(10**12)],
+      r'is damaged: \d+ bytes cannot hold 1000000000000 records',
+    ),
+  ],
+)
+def test_splits_that_cannot_be(field, value, message, copied):
   path = copied / 'dataset_info.json'
   info = json.loads(path.read_text())
   for split in info['splits']:
-    split['filepathTemplate'] = '{DATASET}-{SPLIT}-{WHAT}'
+    split[field] = value
   path.write_text(json.dumps(info))
-  with pytest.raises(UserError, match='tfds says: '):
-    sources.open_source(config_of(copied), 'train')
-
-
-def test_a_split_without_files(copied):
-  path = copied / 'dataset_info.json'
-  info = json.loads(path.read_text())
-  for split in info['splits']:
-    split['shardLengths'] = []
-  path.write_text(json.dumps(info))
-  with pytest.raises(UserError, match='split train has no files'):
+  with pytest.raises(UserError, match=message):
     sources.open_source(config_of(copied), 'train')
 
 
@@ -118,16 +120,6 @@ def test_versions_are_names(name, copied):
   config = config_of(copied)
   config.data.name = name
   assert sources.open_source(config, 'train').num_examples == 1437
-
-
-def test_more_records_than_bytes(copied):
-  path = copied / 'dataset_info.json'
-  info = json.loads(path.read_text())
-  for split in info['splits']:
-    split['shardLengths'] = [str(10**12)]
-  path.write_text(json.dumps(info))
-  with pytest.raises(UserError, match=r'is damaged: \d+ bytes cannot hold 1000000000000 records'):
-    sources.open_source(config_of(copied), 'train')
 
 
 # --- archives ------------------------------------------------------------------------------------

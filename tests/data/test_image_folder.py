@@ -13,14 +13,7 @@ from PIL import Image
 from senet_jax.data import arrays, image_folder, prepare
 from senet_jax.errors import UserError
 from senet_jax.tools import prepare_data
-
-
-def fill(root, *paths):
-  """Makes files, of which `scan` needs the names only."""
-  for path in paths:
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(b'')
-  return root
+from tests.helpers.photos import fill
 
 
 def many(folder, count):

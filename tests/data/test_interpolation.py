@@ -1,7 +1,5 @@
 """Photos are resized by the filter that the configuration says, in every path of an evaluation."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +10,7 @@ from senet_jax.data.crops import Crops
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
 from senet_jax.evaluation import competition
+from tests.helpers.encoded import encoded
 
 FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 
@@ -28,18 +27,16 @@ def photo(height=150, width=201):
 @pytest.mark.parametrize('resize', [60, 235])
 def test_pillow_and_tensorflow_agree(interpolation, resize):
   image, size = photo(), 56
-  encoded = io.BytesIO()
-  image.save(encoded, 'PNG')
   whole = image.resize((round(image.width * resize / image.height), resize), FILTERS[interpolation])
   left, top = (whole.width - size) // 2, (whole.height - size) // 2
   expected = np.asarray(whole.crop((left, top, left + size, top + size)), int)
   ours = photos.central_crop(image, resize, size, interpolation=interpolation)
   assert np.abs(ours - expected).max() <= 1
   options = {'size': size, 'interpolation': interpolation}
-  one = decoding.evaluation_image(encoded.getvalue(), resize=resize, **options)
+  one = decoding.evaluation_image(encoded(image), resize=resize, **options)
   difference = np.abs(one.astype(int) - expected)
   assert difference.max() <= 3 and difference.mean() < 0.5
-  crops = Crops(size, (resize,), interpolation=interpolation).of_photo(encoded.getvalue())
+  crops = Crops(size, (resize,), interpolation=interpolation).of_photo(encoded(image))
   np.testing.assert_array_equal(crops[0], one)
 
 

@@ -1,37 +1,24 @@
 """Places365-Challenge from small archives with the official layout."""
 
 import hashlib
-import io
-import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from senet_jax.data.builders import places365
 from senet_jax.errors import UserError
 from senet_jax.tools import prepare_data
+from tests.helpers.archives import tar_of
+from tests.helpers.encoded import encoded
 from tests.helpers.stored import read
 
 TRAIN, VAL, LISTS, CATEGORIES, LABELS = places365.MD5S
 NAMES = ('airfield', 'apartment_building/outdoor', 'zen_garden')
 
 
-def tar_of(files):
-  buffer = io.BytesIO()
-  with tarfile.open(fileobj=buffer, mode='w:', format=tarfile.GNU_FORMAT) as tar:
-    for name, data in files.items():
-      member = tarfile.TarInfo(name)
-      member.size = len(data)
-      tar.addfile(member, io.BytesIO(data))
-  return buffer.getvalue()
-
-
 def jpeg(seed):
   pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
-  buffer = io.BytesIO()
-  Image.fromarray(pixels).resize((256, 256)).save(buffer, 'JPEG')
-  return buffer.getvalue()
+  return encoded(pixels.repeat(64, 0).repeat(64, 1), 'JPEG')
 
 
 # Unbalanced, as the set is.

@@ -9,25 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_jax.data import prepare
 from senet_jax.data.builders import imagenet, official as official_files
 from senet_jax.errors import UserError
 from senet_jax.tools import prepare_data
 from tests.helpers import stored
+from tests.helpers.archives import tar_of
+from tests.helpers.encoded import encoded
 
 TRAIN, VAL, TEST = (f'ILSVRC2012_img_{split}.tar' for split in ('train', 'val', 'test'))
 CMYK, PNG = 'n01739381_1309.JPEG', 'n02105855_2933.JPEG'
-
-
-def tar_of(files):
-  """An archive as GNU tar writes it."""
-  buffer = io.BytesIO()
-  with tarfile.open(fileobj=buffer, mode='w:', format=tarfile.GNU_FORMAT) as tar:
-    for name, data in files.items():
-      member = tarfile.TarInfo(name)
-      member.size = len(data)
-      tar.addfile(member, io.BytesIO(data))
-  return buffer.getvalue()
 
 
 def write_archives(folder, train, val):
@@ -106,31 +96,13 @@ def test_every_real_photo(real, file_format, tmp_path, capsys):
   assert not (version_dir / 'arrays').exists()
 
 
-def test_reading_as_usual(real, tmp_path):
-  import tensorflow_datasets as tfds
-
-  archives, expected = real
-  run(archives, tmp_path, '--partial', '--file_format=array_record')
-  source = tfds.data_source('imagenet2012', split='validation', data_dir=tmp_path)
-  assert len(source) == 500
-  example = source[7]
-  data, wnid = expected['validation'][example['file_name'].decode()]
-  np.testing.assert_array_equal(example['image'], np.asarray(Image.open(io.BytesIO(data))))
-  assert tfds.builder('imagenet2012', data_dir=tmp_path).info.features['label'].str2int(
-    wnid
-  ) == int(example['label'])
-
-
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
 def test_same_files_as_tfds_alone(small, file_format, tmp_path):
   """With the photos that are no RGB JPEGs, which tfds converts, and the test images."""
   import tensorflow_datasets as tfds
 
-  buffers = [io.BytesIO(), io.BytesIO()]
-  pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-  Image.fromarray(pixels).convert('CMYK').save(buffers[0], 'JPEG')
-  Image.fromarray(pixels).save(buffers[1], 'PNG')
-  images = {name: buffer.getvalue() for name, buffer in zip((CMYK, PNG), buffers, strict=True)}
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+  images = {CMYK: encoded(image.convert('CMYK'), 'JPEG'), PNG: encoded(image, 'PNG')}
   train = {**SMALL_TRAIN, **{name.split('_')[0]: {name: data} for name, data in images.items()}}
   write_archives(small, train, SMALL_VAL)
   (small / TEST).write_bytes(tar_of({f'test/ILSVRC2012_test_{i:08d}.JPEG': b'?' for i in (1, 2)}))
@@ -155,24 +127,6 @@ def test_official_archives(official, tmp_path, capsys):
   assert 'train: 4 examples\nvalidation: 5 examples\n' in capsys.readouterr().out
   train = {name: (data, name[:9]) for of in SMALL_TRAIN.values() for name, data in of.items()}
   assert read(version_dir, 'train') == train
-  assert [path.name for path in version_dir.parent.iterdir()] == ['5.1.0']
-
-
-def test_what_is_there_stays(official, tmp_path, capsys):
-  version_dir = run(official, tmp_path)
-  info = version_dir / 'dataset_info.json'
-  written = info.stat().st_mtime_ns
-  prepare.prepare('imagenet2012', tmp_path)  # nothing is missing: no source is needed
-  assert 'already prepared' in capsys.readouterr().out
-  with pytest.raises(UserError, match=r'already prepared as tfrecord, .*--overwrite'):
-    run(official, tmp_path, '--file_format=array_record')
-  write_archives(official, SMALL_TRAIN, {'x.JPEG': b''})
-  with pytest.raises(UserError, match=r'x\.JPEG'):
-    run(official, tmp_path, '--overwrite', '--partial')
-  assert info.stat().st_mtime_ns == written
-  write_archives(official, SMALL_TRAIN, SMALL_VAL)
-  run(official, tmp_path, '--overwrite', '--file_format=array_record')
-  assert prepare.read_info(version_dir)['file_format'] == 'array_record'
   assert [path.name for path in version_dir.parent.iterdir()] == ['5.1.0']
 
 

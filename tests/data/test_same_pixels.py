@@ -11,15 +11,10 @@ from senet_jax import runtime
 from senet_jax.data import decoding, feeds, photos, prepare
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.prediction.photo import opened_rgb
+from tests.helpers.encoded import encoded
 from tests.helpers.small_run import small
 
 SIDE = 24
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-  data = io.BytesIO()
-  image.save(data, kind, **options)
-  return data.getvalue()
 
 
 def strange_images() -> dict[str, bytes]:

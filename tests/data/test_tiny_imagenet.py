@@ -16,6 +16,7 @@ from senet_jax.data import arrays, datasets, prepare
 from senet_jax.data.builders import tiny_imagenet
 from senet_jax.errors import UserError
 from senet_jax.tools import prepare_data
+from tests.helpers.encoded import encoded
 
 WNIDS = ('n01443537', 'n02002724', 'n07871810')
 GREY = {'n02002724_3.JPEG', 'n07871810_0.JPEG', 'val_2.JPEG'}
@@ -26,9 +27,7 @@ def jpeg(name):
   """An image that tells its name by its pixels, grey if it is to be."""
   pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (8, 8, 3), np.uint8)
   image = Image.fromarray(pixels).resize((64, 64))
-  buffer = io.BytesIO()
-  image.convert('L' if name in GREY else 'RGB').save(buffer, 'JPEG')
-  return buffer.getvalue()
+  return encoded(image.convert('L' if name in GREY else 'RGB'), 'JPEG')
 
 
 def official_files():
@@ -177,9 +176,7 @@ def no_image(files):
 
 
 def too_large(files):
-  buffer = io.BytesIO()
-  Image.new('RGB', (65, 64)).save(buffer, 'JPEG')
-  files['val/images/val_3.JPEG'] = buffer.getvalue()
+  files['val/images/val_3.JPEG'] = encoded(Image.new('RGB', (65, 64)), 'JPEG')
 
 
 def no_label(files):

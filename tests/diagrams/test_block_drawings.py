@@ -11,7 +11,6 @@ from flax import linen as nn
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from senet_jax import cli
 from senet_jax.diagrams import blocks as block_drawings, dataflow
 from senet_jax.errors import UserError
 from senet_jax.layers import (
@@ -26,6 +25,7 @@ from senet_jax.models import create_model
 from senet_jax.models.inception import ConvSpec, InceptionModule, Layers
 from senet_jax.models.resnet import BlockOptions, ResidualBlock
 from senet_jax.tools import report
+from tests.helpers.commands import complaint
 from tests.helpers.paths import ROOT
 
 MAP = jax.ShapeDtypeStruct((1, 6, 6, 8), jnp.float32)
@@ -74,10 +74,6 @@ def formula(block, x=MAP):
 @pytest.mark.parametrize('position', PAPER)
 def test_position(position):
   assert formula(bottleneck(position)) == PAPER[position]
-
-
-def test_no_two_positions_are_alike():
-  assert len(set(PAPER.values())) == len(PAPER)
 
 
 def test_identity_with_a_projection():
@@ -348,9 +344,5 @@ def test_mistakes(arguments, message):
 
 def test_a_file_in_the_place_of_the_directory(tmp_path, monkeypatch, capsys):
   (tmp_path / 'file').touch()
-  monkeypatch.setattr('sys.argv', ['report', f'--blocks={tmp_path / "file"}'])
-  with pytest.raises(SystemExit) as stopped:
-    cli.run(report.main)
-  assert stopped.value.code == 2
-  error = capsys.readouterr().err
+  error = complaint(report.main, [f'--blocks={tmp_path / "file"}'], monkeypatch, capsys)
   assert error.count('\n') == 1 and 'choose a directory' in error

@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import datasets, feeds, prepare, sources
 from senet_jax.data.crops import Crops
 from senet_jax.data.preprocessing import Transform
@@ -34,6 +33,7 @@ from senet_jax.training.optimizer import make_optimizer
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
+from tests.helpers.commands import complaint
 from tests.helpers.small_run import configured
 
 # A few steps tell some of the classes apart.
@@ -475,17 +475,6 @@ def test_lists_that_name_no_image(lines, message):
 # --- mistakes ------------------------------------------------------------------------------------
 
 
-def fails(capsys, monkeypatch, arguments) -> str:
-  """The line that the command ends with."""
-  monkeypatch.setattr(sys, 'argv', ['evaluate', *map(str, arguments)])
-  with pytest.raises(SystemExit) as exit_info:
-    cli.run(tool.main)
-  assert exit_info.value.code == cli.USER_ERROR
-  lines = re.fullmatch(r'senet_jax: ([^\n]+)\n', capsys.readouterr().err)
-  assert lines
-  return lines[1]
-
-
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -511,12 +500,13 @@ def test_mistakes(digits, tmp_path, monkeypatch, capsys, arguments, message):
   (tmp_path / 'empty').write_text('\n')
   places = {'text': tmp_path / 'text', 'empty': tmp_path / 'empty', 'other': digits[1]}
   given = [f'--workdir={digits[0]}', *(a.format(**places) for a in arguments)]
-  assert re.search(message, fails(capsys, monkeypatch, given))
+  assert re.search(message, complaint(tool.main, given, monkeypatch, capsys))
 
 
 def test_networks_that_do_not_fit_together(digits, photos, tmp_path, monkeypatch, capsys):
   def fails_with(workdir):
-    return fails(capsys, monkeypatch, [f'--workdir={digits[0]}', f'--workdir={workdir}'])
+    arguments = [f'--workdir={digits[0]}', f'--workdir={workdir}']
+    return complaint(tool.main, arguments, monkeypatch, capsys)
 
   message = fails_with(photos[0])
   assert re.search(r'seed0 has 3 classes, \S+whole has 10; .* need the same classes', message)
@@ -541,5 +531,5 @@ def test_network_that_gives_no_numbers(digits, monkeypatch, capsys):
     return run
 
   monkeypatch.setattr(saved, 'load', diverged)
-  message = fails(capsys, monkeypatch, [f'--workdir={digits[0]}'])
+  message = complaint(tool.main, [f'--workdir={digits[0]}'], monkeypatch, capsys)
   assert re.search('the loss is nan: no numbers come out; use another checkpoint', message)

@@ -5,8 +5,6 @@ import functools
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -508,15 +506,3 @@ def test_checkpoint_without_se(tmp_path, monkeypatch, capsys):
   assert error == f'senet_jax: {expected} that has.\n'
   assert not output.exists()
   shutil.rmtree(workdir)
-
-
-def test_help_imports_nothing_slow():
-  code = (
-    'import sys, contextlib, io\n'
-    'from senet_jax.tools import activations\n'
-    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
-    '  activations.main(["--help"])\n'
-    'slow = {"jax", "flax", "matplotlib", "PIL", "tensorflow"} & set(sys.modules)\n'
-    'assert not slow, slow\n'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)

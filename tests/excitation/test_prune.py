@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -563,15 +561,3 @@ def test_mistakes(arguments, message, workdir, tmp_path, monkeypatch, capsys):
   error = complaint(tool.main, [f'--workdir={workdir}', *arguments], monkeypatch, capsys)
   assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', error)
   assert list(tmp_path.iterdir()) == [there]
-
-
-def test_help_imports_nothing_slow():
-  code = (
-    'import sys, contextlib, io\n'
-    'from senet_jax.tools import prune\n'
-    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
-    '  prune.main(["--help"])\n'
-    'slow = {"jax", "flax", "matplotlib", "PIL", "tensorflow"} & set(sys.modules)\n'
-    'assert not slow, slow\n'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)

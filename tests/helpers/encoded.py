@@ -6,8 +6,10 @@ import numpy as np
 from PIL import Image
 
 
-def encoded(image: np.ndarray, kind: str = 'PNG', **options) -> bytes:
-  """Returns `[H, W, 3]` uint8 as the content of a file."""
+def encoded(image: np.ndarray | Image.Image, kind: str = 'PNG', **options) -> bytes:
+  """Returns an image, such as `[H, W, 3]` uint8, as the content of a file."""
   buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, kind, **options)
+  if not isinstance(image, Image.Image):
+    image = Image.fromarray(image)
+  image.save(buffer, kind, **options)
   return buffer.getvalue()

@@ -48,6 +48,16 @@ def paths_of(model: nn.Module, images: np.ndarray, train: bool) -> list[tuple[st
   return paths
 
 
+def near(actual, expected, tolerance: float, what: str) -> None:
+  """Asserts that they differ by less than a share of what `expected` differs by among images."""
+  actual, expected = np.asarray(actual), np.asarray(expected)
+  assert actual.shape == expected.shape, what
+  spread = np.ptp(expected, axis=0).max()
+  assert spread > 0.01 * np.abs(expected).max(), what
+  error = np.abs(actual - expected).max() / spread
+  assert error < tolerance, f'{what}: {error:.1e}'
+
+
 def weights_for(
   golden: Golden,
   model: nn.Module,

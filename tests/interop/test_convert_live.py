@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 
 import senet_jax
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import class_names
 from senet_jax.interop import from_torch, storage
 from senet_jax.interop.names import VARIANTS
@@ -22,6 +20,8 @@ from senet_jax.training import initial
 from senet_jax.training.loop import train
 from senet_jax.workdir import exchange
 from senet_jax.workdir.network import build_model
+from tests.helpers.commands import complaint
+from tests.helpers.evil import Evil
 from tests.helpers.torch_networks import network_of, randomized
 from tests.helpers.torch_zoo import import_timm
 
@@ -218,11 +218,8 @@ def test_the_head_of_vgg_is_told():
 
 def fails(arguments, message, monkeypatch, capsys):
   """Checks that the command ends in one line and status 2."""
-  monkeypatch.setattr(sys, 'argv', ['convert', *map(str, arguments)])
-  with pytest.raises(SystemExit) as exit_info:
-    cli.run(convert.main)
-  assert exit_info.value.code == cli.USER_ERROR
-  assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', capsys.readouterr().err)
+  error = complaint(convert.main, arguments, monkeypatch, capsys)
+  assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', error)
 
 
 @pytest.mark.parametrize(
@@ -255,16 +252,6 @@ def test_mistakes(arguments, message, folder, workdir, tmp_path, monkeypatch, ca
   given = [a.format(f=folder, w=workdir, t=tmp_path) for a in arguments]
   fails(given, message, monkeypatch, capsys)
   assert not list(tmp_path.iterdir())
-
-
-class Evil:
-  """Runs a command when it is unpickled."""
-
-  def __init__(self, mark):
-    self.mark = mark
-
-  def __reduce__(self):
-    return os.system, (f'touch {self.mark}',)
 
 
 @pytest.mark.filterwarnings('error')  # torch has one for plain pickles
@@ -343,15 +330,3 @@ def _umask():
   current = os.umask(0)
   os.umask(current)
   return current
-
-
-def test_help_imports_nothing_slow():
-  code = (
-    'import sys, contextlib, io\n'
-    'from senet_jax.tools import convert\n'
-    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
-    '  convert.main(["--help"])\n'
-    'slow = {"jax", "flax", "numpy", "torch", "safetensors"} & set(sys.modules)\n'
-    'assert not slow, slow\n'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)

@@ -10,6 +10,7 @@ import pytest
 from senet_jax.interop import from_keras, keras as reader, mapping, model_overrides
 from senet_jax.interop.names import KERAS, VARIANTS
 from senet_jax.models import create_model
+from tests.helpers.parity import near
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 keras = pytest.importorskip('keras')
@@ -102,18 +103,8 @@ def test_same_function(variant, tmp_path):
       ),
     )  # fmt: skip
     for (layer, unit), there in zip(points.items(), maps, strict=True):
-      near(state['intermediates'][unit]['__call__'][0], there, f'{layer} at {size}')
-    near(logits, expected, f'logits at {size}')
-
-
-def near(actual, expected, what):
-  """Within 1e-4 of the spread over images."""
-  expected = np.asarray(expected)
-  spread = np.ptp(expected, axis=0).max()
-  assert spread > 0.01 * np.abs(expected).max(), what
-  error = np.abs(np.asarray(actual) - expected).max() / spread
-  print(f'{what}: {error:.1e}')
-  assert error < 1e-4, f'{what}: {error:.1e}'
+      near(state['intermediates'][unit]['__call__'][0], there, 1e-4, f'{layer} at {size}')
+    near(logits, expected, 1e-4, f'logits at {size}')
 
 
 def test_numbers_of_other_networks_of_the_process(tmp_path):

@@ -1,7 +1,5 @@
 """Files of torch, read without torch and without executing anything in them."""
 
-import os
-import pathlib
 import pickle
 import zipfile
 
@@ -9,8 +7,9 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.interop import storage, torch, torch_files
+from senet_jax.interop import storage, torch
 from tests.helpers import torch_format
+from tests.helpers.evil import Evil
 from tests.helpers.paths import ROOT
 
 WEIGHTS = ROOT.parent / 'shared' / 'data' / 'weights'
@@ -76,16 +75,6 @@ def test_suffixes(suffix, tmp_path):
   path = tmp_path / f'a{suffix}'
   torch_format.save(ARRAYS, path)
   assert set(torch.as_arrays(read(path))) == set(ARRAYS)
-
-
-class Evil:
-  """Runs a command when it is unpickled."""
-
-  def __init__(self, mark):
-    self.mark = mark
-
-  def __reduce__(self):
-    return os.system, (f'touch {self.mark}',)
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 4])
@@ -192,8 +181,3 @@ def test_published_files(name):
   arrays = torch.as_arrays(content)
   assert arrays['conv1.weight'].shape == (16, 3, 3, 3) and arrays['linear.weight'].shape == (10, 64)
   assert all(np.isfinite(x).all() for x in arrays.values())
-
-
-def test_reading_imports_no_torch():
-  source = pathlib.Path(torch_files.__file__).read_text()
-  assert 'import torch\n' not in source

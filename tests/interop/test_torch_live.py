@@ -12,10 +12,11 @@ from flax import traverse_util
 
 from senet_jax.errors import UserError
 from senet_jax.interop import from_torch, mapping, model_overrides, names, to_torch
-from senet_jax.interop.names import TORCH, VARIANTS, variants_of
+from senet_jax.interop.names import TORCH, VARIANTS
 from senet_jax.layers import SEConfig, SqueezeExcite
 from senet_jax.models import create_model, list_models
 from tests.helpers.models import tree_of
+from tests.helpers.parity import near
 from tests.helpers.torch_zoo import import_timm
 
 timm, torchvision = import_timm()
@@ -43,15 +44,6 @@ def weights_of(variant, num_classes=CLASSES):
     for name, tensor in network.state_dict().items()
     if not name.endswith('num_batches_tracked')
   }
-
-
-def near(actual, expected, tolerance, what):
-  """`tolerance` is relative to how much `expected` differs from image to image."""
-  assert actual.shape == expected.shape, what
-  spread = np.ptp(expected, axis=0).max()
-  assert spread > 0.01 * np.abs(expected).max(), what
-  error = np.abs(np.asarray(actual) - expected).max() / spread
-  assert error < tolerance, f'{what}: {error:.1e}'
 
 
 def compare(variant, sizes, points, tolerance):
@@ -249,39 +241,6 @@ def test_variables_share_no_memory_with_the_tensors():
     for tensor in network.state_dict().values():
       tensor.add_(1)
   jax.tree.map(np.testing.assert_array_equal, variables, before)
-
-
-def overrides_of(variant):
-  return model_overrides(VARIANTS[variant].model, variant)
-
-
-def test_overrides():
-  torch_50 = {'stride_in': '3x3', 'pool_align': 'torch'}
-  assert overrides_of('torchvision:resnet50') == overrides_of('timm:seresnet50') == torch_50
-  assert overrides_of('timm:legacy_seresnet50') == overrides_of('cadene:se_resnet50') == {}
-  assert overrides_of('caffe:se_resnet50') == {}
-  assert overrides_of('timm:seresnet18') == {
-    'pool_align': 'torch', 'se': SEConfig(hidden_divisor=8)
-  }  # fmt: skip
-  assert overrides_of('timm:vgg16_bn') == {'head': 'sliding'}
-  assert overrides_of('timm:legacy_seresnext26_32x4d') == {'depths': (2, 2, 2, 2)}
-  overrides_of('timm:resnet18')['pool_align'] = 'caffe'
-  assert overrides_of('timm:resnet18') == {'pool_align': 'torch'}
-
-
-@pytest.mark.parametrize(
-  ('model_name', 'first', 'count'),
-  [
-    ('resnet50', 'timm:resnet50', 4),
-    ('vgg16_bn', 'timm:vgg16_bn', 2),
-    ('bn_inception', 'cadene:bninception', 1),
-    ('se_resnet50', 'timm:legacy_seresnet50', 4),
-    ('se_resnext101_32x4d', 'timm:legacy_seresnext101_32x4d', 4),
-  ],
-)
-def test_variants_of(model_name, first, count):
-  known = [variant.name for variant in variants_of(model_name)]
-  assert known[0] == first and len(known) == count
 
 
 @pytest.mark.parametrize('variant', [v.name for v in CLASSIFIERS if v.source in TORCH])

@@ -5,8 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn, traverse_util
 from jax.sharding import PartitionSpec
@@ -458,49 +456,6 @@ def test_wrapping_again_adds_blocks_with_other_options():
   assert 'Block_1/BatchNorm_0/se/fc1/bias' not in params
   assert len([path for path in params if path.endswith('fc1/kernel')]) == 3
   assert blocks(init(once)) == ['Block_0/Conv_0']
-
-
-# Training.
-
-
-def test_trains_and_comes_back_from_a_checkpoint(tmp_path):
-  model = add_squeeze_excite(Net(), 'Block_*/BatchNorm_0', SE)
-  variables = init(model)
-  labels = np.arange(8) % 3
-  optimizer = optax.adam(0.02)
-
-  @jax.jit
-  def step(variables, state, key):
-    def loss(params):
-      logits, new = model.apply(
-        {**variables, 'params': params},
-        X,
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': key},
-      )
-      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new
-
-    (value, new), gradients = jax.value_and_grad(loss, has_aux=True)(variables['params'])
-    updates, state = optimizer.update(gradients, state)
-    return {'params': optax.apply_updates(variables['params'], updates), **new}, state, value
-
-  start, state, losses = variables, optimizer.init(variables['params']), []
-  for i in range(60):
-    variables, state, value = step(variables, state, jax.random.fold_in(KEY, i))
-    losses.append(value)
-  assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
-  assert set(variables) == {'params', 'batch_stats'}
-  for path, leaf in flat(variables).items():
-    assert not np.array_equal(leaf, flat(start)[path]), path
-
-  with ocp.CheckpointManager(tmp_path) as manager:
-    manager.save(0, args=ocp.args.StandardSave(variables))
-    manager.wait_until_finished()
-    shapes = jax.eval_shape(functools.partial(model.init, train=False), KEY, X)
-    restored = manager.restore(0, args=ocp.args.StandardRestore(shapes))
-  jax.tree.map(np.testing.assert_array_equal, restored, variables)
-  assert_close(model.apply(restored, X), model.apply(variables, X))
 
 
 def test_shard_map():

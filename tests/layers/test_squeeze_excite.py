@@ -298,39 +298,6 @@ def test_positions_equal_oracle(position, bottleneck, activation):
     np.testing.assert_allclose(block.apply(variables, x, False), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_positions_with_constant_gates():
-  """No oracle: what each position must give when its gate is g for every channel."""
-  x = jnp.asarray(image(2, 4, 4, 8))
-
-  def run(position, gate):
-    se = position and SEConfig(ratio=2, position=position, excitation='relu')
-    block = ResidualBlock(8, 4, attention=se and BlockAttention(se))
-    variables = variables_of(ResidualBlock(8, 4), x, False)
-    if se:
-      params = jax.tree.map(np.zeros_like, variables_of(block, x, False)['params']['se'])
-      params['fc2']['bias'] += gate
-      variables['params']['se'] = params
-    return np.asarray(block.apply(variables, x, False))
-
-  plain, relu_x = run(None, 1), np.maximum(x, 0)
-  for position in POSITIONS:
-    np.testing.assert_allclose(run(position, 1.0), plain, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(run('standard', 0.0), relu_x, rtol=1e-6)
-  np.testing.assert_allclose(run('post', 0.25), 0.25 * plain, rtol=1e-6)
-  # Where both are positive before the ReLU, the branch is what is left at g = 0 of the shortcut.
-  branch = run('identity', 0.0)
-  positive = (branch > 0) & (x > 0)
-  for position, expected in {
-    'standard': x + 0.5 * branch,
-    'identity': 0.5 * x + branch,
-  }.items():
-    actual = run(position, 0.5)
-    np.testing.assert_allclose(actual[positive], expected[positive], rtol=1e-5)
-  assert positive.sum() > 20
-  for position in ('pre', 'conv3x3'):
-    assert np.abs(run(position, 0.5) - plain).max() > 0.1
-
-
 # Mistakes.
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 import types
 
@@ -570,19 +569,6 @@ def test_missing_timm_names_the_extra(monkeypatch, capsys):
   status, _, err = run(monkeypatch, capsys, benchmark, *arguments)
   assert status == cli.USER_ERROR
   assert re.fullmatch(r"senet_jax: [^\n]+pip install 'senet_jax\[test\]'\.\n", err), err
-
-
-def test_help_imports_nothing_slow():
-  code = (
-    'import sys, contextlib, io\n'
-    'from senet_jax.tools import benchmark, latency\n'
-    'for tool in (benchmark, latency):\n'
-    '  with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
-    '    tool.main(["--help"])\n'
-    'slow = {"jax", "flax", "torch", "tensorflow", "matplotlib", "numpy"} & set(sys.modules)\n'
-    'assert not slow, slow\n'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_input_of_data_in_device_memory(monkeypatch, capsys, tmp_path, request):

@@ -1,6 +1,5 @@
 """Targets, the reader of HLO, and the profile of programs that are compiled here."""
 
-import functools
 import json
 import math
 import textwrap
@@ -10,7 +9,7 @@ import pytest
 
 from senet_jax.config import reading
 from senet_jax.errors import UserError
-from senet_jax.measure import compiled, hlo, profiles, targets, textbook
+from senet_jax.measure import compiled, hlo, profiles, targets
 from senet_jax.tools import profile
 
 # A kernel, a loop of three turns, a library call with a workspace, an asynchronous all-reduce, and
@@ -183,15 +182,6 @@ def test_command(tmp_path, capsys):
   assert columns.split()[-1] == 'model.se.ratio=2' and columns.count('se_resnet20_cifar') == 3
   with pytest.raises(UserError, match='--steps and --trace run the program'):
     profile.main([*arguments, '--target=gpu:h200', '--steps=3'])
-
-
-def test_the_textbook_network_is_resnet50():
-  """Its parameters are torchvision's; SE adds two layers with biases a unit."""
-  images = jax.ShapeDtypeStruct((1, 224, 224, 3), 'float32')
-  for se, params in ((False, 25_557_032), (True, 25_557_032 + 2_530_992)):
-    init = functools.partial(textbook.TextbookResNet50(se=se).init, train=False)
-    shapes = jax.eval_shape(init, jax.random.key(0), images)
-    assert sum(math.prod(p.shape) for p in jax.tree.leaves(shapes['params'])) == params
 
 
 def test_what_does_not_fit():

@@ -1,4 +1,4 @@
-"""The ResNet, ResNeXt and CIFAR families: parameter counts, variable trees, options.
+"""The registry, the variable trees of all networks, and options of residual ones.
 
 `python -m tests.models.test_models --write` writes the golden trees in `tests/golden` anew.
 """
@@ -14,71 +14,11 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.layers import BatchNormConfig, BlockAttention, SEConfig
-from senet_jax.models import create_model, list_models, model_info
+from senet_jax.layers import BlockAttention, SEConfig
+from senet_jax.models import Preprocessing, create_model, list_models, model_info
 from senet_jax.models.resnet import BlockOptions, ResidualBlock
 from tests.helpers import paths
-from tests.helpers.models import (
-  as_shapes,
-  check_moved,
-  check_takes_part,
-  count,
-  one_pass,
-  some_images,
-  tree_of,
-  variables_of,
-)
-
-# Exact counts, computed once with independent torch definitions and Caffe model files.
-
-BIAS, NO_BIAS = SEConfig(), SEConfig(use_bias=False)
-R50 = 53_120  # Elements of the running statistics of ResNet-50.
-
-# SE-ResNet-50 of section 6 with biases: options and parameters; without them, and of all networks,
-# `tests/complexity` has the counts.
-ABLATION_COUNTS = [
-  ({'ratio': 2}, 45_699_240),
-  ({'ratio': 4}, 35_635_688),
-  ({'ratio': 8}, 30_603_912),
-  ({'ratio': 32}, 26_830_080),
-  ({'stages': (2,)}, 25_582_424),
-  ({'stages': (3,)}, 25_690_280),
-  ({'stages': (4,)}, 26_349_992),
-  ({'stages': (5,)}, 27_136_424),
-  ({'position': 'pre'}, 27_562_140),
-  ({'position': 'conv3x3'}, 25_718_228),
-  ({'squeeze': 'max'}, 28_088_024),
-]
-
-
-def count_rows():
-  """Arguments of `create_model`, parameters and running statistics."""
-  places = {'num_classes': 365}
-  yield {'name': 'resnet152', **places}, 58_891_693, 151_424
-  yield {'name': 'se_resnet152', **places, 'se': NO_BIAS}, 65_469_869, 151_424
-  yield {'name': 'se_resnet152', **places}, 65_520_733, 151_424
-  for options, params in ABLATION_COUNTS:
-    yield {'name': 'se_resnet50', 'se': SEConfig(**options)}, params, R50
-
-
-def row_id(value):
-  if not isinstance(value, dict):
-    return ''
-  parts = []
-  for key, item in value.items():
-    if isinstance(item, SEConfig):
-      default = SEConfig()
-      item = {k: v for k, v in vars(item).items() if v != getattr(default, k)}
-    parts.append(item if key == 'name' else f'{key}={item}')
-  return ','.join(parts)
-
-
-@pytest.mark.parametrize(('arguments', 'params', 'stats'), list(count_rows()), ids=row_id)
-def test_counts(arguments, params, stats):
-  tree = tree_of(create_model(**arguments))
-  assert set(tree) == {'params', 'batch_stats'}
-  assert count(tree['params']) == params
-  assert count(tree['batch_stats']) == stats
+from tests.helpers.models import some_images, tree_of, variables_of
 
 
 @pytest.mark.parametrize('override', [{'stride_in': '3x3'}, {'pool_align': 'torch'}])
@@ -89,27 +29,9 @@ def test_options_of_geometry_leave_the_variables_alone(override):
 # The variable tree is the schema of every checkpoint.
 
 GOLDEN = paths.TESTS / 'golden'
-GOLDEN_MODELS = (
-  'se_resnet18',
-  'se_resnet50',
-  'se_resnext50_32x4d',
-  'se_resnet20_cifar',
-  'se_resnet164_cifar',
-  'senet154',
-  'se_wrn16_8',
-  'se_resnet46',
-  'se_resnext29_8x64d',
-  'se_resnet18_tiny',
-  'se_shake_shake26_2x96d',
-  'se_shake_even29_2x4x64d',
-  'se_bn_inception',
-  'se_inception_v3',
-  'se_inception_v3_cifar',
-  'se_inception_resnet_v2',
-  'se_vgg16_bn',
-  'se_mobilenet_v1',
-  'se_shufflenet_v1_g3',
-)
+ALL_TREES = GOLDEN / 'all.txt'
+# Those whose trees are there in words, too.
+GOLDEN_MODELS = sorted(path.stem for path in GOLDEN.glob('*.txt') if path != ALL_TREES)
 
 
 def described(tree) -> str:
@@ -121,18 +43,6 @@ def described(tree) -> str:
 
 def golden_tree(name):
   return described(tree_of(create_model(name), model_info(name).image_size))
-
-
-@pytest.mark.parametrize('name', GOLDEN_MODELS)
-def test_golden_variable_tree(name):
-  expected = (GOLDEN / f'{name}.txt').read_text()
-  assert golden_tree(name) == expected, (
-    f'the variables of {name} are not those of tests/golden/{name}.txt: checkpoints written before '
-    'no longer load. If that is meant: python -m tests.models.test_models --write'
-  )
-
-
-ALL_TREES = GOLDEN / 'all.txt'
 
 
 def digest(name) -> str:
@@ -147,36 +57,15 @@ def test_golden_trees_of_all_networks_are_there():
 
 
 @pytest.mark.parametrize('name', list_models())
-def test_golden_digest(name):
+def test_golden_variable_tree(name):
+  meant = (
+    f'the variables of {name} are not those of tests/golden: checkpoints written before no longer '
+    'load. If that is meant: python -m tests.models.test_models --write'
+  )
+  if name in GOLDEN_MODELS:
+    assert golden_tree(name) == (GOLDEN / f'{name}.txt').read_text(), meant
   expected = {line.split()[0]: line for line in ALL_TREES.read_text().splitlines()}
-  assert digest(name) == expected.get(name), (
-    f'the variables of {name} are not those that tests/golden/all.txt was written for: checkpoints '
-    'written before no longer load. If that is meant: python -m tests.models.test_models --write'
-  )
-
-
-@pytest.mark.parametrize(
-  'options',
-  [
-    {'dtype': jnp.bfloat16},
-    {'bn': BatchNormConfig(scope='global', momentum=0.99)},
-    {'bn': BatchNormConfig(scope='ghost', ghost_size=32)},
-    {'bn': BatchNormConfig(frozen=True)},
-    {'se': SEConfig(fused=False)},
-    {'zero_init_last_bn': True},
-  ],
-  ids=str,
-)
-def test_variable_tree_does_not_depend_on(options):
-  assert tree_of(create_model('se_resnet50', **options)) == tree_of(create_model('se_resnet50'))
-
-
-def test_init_gives_the_same_tree_in_training():
-  model = create_model('se_resnet18')
-  train = jax.eval_shape(
-    lambda key: model.init(key, jnp.zeros((2, 32, 32, 3)), train=True), jax.random.key(0)
-  )
-  assert train == tree_of(model)
+  assert digest(name) == expected.get(name), meant
 
 
 # The registry.
@@ -194,44 +83,40 @@ def test_list_models():
   assert list_models('nothing*') == []
 
 
-# Table 2 (our re-implementation), table 4 and table 5 of the paper.
-@pytest.mark.parametrize(
-  ('name', 'published'),
-  [
-    ('resnet18', {}),
-    ('resnet50', {'table_2': (24.80, 7.48), 'gflops': 3.86}),
-    ('resnet101', {'table_2': (23.17, 6.52), 'gflops': 7.58}),
-    ('resnet152', {'table_2': (22.42, 6.34), 'gflops': 11.30}),
-    ('resnext50_32x4d', {'table_2': (22.11, 5.90), 'gflops': 4.24}),
-    ('resnext101_32x4d', {'table_2': (21.18, 5.57), 'gflops': 7.99}),
-    ('se_resnet50', {'table_2': (23.29, 6.62), 'gflops': 3.87}),
-    ('se_resnet101', {'table_2': (22.38, 6.07), 'gflops': 7.60}),
-    ('se_resnet152', {'table_2': (21.57, 5.73), 'gflops': 11.32}),
-    ('se_resnext50_32x4d', {'table_2': (21.10, 5.49), 'gflops': 4.25}),
-    ('se_resnext101_32x4d', {'table_2': (20.70, 5.01), 'gflops': 8.00}),
-    ('resnet110_cifar', {'table_4': (6.37,), 'table_5': (26.88,)}),
-    ('se_resnet110_cifar', {'table_4': (5.21,), 'table_5': (23.85,)}),
-    ('resnet164_cifar', {'table_4': (5.46,), 'table_5': (24.33,)}),
-    ('se_resnet164_cifar', {'table_4': (4.39,), 'table_5': (21.31,)}),
-  ],
-)
-def test_model_info(name, published):
-  info = model_info(name)
-  cifar = name.endswith('_cifar')
-  assert info.name == name
-  assert info.se == name.startswith('se_')
-  assert info.family == ('resnet_cifar' if cifar else 'resnext' if 'next' in name else 'resnet')
-  assert (info.image_size, info.num_classes) == ((32, 10) if cifar else (224, 1000))
-  assert info.preprocessing.resize == (None if cifar else 256)
-  assert info.preprocessing.mean == (None if cifar else (123.0, 117.0, 104.0))
-  for table in (key for key in published if key.startswith('table_')):
-    assert table.removeprefix('table_') in re.findall(r'\d+', info.paper)
-  actual = {
-    key: tuple(value.values()) if isinstance(value, dict) else value
-    for key, value in info.published.items()
-  }
-  assert actual == published
-  assert create_model(name).num_classes == info.num_classes
+PHOTOS = (123.0, 117.0, 104.0), (1.0, 1.0, 1.0)
+OF_DATA, OF_BYTES = Preprocessing(), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+HALF = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)
+# Side of the images, classes, preprocessing, epsilon of BN; those of families, and what differs.
+INFO = {
+  **dict.fromkeys(
+    ('resnet', 'resnext', 'senet', 'vgg', 'mobilenet', 'shufflenet', 'inception'),
+    (224, 1000, Preprocessing(*PHOTOS, 256), 1e-5),
+  ),
+  **dict.fromkeys(('resnet_cifar', 'wrn', 'shake'), (32, 10, OF_DATA, 1e-5)),
+  'shake_even29_2x4x64d': (32, 100, OF_DATA, 1e-5),
+  'inception_v3': (299, 1000, Preprocessing(*HALF, 352), 1e-3),
+  'inception_resnet': (299, 1000, Preprocessing(*PHOTOS, 352), 1e-3),
+  'inception_cifar': (200, 10, Preprocessing(*OF_BYTES, 200), 1e-3),
+  'resnet_student': (32, 10, Preprocessing(*OF_BYTES), 1e-3),
+  **dict.fromkeys(
+    ('resnet18_tiny', 'resnet34_tiny', 'resnet50_tiny'), (64, 200, Preprocessing(*OF_BYTES), 1e-3)
+  ),
+}
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_model_info(name):
+  """The published errors are compared by `tests/config/test_configs.py`."""
+  info, plain = model_info(name), name.removeprefix('se_')
+  expected = INFO.get(plain) or INFO[info.family]
+  found = (info.image_size, info.num_classes, info.preprocessing, info.bn_epsilon)
+  assert found == expected
+  assert (info.name, info.se) == (name, plain != name or name == 'senet154')
+  assert plain == name or info.family == model_info(plain).family
+  model = create_model(name)
+  assert (model.num_classes, model.bn.epsilon) == (info.num_classes, info.bn_epsilon)
+  for table in re.findall(r'table_(\d+)', ' '.join(info.published)):
+    assert table in re.findall(r'\d+', info.paper)
 
 
 @pytest.mark.parametrize(
@@ -285,88 +170,18 @@ def test_se_option_makes_the_twin():
   assert tree_of(create_model('se_resnet50', se=SEConfig(ratio=8))) not in (plain, se)
 
 
-# Forward and backward passes of small versions.
-
-FAMILIES = ('resnet', 'resnext', 'resnet_cifar')
-SMALL = {
-  'se_resnet18': {'width': 8, 'depths': (1, 1)},
-  'se_resnet50': {'width': 8, 'depths': (1, 1)},
-  'se_resnext50_32x4d': {'width': 16, 'depths': (1, 1), 'groups': 4, 'group_width': 8},
-  'se_resnet20_cifar': {'width': 8, 'depths': (1, 1)},
-  'se_resnet164_cifar': {'width': 8, 'depths': (1, 1)},
-}
+# Small versions; `test_small_models.py` has the passes of all kinds.
 
 
-def small(name, **options):
-  return create_model(name, **{'num_classes': 5, 'se': SEConfig(ratio=4), **SMALL[name], **options})
-
-
-@pytest.mark.parametrize('name', SMALL)
-def test_every_variable_takes_part_in_training(name):
-  model, x = small(name), some_images(2, 24)
-  variables = variables_of(model, x)
-  _, (logits,), new, gradients = one_pass(model, variables, x)
-  assert logits.shape == (2, 5)
-  assert logits.dtype == jnp.float32
-  check_takes_part(gradients)
-  check_moved(new, variables)
-  assert tree_of(model) == as_shapes(variables)
-
-
-@pytest.mark.parametrize('name', ['se_resnet50', 'se_resnet20_cifar'])
-def test_batch_of_one(name):
-  model, x = small(name), some_images(2, 8)
-  variables = variables_of(model, x)
-  apply = jax.jit(model.apply, static_argnames=('train', 'mutable'))
-  both = apply(variables, x, train=False)
-  assert np.abs(both[0] - both[1]).max() > 1e-2
-  # Images do not see each other in evaluation, and one image has statistics to train on.
-  np.testing.assert_allclose(apply(variables, x[1:], train=False), both[1:], rtol=1e-4, atol=1e-5)
-  logits, _ = apply(variables, x[:1], train=True, mutable=('batch_stats',))
-  assert np.isfinite(logits).all()
-
-
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('name', [n for n in list_models() if model_info(n).family in FAMILIES])
-def test_dtypes_and_sizes(name, dtype):
-  info = model_info(name)
-  stages = len(create_model(name).depths)
-  # The blocks of a stage are alike: one of each.
-  model = create_model(name, dtype=dtype, depths=(1,) * stages)
-  images = jax.ShapeDtypeStruct((2, info.image_size, info.image_size, 3), dtype)
-  variables = tree_of(model)
-  logits, new = jax.eval_shape(
-    functools.partial(
-      model.apply,
-      train=True,
-      mutable=['batch_stats', 'intermediates'],
-      capture_intermediates=lambda module, method: (
-        method == '__call__' and isinstance(module, ResidualBlock)
-      ),
-    ),
-    variables,
-    images,
-  )
-  assert logits == jax.ShapeDtypeStruct((2, info.num_classes), jnp.float32)
-  kept = jax.tree.leaves(variables) + jax.tree.leaves(new['batch_stats'])
-  assert {leaf.dtype for leaf in kept} == {jnp.dtype('float32')}
-  outputs = [new['intermediates'][f'stage{s}_block1']['__call__'][0] for s in range(2, stages + 2)]
-  assert {output.dtype for output in outputs} == {jnp.dtype(dtype)}
-  sides = [32, 16, 8] if stages == 3 else [56, 28, 14, 7]
-  assert [output.shape[1:3] for output in outputs] == [(side, side) for side in sides]
-
-
-def test_bfloat16_logits():
+def test_the_head_loses_no_digits_of_the_last_activation():
   x = some_images(2, 16)
-  full, half = (small('se_resnet18', depths=(1,), dtype=dtype) for dtype in ('float32', 'bfloat16'))
-  variables = variables_of(full, x)
-  expected = jax.jit(functools.partial(full.apply, train=False))(variables, x)
+  options = {'width': 8, 'depths': (1,), 'se': SEConfig(ratio=4), 'dtype': 'bfloat16'}
+  half = create_model('se_resnet18', 5, **options)
+  variables = variables_of(half, x)
   logits, new = jax.jit(
     functools.partial(half.apply, train=False, capture_intermediates=True, mutable='intermediates')
   )(variables, x)
   assert logits.dtype == jnp.float32
-  assert 0 < np.abs(logits - expected).max() < 0.03 * np.abs(expected).max()
-  # The mean over pixels and the head lose no digits of the last activation.
   (last,) = new['intermediates']['stage2_block1']['__call__']
   head = variables['params']['fc']
   exact = np.asarray(last, np.float64).mean((1, 2)) @ head['kernel'] + head['bias']

@@ -7,20 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from senet_jax.complexity.counts import complexity
 from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations, shake
-from senet_jax.models import Preprocessing, create_model, list_models, model_info, shake as family
-from tests.helpers.models import (
-  as_shapes,
-  check_finite,
-  check_moved,
-  check_takes_part,
-  one_pass,
-  some_images,
-  tree_of,
-  variables_of,
-)
+from senet_jax.models import create_model, shake as family
+from tests.helpers.models import some_images, tree_of, variables_of
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
 
@@ -127,65 +117,7 @@ def test_unknown_backward():
     shake(jnp.ones((1, 1)), jnp.ones((1, 1)), None, False, 'shak')
 
 
-# Counts of independent definitions.
-
-
-@pytest.mark.parametrize(
-  ('name', 'options', 'params', 'stats', 'macs', 'se_macs', 'squeezed'),
-  [
-    (SHAKE_SHAKE, {}, 26_192_922, 22_880, 3_776_892_672, 0, 0),
-    (SHAKE_SHAKE, {'se': NO_BIAS}, 26_386_458, 22_880, 3_777_086_208, 193_536, 1_376_256),
-    (SHAKE_SHAKE, {'se': BIAS}, 26_392_170, 22_880, 3_777_086_208, 193_536, 1_376_256),
-    (
-      SHAKE_SHAKE,
-      {'se': NO_BIAS, 'se_at': 'mix'},
-      *(26_289_690, 22_880, 3_776_989_440, 96_768, 688_128),
-    ),
-    (
-      SHAKE_SHAKE,
-      {'se': BIAS, 'se_at': 'mix'},
-      *(26_292_546, 22_880, 3_776_989_440, 96_768, 688_128),
-    ),
-    (SHAKE_EVEN, {}, 34_529_700, 68_224, 5_387_358_208, 0, 0),
-    (SHAKE_EVEN, {'se': NO_BIAS}, 35_561_892, 68_224, 5_388_390_400, 1_032_192, 2_752_512),
-    (SHAKE_EVEN, {'se': BIAS}, 35_573_316, 68_224, 5_388_390_400, 1_032_192, 2_752_512),
-    (
-      SHAKE_EVEN,
-      {'se': NO_BIAS, 'se_at': 'mix'},
-      *(35_045_796, 68_224, 5_387_874_304, 516_096, 1_376_256),
-    ),
-    (
-      SHAKE_EVEN,
-      {'se': BIAS, 'se_at': 'mix'},
-      *(35_051_508, 68_224, 5_387_874_304, 516_096, 1_376_256),
-    ),
-  ],
-)
-def test_networks_cost_what_independent_definitions_cost(
-  name, options, params, stats, macs, se_macs, squeezed
-):
-  cost = complexity(create_model(name, **options), 32)
-  assert (cost.params, cost.batch_stats, cost.macs) == (params, stats, macs)
-  assert (cost.se_macs, cost.squeezed_elements) == (se_macs, squeezed)
-  assert cost.se_weights == cost.equation_5 == se_macs
-  assert list(cost.stages) == ['stem', 'stage2', 'stage3', 'stage4', 'head']
-
-
-# The registry and the options.
-
-
-@pytest.mark.parametrize(
-  ('name', 'classes', 'table', 'error', 'se_error'),
-  [(SHAKE_SHAKE, 10, 'table_4', 2.56, 2.12), (SHAKE_EVEN, 100, 'table_5', 15.85, 15.41)],
-)
-def test_info(name, classes, table, error, se_error):
-  assert set(list_models(f'*{name}')) == {name, f'se_{name}'}
-  for full_name, top1 in ((name, error), (f'se_{name}', se_error)):
-    info = model_info(full_name)
-    assert (info.image_size, info.num_classes, info.family) == (32, classes, 'shake')
-    assert info.preprocessing == Preprocessing()
-    assert info.published == {table: {'top1_error': top1}}
-    assert create_model(full_name).num_classes == classes
+# The options.
 
 
 @pytest.mark.parametrize(
@@ -216,21 +148,6 @@ def small(name, depths=(1, 1), **options):
   return create_model(
     f'se_{name}', 5, **{'depths': depths, 'se': SEConfig(ratio=4), **SMALL[name], **options}
   )
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize('name', SMALL)
-def test_passes(name):
-  model, x = small(name), some_images(2, 10)
-  variables = variables_of(model, x)
-  for n, train in ((1, False), (1, True), (2, True)):  # the comparisons with torch are of two
-    rngs = {'shake': jax.random.key(2)} if train else None
-    _, (logits,), new, gradients = one_pass(model, variables, x[:n], train=train, rngs=rngs)
-    assert (logits.shape, logits.dtype) == ((n, 5), jnp.float32)
-    check_finite((gradients, logits, new))
-  check_takes_part(gradients)
-  check_moved(new, variables)
-  assert tree_of(model) == as_shapes(variables)
 
 
 def test_rngs():
@@ -264,18 +181,6 @@ def test_gates_have_names(name):
     _, new = jax.eval_shape(apply, tree_of(model), x)
     units = ('SE_2_1', 'SE_3_1')
     assert list(excitations(new['intermediates'])) == [u + end for u in units for end in ends]
-
-
-def test_bfloat16():
-  x = some_images(2, 8)
-  full, half = (small(SHAKE_SHAKE, dtype=dtype) for dtype in ('float32', 'bfloat16'))
-  variables = variables_of(full, x)
-  assert tree_of(half) == tree_of(full)
-  expected, logits = (
-    jax.jit(functools.partial(model.apply, train=False))(variables, x) for model in (full, half)
-  )
-  assert logits.dtype == jnp.float32
-  assert 0 < np.abs(logits - expected).max() < 0.03 * np.abs(expected).max()
 
 
 # Equality with a torch definition, weights and BN statistics random.

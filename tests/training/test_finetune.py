@@ -1,7 +1,6 @@
 """Starting from the weights of another run, and training a part of a network."""
 
 import functools
-import json
 import re
 import shutil
 
@@ -15,8 +14,7 @@ from jax.sharding import PartitionSpec as P
 from senet_jax import config as config_lib, runtime
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import zero_metrics
-from senet_jax.layers import BatchNormConfig, SEConfig
-from senet_jax.models import create_model
+from senet_jax.layers import BatchNormConfig
 from senet_jax.training import initial, setup
 from senet_jax.training.classification import Classification, loss_fn
 from senet_jax.training.loop import train
@@ -25,7 +23,8 @@ from senet_jax.training.step import StepOptions, train_step
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.network import trained
 from senet_jax.workdir.state import TrainState
-from tests.helpers.small_run import configured
+from tests.helpers.small_run import configured, summary
+from tests.helpers.steps import batch_of, tiny_model
 
 # 4 steps an epoch.
 SMALL = {
@@ -208,8 +207,7 @@ def test_two_halves_are_the_whole_and_the_source_may_go(source, tmp_path, capsys
   moved.rename(tmp_path / 'elsewhere')
   assert train(config(), halves)
   assert 'starts from' not in capsys.readouterr().out
-  digests = [json.loads((d / 'summary.json').read_text())['params_sha256'] for d in (whole, halves)]
-  assert digests[0] == digests[1]
+  assert summary(whole)['params_sha256'] == summary(halves)['params_sha256']
   # In the evaluated variables, which are averages, what is frozen is what it was there.
   start = saved.load(source, 'best', runtime.data_mesh()).variables
   for path, moves in changed(start, variables_of(whole)).items():
@@ -219,17 +217,6 @@ def test_two_halves_are_the_whole_and_the_source_may_go(source, tmp_path, capsys
 
 
 # --- frozen modules ------------------------------------------------------------------------------
-
-
-def tiny_model(**options):
-  options = {'depths': (1, 1, 1), 'width': 8, 'se': SEConfig(ratio=4), **options}
-  return create_model('se_resnet20_cifar', **options)
-
-
-def batch_of(n: int) -> dict:
-  rng = np.random.default_rng(0)
-  images = rng.normal(size=(n, 8, 8, 3)).astype(np.float32)
-  return {'images': images, 'labels': rng.integers(0, 10, n).astype(np.int32)}
 
 
 def state_of(optimizer, frozen=FROZEN, **fields) -> TrainState:
@@ -283,17 +270,6 @@ def test_frozen_modules_keep_their_bits(devices, bn, options):
   for before, now in pairs:
     for path, moves in changed(before, now).items():
       assert moves != path.split('/')[1].startswith(FROZEN), path
-
-
-def test_eight_devices_are_one():
-  optimizer = optimizer_of()
-  after = [
-    program_of(optimizer, devices, accumulate=accumulate)(state_of(optimizer), batch_of(32))[0]
-    for devices, accumulate in ((1, 1), (8, 1))
-  ]
-  one, eight = (flat(state.variables) for state in after)
-  for path, x in one.items():
-    np.testing.assert_allclose(eight[path], x, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 def test_updates_are_those_of_sgd_by_hand():

@@ -15,24 +15,14 @@ from jax.sharding import PartitionSpec as P
 
 from senet_jax import config as config_lib, runtime
 from senet_jax.evaluation.metrics import cross_entropy
-from senet_jax.layers import BatchNormConfig, SEConfig
+from senet_jax.layers import BatchNormConfig
 from senet_jax.models import create_model
 from senet_jax.training.classification import Classification
 from senet_jax.training.optimizer import kernel_mask, make_optimizer, make_schedule
 from senet_jax.training.step import StepOptions, train_step
 from senet_jax.workdir.state import TrainState, params_sha256
 from tests.helpers.parity import twin
-
-
-def tiny_model(**options):
-  options = {'depths': (1, 1, 1), 'width': 8, 'se': SEConfig(ratio=4), **options}
-  return create_model('se_resnet20_cifar', **options)
-
-
-def batch_of(n: int, size: int = 8, classes: int = 10) -> dict:
-  rng = np.random.default_rng(0)
-  images = rng.normal(size=(n, size, size, 3)).astype(np.float32)
-  return {'images': images, 'labels': rng.integers(0, classes, n).astype(np.int32)}
+from tests.helpers.steps import batch_of, tiny_model
 
 
 def state_of(model, optimizer, size: int = 8, **fields) -> TrainState:
@@ -255,22 +245,28 @@ def test_bfloat16_keeps_float32_state():
 # --- optimizer and schedules ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('nesterov', [False, True])
-def test_sgd_is_that_of_torch(golden, nesterov):
+def optimized(start, gradients, **fields):
+  """The parameters behind as many steps as there are gradients, at a rate of 0.1."""
   config = config_lib.default()
-  config.optimizer.nesterov = nesterov
-  config.optimizer.weight_decay = 0.01
+  config.optimizer.update({'weight_decay': 0.01, **fields})
+  config_lib.check(config)
   optimizer = make_optimizer(config, optax.constant_schedule(0.1))
-  rng = np.random.default_rng(0)
-  start, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
-  params = {'kernel': jnp.float32(start)}
+  params = jax.tree.map(jnp.float32, start)
   opt_state = optimizer.init(params)
   for gradient in gradients:
-    updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
+    updates, opt_state = optimizer.update(jax.tree.map(jnp.float32, gradient), opt_state, params)
     params = optax.apply_updates(params, updates)
+  return params
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_sgd_is_that_of_torch(golden, nesterov):
+  rng = np.random.default_rng(0)
+  start, gradients = rng.normal(size=5), rng.normal(size=(4, 5))
+  found = optimized({'kernel': start}, [{'kernel': g} for g in gradients], nesterov=nesterov)
   options = {'lr': 0.1, 'momentum': 0.9, 'nesterov': nesterov, 'weight_decay': 0.01}
   theirs = golden(twin('layers.optimized', 'SGD', start, gradients, **options))
-  theirs['parameter'].check(params['kernel'], 1e-5)
+  theirs['parameter'].check(found['kernel'], 1e-5)
 
 
 def by_hand(name, start, gradients, rate, decay):
@@ -299,34 +295,18 @@ def by_hand(name, start, gradients, rate, decay):
 
 @pytest.mark.parametrize('name', ['lars', 'lamb'])
 def test_large_batch_optimizers(name):
-  config = config_lib.default()
-  fields = {'name': name, 'weight_decay': 0.01, 'decay_mask': 'kernels'}
-  config.optimizer.update(fields)
-  config_lib.check(config)
-  optimizer = make_optimizer(config, optax.constant_schedule(0.1))
   rng = np.random.default_rng(0)
   shapes = {'kernel': (4, 3), 'scale': (3,)}
   start, *gradients = ({k: rng.normal(size=s) for k, s in shapes.items()} for _ in range(5))
-  params = jax.tree.map(jnp.float32, start)
-  opt_state = optimizer.init(params)
-  for gradient in gradients:
-    updates, opt_state = optimizer.update(jax.tree.map(jnp.float32, gradient), opt_state, params)
-    params = optax.apply_updates(params, updates)
+  params = optimized(start, gradients, name=name, decay_mask='kernels')
   for key, expected in by_hand(name, start, gradients, 0.1, 0.01).items():
     np.testing.assert_allclose(params[key], expected, rtol=2e-5, err_msg=key)
 
 
 def test_adam_is_that_of_torch(golden):
-  config = config_lib.default()
-  config.optimizer.update({'name': 'adam', 'weight_decay': 0.01})
-  optimizer = make_optimizer(config, optax.constant_schedule(0.1))
   rng = np.random.default_rng(0)
   start, *gradients = rng.normal(size=(5, 6))
-  params = {'kernel': jnp.float32(start)}
-  opt_state = optimizer.init(params)
-  for gradient in gradients:
-    updates, opt_state = optimizer.update({'kernel': jnp.float32(gradient)}, opt_state, params)
-    params = optax.apply_updates(params, updates)
+  params = optimized({'kernel': start}, [{'kernel': g} for g in gradients], name='adam')
   options = {'lr': 0.1, 'weight_decay': 0.01}
   theirs = golden(twin('layers.optimized', 'Adam', start, gradients, **options))
   theirs['parameter'].check(params['kernel'], 1e-4)

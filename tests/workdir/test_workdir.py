@@ -1,8 +1,5 @@
 """Reading a trained network without knowing how it was trained."""
 
-import ast
-import pathlib
-
 import jax
 import numpy as np
 import pytest
@@ -16,16 +13,6 @@ from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.run_progress import RunProgress
 from tests.helpers.small_run import small
-
-WORKDIR = pathlib.Path(saved.__file__).parent
-
-
-def test_the_room_knows_nothing_of_training():
-  for path in WORKDIR.glob('*.py'):
-    for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.ImportFrom):
-        assert not node.module.startswith('senet_jax.training'), path
-        assert node.module != 'senet_jax' or all(a.name != 'training' for a in node.names), path
 
 
 def fresh(config, workdir):
