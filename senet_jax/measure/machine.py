@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     'versions': summary.versions(),
     'missing': [name for name in _OPTIONAL if importlib.util.find_spec(name) is None],
     'torch_on_device': _torch_on_device(jax.default_backend()),
+    'torchvision_works': _torchvision_works(),
   }
   files.write_json(pathlib.Path(argv[0]), facts)
 
@@ -49,6 +50,17 @@ def _torch_on_device(platform: str) -> bool:
   import torch
 
   return platform == 'cpu' or (platform == 'gpu' and torch.cuda.is_available())
+
+
+def _torchvision_works() -> bool:
+  """Returns whether torchvision is here, with operators that fit this build of torch."""
+  if importlib.util.find_spec('torchvision') is None:
+    return False
+  try:
+    from torchvision import ops, version  # noqa: F401
+  except (ImportError, RuntimeError, OSError):
+    return False
+  return True
 
 
 def device_peak_mib(mesh: Mesh) -> float | None:

@@ -113,8 +113,8 @@ class Measurement:
     what: is measured, in a line.
     minutes: that it takes on one H100.
     commands: the commands, given the context.
-    needs: what a machine must have: `torch`, `tensorflow`, `cifar10`, `cifar100`, `photos`,
-      `devices` (more than one).
+    needs: what a machine must have: `torch`, `torchvision`, `tensorflow`, `cifar10`, `cifar100`,
+      `photos`, `devices` (more than one).
     after: the name of a measurement whose record the commands are made from.
     resumable: it saves what it has when it is asked to stop, and goes on from there.
     merge: from the results of the commands by label to what the record holds.
@@ -139,6 +139,11 @@ def why_not(measurement: Measurement, context: Context) -> str | None:
       case 'torch':
         if missing := [name for name in ('torch', 'timm') if name in machine['missing']]:
           return f'{" and ".join(missing)} not installed'
+        if not machine['torch_on_device']:
+          return 'this PyTorch cannot use the device'
+      case 'torchvision':
+        if not machine['torchvision_works']:
+          return 'torchvision is not installed, or not for this PyTorch'
         if not machine['torch_on_device']:
           return 'this PyTorch cannot use the device'
       case 'tensorflow':
@@ -441,6 +446,14 @@ def _torch(name: str, what: str, minutes: float, *options: str) -> Measurement:
   )  # fmt: skip
 
 
+_DETECTORS = 'faster_rcnn_r50_fpn,se_faster_rcnn_r50_fpn'
+_SMALL_PHOTOS = ('--image_size=64', '--config.data.longer_side=64', '--repeats=1', '--seconds=0.02')
+_SMALL_DETECTORS = (
+  *_SMALL_PHOTOS, '--config.model.trunk=resnet18', '--config.model.width=16',
+  '--config.model.settings=small',
+)  # fmt: skip
+
+
 MEASUREMENTS: tuple[Measurement, ...] = (
   Measurement('digits', 'smoke', 'the run of make demo', 0.5, _digits),
   Measurement('logits', 'smoke', 'logits of SE-ResNet-50 beside the CPU', 0.5, _logits),
@@ -461,6 +474,15 @@ MEASUREMENTS: tuple[Measurement, ...] = (
   ),
   _torch('torch_train', 'training beside PyTorch', 3.5, _TRAIN, '--batch=256'),
   _torch('torch_inference', 'inference beside PyTorch', 2.5, _INFER, '--batch=1,32,256'),
+  _benchmark(
+    'detection', 'detection', 'Faster R-CNN and its SE twin at 800 x 1333', 6, _DETECTORS,
+    '--mode=both', '--batch=2,8', *_BRIEF, tiny=_DETECTORS, tiny_arguments=_SMALL_DETECTORS,
+  ),
+  _benchmark(
+    'detection_torch', 'detection', 'Faster R-CNN beside torchvision', 5, _DETECTORS,
+    '--mode=both', '--batch=2', '--against=torch', '--devices=1', *_BRIEF, tiny=_DETECTORS,
+    tiny_arguments=_SMALL_PHOTOS, needs=('torchvision',),
+  ),
   Measurement(
     'cifar_rate', 'cifar', 'the fastest way to train SE-ResNet-110 on CIFAR-10', 7, _rate,
     ('cifar10',),

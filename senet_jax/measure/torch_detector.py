@@ -8,11 +8,12 @@ is done; for each number of steps that it reads it takes them and says `{"done":
 """
 
 import json
+import pathlib
 import sys
 import time
 from typing import Any
 
-_TRAIN = 'train'
+VERSIONS, _TRAIN = 'versions', 'train'
 # Stages of the trunk that are trained, behind the stem and the first one.
 _TRAINED_STAGES = 3
 _OBJECTS = 8
@@ -22,13 +23,17 @@ def main(argv: list[str]) -> None:
   """Answers numbers of steps until there are no more.
 
   Args:
-    argv: one JSON object: `weights`, a .npz file by torchvision's names; `trunk`, `classes`,
-      `mode`, `batch`, `height`, `width`, `device`, `dtype`, `threads`, `channels_last`.
+    argv: `versions`, to say them and no more; or one JSON object: `weights`, a .npz file by
+      torchvision's names; `trunk`, `classes`, `mode`, `batch`, `height`, `width`, `device`,
+      `dtype`, `threads`, `channels_last`.
   """
-  options = json.loads(argv[0])
   import torch
   import torchvision
 
+  if argv[0] == VERSIONS:
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails where it does not fit torch
+    return _say({**_versions(torch, torchvision), 'cuda': torch.cuda.is_available()})
+  options = json.loads(argv[0])
   if options['device'] == 'cpu':
     torch.set_num_threads(options['threads'])
   torch.backends.cudnn.benchmark = True
@@ -37,15 +42,24 @@ def main(argv: list[str]) -> None:
   step, wait, counts = _prepared(torch, torchvision, options)
   step()
   wait()
-  versions = {'torch': torch.__version__, 'torchvision': torchvision.__version__}
-  if torch.version.cuda:
-    versions |= {'torch_cuda': torch.version.cuda, 'cudnn': str(torch.backends.cudnn.version())}
-  _say({'ready': time.perf_counter() - start, 'versions': versions, 'counts': counts()})
+  _say({'ready': time.perf_counter() - start, 'counts': counts()})
   for line in sys.stdin:
     for _ in range(int(line)):
       step()
     wait()
     _say({'done': int(line)})
+
+
+def _versions(torch: Any, torchvision: Any) -> dict[str, str]:
+  """Returns versions of what times depend on; of BLAS the files that are loaded."""
+  found = {'torch': torch.__version__, 'torchvision': torchvision.__version__}
+  if torch.version.cuda:
+    found |= {'torch_cuda': torch.version.cuda, 'cudnn': str(torch.backends.cudnn.version())}
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists():
+    files = {line.split()[-1] for line in maps.read_text().splitlines() if 'blas' in line}
+    found['blas'] = ', '.join(sorted(pathlib.PurePath(file).name for file in files))
+  return found
 
 
 def _say(what: dict[str, Any]) -> None:

@@ -21,17 +21,13 @@ from senet_jax import runtime
 from senet_jax.errors import UserError
 from senet_jax.interop import to_torch
 from senet_jax.interop.names import VARIANTS, Variant
-from senet_jax.measure import programs
+from senet_jax.measure import programs, torch_detector
 from senet_jax.measure.timing import Workload
 from senet_jax.workdir.network import build_model
 
 _TORCHVISION = 'torchvision:'
 _MODULE = 'senet_jax.measure.torch_detector'
-_VERSIONS = (
-  'import json, torch, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5); '
-  'print(json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__, '
-  '"torch_config": torch.__config__.show(), "cuda": torch.cuda.is_available()}))'
-)
+_ROOT = str(pathlib.Path(senet_jax.__file__).parents[1])
 
 
 def variant(model: str) -> Variant | None:
@@ -49,7 +45,8 @@ def check(python: str | None) -> dict[str, Any]:
   """
   python = python or sys.executable
   try:
-    answer = subprocess.run([python, '-c', _VERSIONS], capture_output=True, text=True)
+    command = [python, '-m', _MODULE, torch_detector.VERSIONS]
+    answer = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
   except OSError as error:
     raise UserError(f'--torch_python={python} does not run: {error.strerror}.') from error
   if answer.returncode:
@@ -63,8 +60,7 @@ def check(python: str | None) -> dict[str, Any]:
     raise UserError(
       f'--against=torch: JAX uses {runtime.describe_devices()}, and the PyTorch of {python} cannot.'
     )
-  blas = [part for part in found.pop('torch_config').split(', ') if 'BLAS_INFO' in part]
-  return {k: v for k, v in found.items() if k != 'cuda'} | ({'blas': blas[0]} if blas else {})
+  return {k: v for k, v in found.items() if k != 'cuda'}
 
 
 def prepare(config: ConfigDict, mode: str, device: str, python: str | None) -> Workload:
@@ -119,10 +115,9 @@ class _Child:
   """
 
   def __init__(self, python: str, options: dict[str, Any]):
-    root = str(pathlib.Path(senet_jax.__file__).parents[1])
     self._process = subprocess.Popen(
       [python, '-m', _MODULE, json.dumps(options)],
-      cwd=root,
+      cwd=_ROOT,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -75,6 +75,7 @@ from senet_jax.errors import UserError
 from senet_jax.export import formats
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
+from senet_jax.prediction import showing
 from senet_jax.reporting import study_table
 from senet_jax.serving.app import create_app
 from senet_jax.serving.classifier import Classifier
@@ -92,6 +93,7 @@ from senet_jax.workdir.network import build_model, check_model
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
+from tests.helpers import small_detector
 from tests.helpers.encoded import encoded
 from tests.helpers.paths import ROOT
 
@@ -307,6 +309,13 @@ class Material:
     predictor = senet_jax.load(self.workdir, batch_size=1)
     predictor.probabilities(np.zeros((1, _SIDE, _SIDE, 3), np.uint8))  # compiles
     return predictor
+
+  @functools.cached_property
+  def detector(self):
+    small_detector.write(self.folder / 'detector')
+    detector = senet_jax.load(self.folder / 'detector', task='detection')
+    detector.detect([np.zeros((*size, 3), np.uint8) for size in ((48, 64), (64, 48))])  # compiles
+    return detector
 
   @functools.cached_property
   def page(self):
@@ -741,14 +750,17 @@ def finished_runs(rng: np.random.Generator, material: Material, folder: pathlib.
 
 
 def photos(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
-  """A photo, to be named, packed, or trained on."""
+  """A photo, to be named, searched for objects, packed, or trained on."""
   data = material.images[rng.integers(len(material.images))]
   data = _other_image(rng, data) if rng.random() < 0.3 else mutated(rng, data)
   path = folder / 'photo.jpg'
   path.write_bytes(data)
   how = rng.random()
-  if how < 0.5:
+  if how < 0.4:
     material.predictor.top_k([path])
+  elif how < 0.5:
+    (found,) = material.detector.detect(path)
+    showing.Pictures(folder / 'found', [str(path)]).write(str(path), found)
   elif how < 0.97:
     packed._read(path)
   else:
@@ -1265,7 +1277,7 @@ TARGETS = {
   configurations: (10, ()),
   workdirs: (10, ('workdir', 'abstract')),
   finished_runs: (4, ('finished', 'config')),
-  photos: (12, ('images', 'predictor', 'config')),
+  photos: (12, ('images', 'predictor', 'detector', 'config')),
   requests: (4, ('images', 'page')),
   weights: (10, ('weights',)),
   exported_files: (4, ('exported',)),

@@ -123,9 +123,8 @@ def fake_python(tmp_path, body: str):
 
 
 ANSWERS = """
-if sys.argv[1] == '-c':
-  config = 'x, BLAS_INFO=open, y'
-  print(json.dumps({'torch': '1', 'torchvision': '2', 'torch_config': config, 'cuda': False}))
+if sys.argv[-1] == 'versions':
+  print(json.dumps({'torch': '1', 'torchvision': '2', 'blas': 'libopenblas.so', 'cuda': False}))
 else:
   options = json.loads(sys.argv[-1])
   import numpy as np
@@ -142,7 +141,7 @@ def test_torchvision_runs_in_its_own_python(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   monkeypatch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
   bench = cases.Bench.create(1, 64, 'torch', torch_python=python, task='detection')
-  assert bench.versions == {'torch': '1', 'torchvision': '2', 'blas': 'BLAS_INFO=open'}
+  assert bench.versions == {'torch': '1', 'torchvision': '2', 'blas': 'libopenblas.so'}
   wanted = networks.networks(NAMES)
   assert bench.not_in_torch(wanted) == ['se_faster_rcnn_r50_fpn']
   found = bench.cases(

@@ -31,6 +31,7 @@ MACHINE = {
   'versions': {'jax': '0.0'},
   'missing': [],
   'torch_on_device': True,
+  'torchvision_works': True,
 }
 # What CIFAR at its fastest comes to, which later commands are made from.
 RATE = {
@@ -133,6 +134,8 @@ def test_cifar_is_trained_the_fastest_way(context):
   [
     ('torch_train', {'missing': ['torch', 'timm']}, {}, 'torch and timm not installed'),
     ('torch_train', {'torch_on_device': False}, {}, 'cannot use the device'),
+    ('detection_torch', {'torchvision_works': False}, {}, 'torchvision is not installed, or not'),
+    ('detection_torch', {'torch_on_device': False}, {}, 'cannot use the device'),
     ('photos', {'missing': ['tensorflow']}, {}, 'TensorFlow.*not installed'),
     ('photos', {}, {'photos': None}, '--photos=FOLDER'),
     ('devices', {'devices': 1}, {}, 'there is one device'),

@@ -13,38 +13,23 @@ import pytest
 from PIL import Image
 
 import senet_jax
-from senet_jax import cli, config as config_lib, runtime
+from senet_jax import cli
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.errors import UserError
 from senet_jax.export import exported
 from senet_jax.prediction import showing
 from senet_jax.tools import predict, serve
-from senet_jax.workdir import network, saved
+from tests.helpers import small_detector
+from tests.helpers.small_detector import CLASSES
 
-CLASSES = ('cat', 'dog', 'fire hydrant')
 # Width and height of the photos, of either shape; one that is not resized is among them.
 SIZES = ((96, 64), (640, 480), (50, 100), (300, 450), (1000, 90))
 
 
-def configuration():
-  config = config_lib.coco('se_faster_rcnn_r50_fpn', 'small')
-  config.model.width, config.model.se.ratio = 8, 4
-  config.data.shorter_side, config.data.longer_side = 64, 96
-  config_lib.check(config)
-  return config
-
-
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A network of random weights that is sure of what it says."""
-  config = configuration()
-  model = network.build_model(config, len(CLASSES))
-  variables = jax.device_get(network.init_variables(config, model, runtime.data_mesh(1)))
-  head = variables['params']['roi_head']
-  for name, scale in (('class_logits', 0.3), ('box_deltas', 1)):
-    head[name]['kernel'] = head[name]['kernel'] * scale
   path = tmp_path_factory.mktemp('runs') / 'detector'
-  saved.write(path, config, variables, len(CLASSES), CLASSES, {'made': 'here'})
+  small_detector.write(path)
   return path
 
 
