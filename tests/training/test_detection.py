@@ -65,6 +65,7 @@ def test_a_run_has_losses_and_average_precision(whole):
   assert classes['num_classes'] == len(classes['names']) == 3
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_ends_as_one_that_is_not(whole, tmp_path, monkeypatch, capsys):
   with monkeypatch.context() as patch:
     kill_at(patch, 3)
@@ -76,24 +77,21 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(whole, tmp_path, monkeypat
 
 
 def test_what_is_frozen_stays_under_weight_decay(whole):
-  config = small_detector()
-  model = network.build_model(config)
-  begun = jax.device_get(network.init_variables(config, model, runtime.data_mesh()))
-  ended = saved.load(whole, 'latest', runtime.data_mesh(), task='detection').variables
-  assert jax.tree.all(jax.tree.map(np.array_equal, begun['batch_stats'], ended['batch_stats']))
-  before, after = (traverse_util.flatten_dict(v['params']) for v in (begun, ended))
+  model = network.build_model(small_detector())
+  with Checkpoints(whole, objective=AP, read_only=True) as checkpoints:
+    begun, ended = (checkpoints.read(step).state for step in (2, 6))
+  assert jax.tree.all(jax.tree.map(np.array_equal, begun.batch_stats, ended.batch_stats))
+  before, after = (traverse_util.flatten_dict(state.params) for state in (begun, ended))
   frozen = {path for path in before if named_by(path, model.frozen)}
   assert len(frozen) > 20
   for path, value in before.items():
     assert np.array_equal(value, after[path]) == (path in frozen), path
-  with Checkpoints(whole, objective=AP, read_only=True) as checkpoints:
-    state = checkpoints.read(6).state
   # The momentum of what is trained, and nothing else.
-  momenta = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
+  momenta = sum(x.size for x in jax.tree.leaves(ended.opt_state) if x.ndim)
   assert momenta == sum(value.size for path, value in before.items() if path not in frozen)
 
 
-@pytest.mark.parametrize('freeze_at', [0, 1, 5])
+@pytest.mark.parametrize('freeze_at', [0, 5])
 def test_stages_that_are_frozen(freeze_at):
   config = small_detector(model__freeze_at=freeze_at)
   model = network.build_model(config)
