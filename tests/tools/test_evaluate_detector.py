@@ -10,7 +10,7 @@ import pytest
 from senet_jax.errors import UserError
 from senet_jax.tools import evaluate
 from senet_jax.workdir import network, saved
-from tests.helpers.small_detector import small_detector
+from tests.helpers.small_detection_run import small_detector
 from tests.helpers.small_run import small
 
 NAMES = ('person', 'bicycle', 'car')

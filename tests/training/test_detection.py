@@ -21,7 +21,7 @@ from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.objective import AP
 from senet_jax.workdir.records import read_records
-from tests.helpers.small_detector import small_detector
+from tests.helpers.small_detection_run import small_detector
 from tests.helpers.small_run import small, summary
 
 

@@ -19,7 +19,7 @@ from senet_jax.training.step import training_program
 from senet_jax.training.trainer import Trainer
 from senet_jax.workdir import network, saved
 from tests.helpers.ports import free_port
-from tests.helpers.small_detector import SMALL, small_detector
+from tests.helpers.small_detection_run import SMALL, small_detector
 from tests.helpers.small_run import summary
 
 pytestmark = pytest.mark.thorough

@@ -12,7 +12,7 @@ from senet_jax.errors import UserError
 from senet_jax.storage import files
 from senet_jax.training import initial
 from senet_jax.workdir import network, saved
-from tests.helpers.small_detector import small_detector
+from tests.helpers.small_detection_run import small_detector
 from tests.helpers.small_run import configured
 
 CLASSIFIER = {
