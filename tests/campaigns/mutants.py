@@ -127,8 +127,8 @@ MUTANTS = (
   Mutant(
     'weight decay of all parameters',
     'training/optimizer.py',
-    "path[-1].key == 'kernel'",
-    "path[-1].key != ''",
+    "return _named('kernel')",
+    'return None',
     ('training/test_step.py',),
   ),
   Mutant(
@@ -322,7 +322,7 @@ MUTANTS = (
   ),
   Mutant(
     'gates of blocks in another order',
-    'prediction.py',
+    'prediction/classifier.py',
     'list(sown(v, x).values())',
     'list(sown(v, x).values())[::-1]',
     ('test_features.py',),
@@ -379,9 +379,9 @@ MUTANTS = (
   Mutant(
     'the second stage is trained',
     'detection/objective.py',
-    "_FROZEN_MODULES = ('stem', 'stage2_')",
-    "_FROZEN_MODULES = ('stem',)",
-    ('detection/test_faster_rcnn.py',),
+    '(*stages[:freeze_at],',
+    '(*stages[: freeze_at - 1],',
+    ('detection/test_faster_rcnn.py', 'training/test_detection.py'),
   ),
   Mutant(
     "detectron2's background stays the last class",
