@@ -36,7 +36,11 @@ def test_every_batch_size_gives_the_same(detector, tmp_path, capsys):
   for size in (8, 24):
     row, boxes, classes = (tmp_path / f'{size}{end}' for end in ('.json', '_found.json', '.csv'))
     evaluate.main([detector, f'--batch_size={size}', '--split=validation[:20]', f'--output={row}',
-                   f'--detections={boxes}', f'--per_class={classes}'])  # fmt: skip
+                   f'--detections={boxes}', f'--per_class={classes}',
+                   f'--figures={tmp_path / "figures"}'])  # fmt: skip
+    assert {path.name for path in (tmp_path / 'figures').iterdir()} == {
+      'precision.png', 'confusion.png'
+    }  # fmt: skip
     found.append([json.loads(row.read_text()), json.loads(boxes.read_text())])
     assert next(csv.reader(classes.open())) == ['class', 'AP, %']
   (row, boxes), (other_row, others) = found
