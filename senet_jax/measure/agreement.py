@@ -11,6 +11,7 @@ from senet_jax.errors import UserError
 from senet_jax.measure import programs
 from senet_jax.measure.cases import Bench
 from senet_jax.measure.networks import Network
+from senet_jax.models import CLASSIFICATION, model_info
 
 IMAGES = 4
 # Of float32 with products of full precision: the largest difference, as a share of the spread.
@@ -33,8 +34,10 @@ def logits(bench: Bench, network: Network, dtypes: tuple[str, ...]) -> list[dict
     CPU's logits, and `relative`, the first over the second.
 
   Raises:
-    UserError: JAX was told to leave the CPU out.
+    UserError: JAX was told to leave the CPU out, or the network is no classifier.
   """
+  if model_info(network.registered).task != CLASSIFICATION:
+    raise UserError(f'--logits compares classifiers, and {network.name} is none; leave it out.')
   (case,) = bench.cases((network,), mode='inference', dtype='float32', batch_size=bench.mesh.size)
   device, cpu = bench.mesh.devices.flat[0], _cpu()
   rng = np.random.default_rng(0)

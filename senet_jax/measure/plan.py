@@ -475,7 +475,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
   _torch('torch_train', 'training beside PyTorch', 3.5, _TRAIN, '--batch=256'),
   _torch('torch_inference', 'inference beside PyTorch', 2.5, _INFER, '--batch=1,32,256'),
   _benchmark(
-    'detection', 'detection', 'Faster R-CNN and its SE twin at 800 x 1333', 6, _DETECTORS,
+    'detection_se_tax', 'detection', 'Faster R-CNN and its SE twin at 800 x 1333', 6, _DETECTORS,
     '--mode=both', '--batch=2,8', *_BRIEF, tiny=_DETECTORS, tiny_arguments=_SMALL_DETECTORS,
   ),
   _benchmark(

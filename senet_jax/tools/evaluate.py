@@ -13,9 +13,10 @@ file names of them:
 
   awk '{printf "ILSVRC2012_val_%08d.JPEG\n", $1}' ILSVRC2014_clsloc_validation_blacklist.txt
 
-Of a detector it prints average precision; --detections writes what it found, as COCO's results:
+Of a detector it prints average precision; --detections writes what it found, as COCO's results, and
+--figures draws precision over recall and which classes are taken for which:
 
-  python -m senet_jax.tools.evaluate --workdir=runs/r50 --detections=found.json
+  python -m senet_jax.tools.evaluate --workdir=runs/r50 --detections=found.json --figures=figures
 """
 
 import argparse
@@ -28,7 +29,7 @@ from senet_jax.storage import files
 
 # Flags that only one of the tasks has a use for.
 _OF_CLASSIFIERS = ('size', 'scales', 'crops', 'exclude', 'top_k', 'confusion')
-_OF_DETECTORS = ('detections',)
+_OF_DETECTORS = ('detections', 'figures')
 
 
 def main(argv: list[str]) -> None:
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> None:
     found.write_confusion(args.confusion)
   if args.detections:
     files.write_json(args.detections, found.detections)
+  if args.figures:
+    found.draw(args.figures)
   if args.output:
     files.write_json(args.output, found.row)
 
@@ -95,6 +98,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
       help='default: 1,3,5, or as many as there are classes')  # fmt: skip
   add('--per_class', type=pathlib.Path, help='write error or AP of each class to this .csv file')
   add('--detections', type=pathlib.Path, help='write what a detector found to this .json file')
+  add('--figures', type=pathlib.Path,
+      help='draw precision over recall and confusions of a detector into this folder')  # fmt: skip
   add('--confusion', type=pathlib.Path,
       help='write images by class and prediction to this .csv or .npz file')  # fmt: skip
   parser.add_output()

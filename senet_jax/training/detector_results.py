@@ -6,7 +6,8 @@ import pathlib
 from typing import Any
 
 from senet_jax import runtime
-from senet_jax.detection import average_precision, evaluate
+from senet_jax.detection import average_precision, confusion, evaluate, figures
+from senet_jax.detection.annotations import Annotations
 from senet_jax.detection.average_precision import Precision
 from senet_jax.detection.feeds import DetectionEvalFeed
 from senet_jax.errors import UserError
@@ -31,11 +32,13 @@ class Results:
     row: the network, the data and the results, for a JSON file.
     precision: the results, those of each class, and the curves.
     detections: rows of COCO's results.
+    annotations: of the split.
   """
 
   row: dict[str, Any]
   precision: Precision
   detections: list[dict[str, Any]]
+  annotations: Annotations
 
   def lines(self) -> list[str]:
     """Returns the results as text."""
@@ -49,6 +52,13 @@ class Results:
     found = sorted(self.precision.per_class.items(), key=lambda item: item[1])
     rows = [[name, f'{value:.2f}'] for name, value in found]
     files.write_text(path, tables.csv_text(('class', 'AP, %'), rows))
+
+  def draw(self, folder: pathlib.Path) -> None:
+    """Draws precision over recall, and which classes are taken for which, as PNGs."""
+    title = f'{self.row["model"]}, {self.row["dataset"]} {self.row["split"]}'
+    figures.plot_precision_recall(self.precision.precision, folder / 'precision.png', title)
+    counts = confusion.confusion(self.annotations, self.detections)
+    figures.plot_confusion(counts, self.annotations.class_names, folder / 'confusion.png', title)
 
 
 def judge(
@@ -78,7 +88,8 @@ def judge(
   split = split or config.data.eval_split
   feed = DetectionEvalFeed.create(config, split, mesh)
   annotations = feed.split.annotations
-  if run.class_names and annotations.class_names != run.class_names:
+  # Weights of others may have more outputs behind those of the data; see `interop.names`.
+  if run.class_names and annotations.class_names != run.class_names[: len(annotations.class_names)]:
     raise UserError(
       f'the {len(run.class_names)} classes of {workdir} are not the {len(annotations.class_names)} '
       f'of {feed.split.where}; give data with the same.'
@@ -101,4 +112,4 @@ def judge(
     **precision.results,
     'per_class': precision.per_class,
   }
-  return Results(row, precision, found)
+  return Results(row, precision, found, annotations)

@@ -93,7 +93,7 @@ from senet_jax.workdir.network import build_model, check_model
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import abstract_state
-from tests.helpers import small_detector
+from tests.helpers import random_detector
 from tests.helpers.encoded import encoded
 from tests.helpers.paths import ROOT
 
@@ -312,7 +312,7 @@ class Material:
 
   @functools.cached_property
   def detector(self):
-    small_detector.write(self.folder / 'detector')
+    random_detector.write(self.folder / 'detector')
     detector = senet_jax.load(self.folder / 'detector', task='detection')
     detector.detect([np.zeros((*size, 3), np.uint8) for size in ((48, 64), (64, 48))])  # compiles
     return detector

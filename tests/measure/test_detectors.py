@@ -195,3 +195,5 @@ def test_mistakes():
     create(1, against='torch', torch_compile='default', task='detection')
   with pytest.raises(UserError, match='networks for classification and detection'):
     benchmark.main(['--models=resnet50,faster_rcnn_r50_fpn'])
+  with pytest.raises(UserError, match='--logits compares classifiers'):
+    benchmark.main(['--models=faster_rcnn_r50_fpn', '--logits'])

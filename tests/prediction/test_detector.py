@@ -19,8 +19,8 @@ from senet_jax.errors import UserError
 from senet_jax.export import exported
 from senet_jax.prediction import showing
 from senet_jax.tools import predict, serve
-from tests.helpers import small_detector
-from tests.helpers.small_detector import CLASSES
+from tests.helpers import random_detector
+from tests.helpers.random_detector import CLASSES
 
 # Width and height of the photos, of either shape; one that is not resized is among them.
 SIZES = ((96, 64), (640, 480), (50, 100), (300, 450), (1000, 90))
@@ -29,7 +29,7 @@ SIZES = ((96, 64), (640, 480), (50, 100), (300, 450), (1000, 90))
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   path = tmp_path_factory.mktemp('runs') / 'detector'
-  small_detector.write(path)
+  random_detector.write(path)
   return path
 
 

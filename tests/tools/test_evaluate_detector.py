@@ -35,7 +35,10 @@ def evaluated(detector, folder, batch_size):
   """What the command writes: the row, and the detections."""
   row, boxes, classes = (folder / f'{batch_size}{end}' for end in ('.json', '_f.json', '.csv'))
   evaluate.main([detector, f'--batch_size={batch_size}', '--split=validation[:20]',
-                 f'--output={row}', f'--detections={boxes}', f'--per_class={classes}'])  # fmt: skip
+                 f'--output={row}', f'--detections={boxes}', f'--per_class={classes}',
+                 f'--figures={folder / "figures"}'])  # fmt: skip
+  pictures = {path.name for path in (folder / 'figures').iterdir()}
+  assert pictures == {'precision.png', 'confusion.png'}
   assert next(csv.reader(classes.open())) == ['class', 'AP, %']
   return json.loads(row.read_text()), json.loads(boxes.read_text())
 
