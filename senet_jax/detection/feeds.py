@@ -190,7 +190,7 @@ class DetectionFeed(_Boxed):
         f'config.data.max_boxes={data.max_boxes}; raise it to that.'
       )
     order, resized = _order(config, source, config.batch_size, config.seed)
-    offset = _box_offset(config)
+    offset = settings_of(config.model.settings or 'detectron').box_offset
     form = PhotosWithBoxes(source.annotations, order, resized, data.max_boxes, data.flip, offset)
     stream = Stream(source, order, form, data.max_damaged, data.read_timeout)
     return cls(source, config.batch_size, stream, Normalize.create(config), mesh)
@@ -283,7 +283,3 @@ def _order(
   among = buckets.shapes(*sides)
   hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
   return GroupedOrder.of(buckets.assign(resized, among), among, batch_size, seed, **hosts), resized
-
-
-def _box_offset(config: ConfigDict) -> float:
-  return settings_of(config.model.get('settings') or 'detectron').box_offset

@@ -10,7 +10,7 @@ from flax import linen as nn, struct
 from jax.sharding import Mesh
 
 from senet_jax import detection
-from senet_jax.detection import average_precision, evaluate
+from senet_jax.detection import annotations, average_precision, evaluate
 from senet_jax.detection.feeds import DetectionEvalFeed, DetectionFeed
 from senet_jax.errors import UserError
 from senet_jax.reporting import curves
@@ -105,8 +105,12 @@ class Detection(Task):
     curves.plot(records, path, title)
 
   def leave(self, workdir: Path, feeds: Feeds) -> None:
-    """Writes the number of classes and their names."""
+    """Writes the number of classes and their names, and in `faults.json` what was left out."""
     saved.write_classes(workdir, self.num_classes(feeds), feeds.train.split.class_names)
+    splits = {'train': feeds.train.split, 'eval': feeds.eval.split}
+    annotations.write_faults(
+      workdir / 'faults.json', {name: split.annotations for name, split in splits.items()}
+    )
 
   def cost(self, metric: str, results: dict[str, float]) -> float:
     """See `Task.cost`; `loss` stands for AP, as evaluations have none."""

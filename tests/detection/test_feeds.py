@@ -69,10 +69,9 @@ def changed(folder, change):
   write(folder, instances)
 
 
-@pytest.mark.parametrize('convention', [0, 1])
-def test_boxes_follow_their_photo(coco64, monkeypatch, convention):
-  monkeypatch.setattr(feeds, '_box_offset', lambda config: convention)
-  feed = training(configured(coco64))
+@pytest.mark.parametrize(('settings', 'convention'), [('torchvision', 0), ('detectron', 1)])
+def test_boxes_follow_their_photo(coco64, settings, convention):
+  feed = training(configured(coco64, model__settings=settings))
   known, folder = feed.split.annotations, coco64 / 'train2017'
   mean = np.array([122.7717, 115.9465, 102.9801])
   flipped = 0

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import types
 
 import jax
 import numpy as np
@@ -47,6 +48,22 @@ def whole(tmp_path_factory):
 def test_the_network_chooses_the_task():
   assert type(tasks.task_of(small())) is Classification
   assert type(tasks.task_of(small_detector())) is Detection
+
+
+def test_what_was_left_out_lies_in_the_workdir(tmp_path):
+  def split(**faults):
+    known = types.SimpleNamespace(faults=faults)
+    return types.SimpleNamespace(num_classes=2, class_names=('cat', 'dog'), annotations=known)
+
+  task = Detection(small_detector())
+  feeds = types.SimpleNamespace(
+    train=types.SimpleNamespace(split=split(area=('box 7 has none',))),
+    eval=types.SimpleNamespace(split=split()),
+  )
+  task.leave(tmp_path, feeds)
+  assert json.loads((tmp_path / 'faults.json').read_text()) == {
+    'train': {'area': ['box 7 has none']}
+  }
 
 
 def test_a_run_has_losses_and_average_precision(whole):
