@@ -5,9 +5,12 @@ import os
 import signal
 import time
 
+import jax
+
 from senet_jax import config as config_lib
 from senet_jax.data.device_feed import DeviceFeed
 from senet_jax.runtime import coordination
+from senet_jax.training import run
 
 # Where JAX's runtime lets each process say how far it is, once word of a preemption has come to it;
 # none takes a step then before they know where all stop.
@@ -52,12 +55,29 @@ def summary(workdir) -> dict:
   return json.loads((workdir / 'summary.json').read_text())
 
 
-def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
-  """Sends a signal to this process when the run asks for the inputs of `step`.
+def programs_by_step(monkeypatch) -> list[tuple[int, int]]:
+  """Returns a list that grows: steps taken, and how many programs were compiled by then."""
+  compiled, at_step = [], []
+  compile_, train_until = jax.stages.Lowered.compile, run.Run.train_until
+  monkeypatch.setattr(
+    jax.stages.Lowered, 'compile', lambda self, *a: compiled.append(0) or compile_(self, *a)
+  )
+
+  def counting(self, stop):
+    went_on = train_until(self, stop)
+    at_step.append((self.step, len(compiled)))
+    return went_on
+
+  monkeypatch.setattr(run.Run, 'train_until', counting)
+  return at_step
+
+
+def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM, feed=DeviceFeed):
+  """Sends a signal to this process when the run asks its feed for the inputs of `step`.
 
   Of several processes none takes another step before all have word of it.
   """
-  inputs = DeviceFeed.inputs
+  inputs = feed.inputs
 
   def killing(self, first, limit):
     if first == step:
@@ -66,7 +86,7 @@ def kill_at(monkeypatch, step: int, signal_number=signal.SIGTERM):
         time.sleep(0.05)
     return inputs(self, first, limit)
 
-  monkeypatch.setattr(DeviceFeed, 'inputs', killing)
+  monkeypatch.setattr(feed, 'inputs', killing)
 
 
 def _all_know() -> bool:

@@ -1,8 +1,6 @@
 """Training of detectors: a run, its resumption, what is frozen, and settings that cannot be."""
 
 import json
-import os
-import signal
 import types
 
 import jax
@@ -23,18 +21,7 @@ from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.objective import AP
 from senet_jax.workdir.records import read_records
 from tests.helpers.small_detection_run import small_detector
-from tests.helpers.small_run import small, summary
-
-
-def kill_at(monkeypatch, step: int):
-  inputs = DetectionFeed.inputs
-
-  def killing(self, first, limit):
-    if first == step:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return inputs(self, first, limit)
-
-  monkeypatch.setattr(DetectionFeed, 'inputs', killing)
+from tests.helpers.small_run import kill_at, small, summary
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +72,7 @@ def test_a_run_has_losses_and_average_precision(whole):
 @pytest.mark.thorough
 def test_a_run_that_is_killed_ends_as_one_that_is_not(whole, tmp_path, monkeypatch, capsys):
   with monkeypatch.context() as patch:
-    kill_at(patch, 3)
+    kill_at(patch, 3, feed=DetectionFeed)
     assert train(small_detector(), tmp_path) is False
   assert train(small_detector(), tmp_path)
   assert 'resumed from step 4 of 6' in capsys.readouterr().out

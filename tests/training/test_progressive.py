@@ -1,16 +1,14 @@
 """Runs whose images grow: compiled before the first step, stopped and resumed, bit for bit."""
 
-import json
-
 import jax
 import pytest
 
 from senet_jax import config as config_lib
 from senet_jax.data import device_feed, feeds
-from senet_jax.training import optimizer, plan, run, sanity, tasks
+from senet_jax.training import optimizer, plan, sanity, tasks
 from senet_jax.training.loop import train
 from senet_jax.training.task import Feeds
-from tests.helpers.small_run import kill_at, small
+from tests.helpers.small_run import kill_at, programs_by_step, small, summary
 
 GROWING = {'data.image_size': 16, 'data.train_size': (8, 12, 16)}
 
@@ -22,23 +20,10 @@ def growing(**fields):
   return config
 
 
-def summary(workdir) -> dict:
-  return json.loads((workdir / 'summary.json').read_text())
-
-
 @pytest.mark.thorough
 def test_all_sizes_are_compiled_before_the_first_step(tmp_path, monkeypatch):
-  compiled, at_step, asked = [], [], []
-  compile_, train_until = jax.stages.Lowered.compile, run.Run.train_until
-  monkeypatch.setattr(
-    jax.stages.Lowered, 'compile', lambda self, *a: compiled.append(0) or compile_(self, *a)
-  )
-
-  def counting(self, stop):
-    went_on = train_until(self, stop)
-    at_step.append((self.step, len(compiled)))
-    return went_on
-
+  at_step = programs_by_step(monkeypatch)
+  asked = []
   inputs = device_feed.DeviceFeed.inputs
 
   def noting(self, step, limit):
@@ -46,7 +31,6 @@ def test_all_sizes_are_compiled_before_the_first_step(tmp_path, monkeypatch):
     asked.append(len(found[0]['side']))
     return found
 
-  monkeypatch.setattr(run.Run, 'train_until', counting)
   monkeypatch.setattr(device_feed.DeviceFeed, 'inputs', noting)
   assert train(growing(steps=3), tmp_path)
   assert asked[-3:] == [8, 12, 16] and at_step[-1][0] == 3

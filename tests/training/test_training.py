@@ -18,14 +18,14 @@ from senet_jax.data.device_feed import DeviceFeed, EvalFeed
 from senet_jax.errors import UserError
 from senet_jax.evaluation.evaluate import eval_program, evaluate
 from senet_jax.tools import evaluate as evaluate_tool
-from senet_jax.training import classification, resume, run, trainer
+from senet_jax.training import classification, resume, trainer
 from senet_jax.training.loop import train
 from senet_jax.workdir import checkpoints, saved
 from senet_jax.workdir.records import read_records
 from senet_jax.workdir.run_progress import RunProgress
 from senet_jax.workdir.state import TrainState
 from tests.helpers import paths
-from tests.helpers.small_run import SMALL, kill_at, small, summary
+from tests.helpers.small_run import SMALL, kill_at, programs_by_step, small, summary
 
 DEFAULTS = paths.TESTS / 'helpers' / 'default_config.py'
 
@@ -198,18 +198,7 @@ def test_sigterm_at_any_other_moment(whole, tmp_path, monkeypatch, where):
 
 def test_everything_is_compiled_before_the_first_step(tmp_path, monkeypatch):
   """A preemption must not wait for a compiler while steps are not saved."""
-  compiled, at_step = [], []
-  compile_, train_until = jax.stages.Lowered.compile, run.Run.train_until
-  monkeypatch.setattr(
-    jax.stages.Lowered, 'compile', lambda self, *a: compiled.append(0) or compile_(self, *a)
-  )
-
-  def counting(self, stop):
-    went_on = train_until(self, stop)
-    at_step.append((self.step, len(compiled)))
-    return went_on
-
-  monkeypatch.setattr(run.Run, 'train_until', counting)
+  at_step = programs_by_step(monkeypatch)
   assert train(small(bn__freeze_last_epochs=1.25), tmp_path)
   assert at_step[0][0] < 10 and at_step[-1][0] == 20  # BN is frozen from step 10 on
   assert {count for _, count in at_step} == {3}  # two kinds of steps, and the evaluation
