@@ -312,10 +312,10 @@ _SCHEDULE = {
   'schedule.final': Field(
     0.0, 'learning rate at the end of cosine and linear, as a share of the peak', within=(0, 1)),
   'schedule.patience': Field(
-    5, 'evaluations in a row whose metric is not 0.01 % lower, before a drop (plateau)',
+    5, 'evaluations in a row whose metric is no better by 0.01 %, before a drop (plateau)',
     within=(1, INT32)),
   'schedule.metric': Field(
-    'loss', 'what must fall on the evaluation split (plateau)', choices=_METRICS),
+    'loss', 'what must improve on the evaluation split (plateau)', choices=_METRICS),
   'schedule.min_scale': Field(1e-4, 'lowest share of the peak (plateau)', within=(0, 1)),
 }  # fmt: skip
 

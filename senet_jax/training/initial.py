@@ -82,6 +82,7 @@ def _as_used(config: ConfigDict, source: ConfigDict) -> ConfigDict:
   if network.task_of(config) == network.task_of(source):
     return source
   saved.check_task(source, CLASSIFICATION, str(config.init_from))
+  _check_trunk(config, source)
   for name, value in config_lib.changed(source, 'model.').items():
     if config_lib.FIELDS[name].function and name not in (*_OF_TRUNK, *_OF_CLASSIFIER):
       raise UserError(
@@ -94,13 +95,22 @@ def _as_used(config: ConfigDict, source: ConfigDict) -> ConfigDict:
   trunk.update_from_flattened_dict(
     {
       **{name: given[name] for name in _OF_TRUNK},
-      'model.trunk': source.model.name.removeprefix('se_'),
       'model.pool_align': getattr(classifier, 'pool_align', None),
       'data.mean': images.mean,
       'data.std': images.std,
     }
   )
   return trunk
+
+
+def _check_trunk(config: ConfigDict, source: ConfigDict) -> None:
+  detector: Any = network.build_model(config)
+  found = source.model.name.removeprefix('se_')
+  if detector.trunk != found:
+    raise UserError(
+      f'{config.init_from} is a {source.model.name}, and the trunk of {config.model.name} is '
+      f'{detector.trunk}; start from one of these, or set config.model.trunk={found}.'
+    )
 
 
 def _source_config(config: ConfigDict, workdir: buckets.Path) -> ConfigDict:

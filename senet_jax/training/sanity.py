@@ -64,8 +64,8 @@ def _of_rate(config: ConfigDict, plan: Plan) -> Iterator[str]:
   if schedule.name == 'plateau' and evaluations < schedule.patience + 2:
     yield (
       f'config.schedule.patience={schedule.patience} cannot lower the learning rate in the run of '
-      f'{evaluations} evaluations; it takes {schedule.patience + 2}, and a metric that is 0.01 % '
-      'lower counts as better (rtol=1e-4).'
+      f'{evaluations} evaluations; it takes {schedule.patience + 2}, and a metric that is '
+      'better by 0.01 % counts as better (rtol=1e-4).'
     )
 
 
@@ -89,9 +89,10 @@ def _of_normalization(config: ConfigDict, plan: Plan, devices: int) -> Iterator[
 
 def _of_trunk(config: ConfigDict) -> Iterator[str]:
   if not config.init_from:
+    first = '' if config.model.freeze_at == 0 else 'its first stages and '
     yield (
-      'config.init_from is not set: the trunk has random weights, and its first stages and all of '
-      'its normalisation stay as they are.'
+      'config.init_from is not set: the trunk has random weights, and training leaves '
+      f'{first}its normalisation unchanged.'
     )
 
 

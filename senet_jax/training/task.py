@@ -1,7 +1,7 @@
 """The task of a run: all that the loop does not know by itself.
 
-The loop, the step, checkpoints, resumption and preemption are the same for every `Task`;
-`senet_jax.training.classification` is the one that comes with them.
+The loop, the step, checkpoints, resumption and preemption are the same for every `Task`: that of
+`senet_jax.training.classification`, that of `senet_jax.training.detection`, or another.
 """
 
 import abc
@@ -66,7 +66,7 @@ class Task(abc.ABC):
     metrics: of an evaluation, by which a schedule or early stopping can go.
     normalizes: whether training normalises by the statistics of batches.
     headline_metric: what the result of a run is called on the console.
-    higher_is_better: metrics that are to rise; all others are to fall.
+    higher_is_better: metrics that are to rise, in percent; all others are to fall.
   """
 
   objective: Objective
@@ -146,6 +146,6 @@ class Task(abc.ABC):
     """Writes into the workdir what only the data tells and a reader of the run needs."""
 
   def cost(self, metric: str, results: dict[str, float]) -> float:
-    """Returns a metric with the sign with which a lower value is better."""
+    """Returns the `Objective.cost` of a metric, of which a lower value is better."""
     mode = 'max' if metric in self.higher_is_better else 'min'
     return Objective(metric, mode).cost(results)

@@ -23,9 +23,13 @@ class Objective:
       raise ValueError(f'mode={self.mode!r} must be min or max')
 
   def cost(self, results: Mapping[str, float]) -> float:
-    """Returns the metric with the sign with which a lower value is better."""
+    """Returns a number of which a lower value is better and none is negative.
+
+    Metrics that rise are percentages. A plateau schedule compares in proportion, which would turn
+    round below zero.
+    """
     value = results[self.metric]
-    return value if self.mode == 'min' else -value
+    return value if self.mode == 'min' else 100 - value
 
   def as_good(self, results: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
     """Returns whether `results` are at least as good as `best`; None is no evaluation yet."""

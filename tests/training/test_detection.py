@@ -12,14 +12,16 @@ from senet_jax import runtime
 from senet_jax.detection.feeds import DetectionFeed
 from senet_jax.errors import UserError
 from senet_jax.models.common import named_by
-from senet_jax.training import tasks
+from senet_jax.training import patience, tasks
 from senet_jax.training.classification import Classification
 from senet_jax.training.detection import LOSSES, Detection
 from senet_jax.training.loop import train
+from senet_jax.training.optimizer import make_plateau
 from senet_jax.workdir import network, saved
 from senet_jax.workdir.checkpoints import Checkpoints
 from senet_jax.workdir.objective import AP
 from senet_jax.workdir.records import read_records
+from senet_jax.workdir.state import TrainState
 from tests.helpers.small_detection_run import small_detector
 from tests.helpers.small_run import kill_at, small, summary
 
@@ -136,6 +138,17 @@ def test_a_network_of_another_task_is_one_line(whole):
     saved.load(whole, 'latest', runtime.data_mesh())
 
 
+def test_the_plateau_sees_average_precision_stand_still():
+  config = small_detector(schedule__name='plateau', schedule__patience=2, schedule__factor=0.5)
+  plateau = make_plateau(config)
+  state = TrainState(0, {}, {}, (), plateau=plateau.init({}))
+  rates = []
+  for ap in (10.0, 30.0, 30.0, 29.999, 30.002, 31.0):
+    state = patience.lowered(Detection(config), plateau, state, {'ap': ap}, runtime.data_mesh(1))
+    rates.append(float(state.scale))
+  assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
 def test_early_stopping_goes_by_average_precision():
   task = Detection(small_detector())
-  assert task.cost('loss', {'ap': 20.0}) == task.cost('ap', {'ap': 20.0}) == -20.0
+  assert task.cost('loss', {'ap': 20.0}) == task.cost('ap', {'ap': 20.0}) == 80.0

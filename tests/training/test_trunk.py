@@ -59,7 +59,7 @@ def classifier(tmp_path_factory):
 def detector(**fields):
   """A small detector which leaves to its source what the source says."""
   config = small_detector(**fields)
-  for name in ('model.trunk', 'model.width', 'model.se.ratio', 'data.std'):
+  for name in ('model.width', 'model.se.ratio', 'data.std'):
     if name.replace('.', '__') not in fields:
       config.update_from_flattened_dict({name: config_lib.FIELDS[name].default})
   return config
@@ -101,6 +101,10 @@ def test_a_classifier_becomes_the_trunk(classifier, tmp_path, capsys):
   ('fields', 'message'),
   [
     ({'model__name': 'faster_rcnn_r50_fpn'}, 'which has no SE'),
+    (
+      {'model__trunk': None},
+      'is a se_resnet18, and the trunk of se_faster_rcnn_r50_fpn is resnet50',
+    ),
     ({'model__width': 16}, r'variables differ: .*backbone/.* is \(.*\) there and \(.*\) here'),
     ({'model__pool_align': 'caffe'}, 'model.pool_align is torch there and caffe here'),
     ({'data__mean': (0.0, 0.0, 0.0)}, r'data.mean is \(123.0, 117.0, 104.0\) there and \(0.0, 0.0'),
