@@ -4,8 +4,9 @@ r"""Faster R-CNN on COCO with an SE-ResNet-50 trunk and a feature pyramid: a row
       --config.init_from=TRUNK
 
 TRUNK is a trained SE-ResNet-50: a workdir, such as that of configs/imagenet_se_r50.py or one that
-tools.convert writes, or hf:OWNER/REPO. The data is coco/2017 of tfds, or the files of COCO with
---config.data.name=coco --config.data.dir=FOLDER.
+tools.convert writes, or hf:OWNER/REPO. The data is the files of COCO, as
+tools.prepare_data leaves them, in --config.data.dir=FOLDER; or, with --config.data.name=coco/2017,
+what tfds makes of them.
 
 `:small` behind the file is a narrow ResNet-18 with images of 224 pixels, for tests and CPUs.
 

@@ -344,7 +344,7 @@ def coco(model: str, variant: str = '') -> ConfigDict:
   one_of('--config=FILE.py:VARIANT with VARIANT', variant or 'full', ('full', 'small'))
   config = default()
   config.model.name = model
-  config.data.name = 'coco/2017'
+  config.data.name = 'coco'
   config.data.eval_split = 'validation'
   config.batch_size = 16
   config.steps = 180_000
@@ -365,7 +365,6 @@ def coco(model: str, variant: str = '') -> ConfigDict:
 
 
 def _small_detector(config: ConfigDict) -> None:
-  config.data.name = 'coco'
   config.model.trunk = 'resnet18'
   config.model.width = 32
   config.model.settings = 'small'

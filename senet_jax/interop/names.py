@@ -586,7 +586,7 @@ def _of_tensorflow() -> Iterator[Variant]:
 
 def _detectors() -> Iterator[Variant]:
   detector = functools.partial(
-    Variant, dataset='coco/2017', heads=(CLASS_LOGITS, BOX_DELTAS), background=1
+    Variant, dataset='coco', heads=(CLASS_LOGITS, BOX_DELTAS), background=1
   )
   options = {'settings': 'torchvision', 'stride_in': '3x3'}
   name = 'torchvision:fasterrcnn_resnet50_fpn'

@@ -40,7 +40,7 @@ CAFFEMODEL = '.caffemodel'
 SUFFIXES = (storage.SAFETENSORS, storage.NPZ, *storage.PICKLES, CAFFEMODEL, *keras.SUFFIXES,
             tflite.SUFFIX)  # fmt: skip
 _IMAGENET_CLASSES = 1000
-_COCO = 'coco/2017'
+_COCO = 'coco'
 _TENSORFLOW_CROP = 0.875  # share of the shorter side that its networks are evaluated on
 
 
@@ -246,7 +246,6 @@ def _config(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
     longest = config.data.longer_side / config.data.shorter_side
     config.data.shorter_side = images.resize
     config.data.longer_side = round(images.resize * longest)
-    config.data.name = config.data.name if usual else 'coco'
     return config
   if not usual:
     config.data.name, config.data.feed = 'image_folder', 'stream'

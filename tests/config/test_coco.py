@@ -20,7 +20,7 @@ ROWS = {
 }
 # Detectron's e2e_faster_rcnn_R-50-FPN_2x, and nothing else.
 RECIPE = {
-  'data.name': 'coco/2017', 'data.eval_split': 'validation', 'batch_size': 16, 'steps': 180_000,
+  'data.name': 'coco', 'data.eval_split': 'validation', 'batch_size': 16, 'steps': 180_000,
   'optimizer.learning_rate': 0.02, 'optimizer.base_batch': 16, 'optimizer.decay_mask': 'kernels',
   'optimizer.bias_rate': 2.0, 'schedule.name': 'multistep', 'schedule.unit': 'steps',
   'schedule.boundaries': (120_000.0, 160_000.0), 'schedule.warmup': 500.0,
