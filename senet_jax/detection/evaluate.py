@@ -1,6 +1,5 @@
 """Detections of a whole split: every photo once, on any number of devices, in shapes of a few."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -38,31 +37,6 @@ def eval_program(
   whole = PartitionSpec()
   specs = (whole, feed.input_spec)
   return runtime.data_parallel(detect, mesh, specs, whole, deterministic=deterministic)
-
-
-@dataclasses.dataclass
-class Programs:
-  """The programs of `eval_program`, one for each shape of inputs, compiled before they are needed.
-
-  Attributes:
-    plain: from `eval_program`.
-  """
-
-  plain: jax.stages.Wrapped
-  _compiled: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
-
-  def compile(self, variables: dict[str, Any], shapes: list[dict[str, Any]]) -> None:
-    """Compiles all of them; `shapes` are those of `feed.shapes()`."""
-    for inputs in shapes:
-      self._compiled[_key(inputs)] = self.plain.lower(variables, inputs).compile()
-
-  def __call__(self, variables: dict[str, Any], inputs: dict[str, Any]) -> dict[str, jax.Array]:
-    """Returns the detections of a batch."""
-    return self._compiled.get(_key(inputs), self.plain)(variables, inputs)
-
-
-def _key(inputs: dict[str, Any]) -> tuple:
-  return tuple(inputs['images'].shape)
 
 
 def detect(

@@ -14,6 +14,7 @@ from senet_jax.detection import annotations, average_precision, evaluate
 from senet_jax.detection.feeds import DetectionEvalFeed, DetectionFeed
 from senet_jax.errors import UserError
 from senet_jax.reporting import curves
+from senet_jax.runtime.programs import Programs
 from senet_jax.storage.buckets import Path
 from senet_jax.training.task import Feeds, Task
 from senet_jax.workdir import network, saved
@@ -125,11 +126,12 @@ class DetectionEvaluator:
     detector: Any = model
     self._offset = detector.options.box_offset
     plain = evaluate.eval_program(model, feeds.eval, feeds.mesh, deterministic=deterministic)
-    self._programs = evaluate.Programs(plain)
+    self._programs = Programs(plain)
 
   def compile(self, variables: dict[str, Any]) -> None:
     """See `Evaluator.compile`."""
-    self._programs.compile(variables, self._feed.shapes())
+    for inputs in self._feed.shapes():
+      self._programs.compile(variables, inputs)
 
   def __call__(
     self, variables: dict[str, Any], interrupted: Callable[[], bool]

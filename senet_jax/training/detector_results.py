@@ -95,7 +95,7 @@ def judge(
       f'of {feed.split.where}; give data with the same.'
     )
   detector: Any = run.model
-  program = evaluate.Programs(evaluate.eval_program(run.model, feed, mesh))
+  program = evaluate.eval_program(run.model, feed, mesh)
   found = evaluate.detect(program, run.variables, feed, annotations, detector.options.box_offset)
   assert found is not None  # nothing interrupts it
   precision = average_precision.judge(annotations, found)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from senet_jax.runtime.programs import Programs
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Clock
 from senet_jax.training.step import StepMetrics, training_program
@@ -15,11 +16,6 @@ from senet_jax.training.task import Feeds, Task
 from senet_jax.workdir.state import TrainState
 
 _add = jax.jit(StepMetrics.add)
-
-
-def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
-  """Returns what tells the programs of a feed apart that has inputs of several shapes."""
-  return tuple(np.shape(x) for x in jax.tree.leaves(inputs))
 
 
 class Trainer:
@@ -50,7 +46,7 @@ class Trainer:
     self._task, self._feeds, self._plan, self._optimizer = task, feeds, plan, optimizer
     self._at_once, self._looped = steps_at_once if looped else 1, looped
     self._rules = rules
-    self._programs: dict[tuple, Callable] = {}  # by whether BN is frozen, and shapes of inputs
+    self._programs: dict[bool, Programs] = {}  # by whether BN is frozen
     self._pending: StepMetrics | None = None
     self._clock = Clock()
     self._waited = 0.0  # for data, in seconds
@@ -65,7 +61,7 @@ class Trainer:
     plan, feed = self._plan, self._feeds.train
     each = feed.shapes() if hasattr(feed, 'shapes') else [feed.inputs(step, 1)[0]]
     for frozen in {plan.frozen(step), plan.freeze_step < plan.total}:
-      program = training_program(
+      function = training_program(
         self._task,
         self._task.build_model(self._feeds, frozen_bn=frozen),
         self._optimizer,
@@ -75,9 +71,9 @@ class Trainer:
         frozen_bn=frozen,
         rules=self._rules,
       )
+      programs = self._programs[frozen] = Programs(function)
       for inputs in each:
-        compiled = program.lower(state, inputs, np.int32(1)).compile()
-        self._programs[frozen, _shapes(inputs)] = compiled
+        programs.compile(state, inputs, np.int32(1))
 
   def run(
     self,
@@ -99,14 +95,14 @@ class Trainer:
     Returns:
       The state, the step that was reached, and the seconds it took.
     """
-    frozen, first, previous = self._plan.frozen(step), step, None
+    program, first, previous = self._programs[self._plan.frozen(step)], step, None
     self._clock.start()
     while step < until and not interrupted():
       asked = time.monotonic()
       inputs, steps = self._feeds.train.inputs(step, min(until - step, self._at_once))
       self._waited += time.monotonic() - asked
       with jax.profiler.StepTraceAnnotation('train', step_num=step):
-        state, report = self._programs[frozen, _shapes(inputs)](state, inputs, np.int32(steps))
+        state, report = program(state, inputs, np.int32(steps))
       self._pending = report if self._pending is None else _add(self._pending, report)
       step += steps
       advance(step)

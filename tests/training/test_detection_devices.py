@@ -16,11 +16,10 @@ from senet_jax.training.loop import train
 from senet_jax.training.optimizer import make_optimizer
 from senet_jax.training.setup import init_state
 from senet_jax.training.step import training_program
-from senet_jax.training.trainer import Trainer
 from senet_jax.workdir import network, saved
 from tests.helpers.ports import free_port
 from tests.helpers.small_detection_run import SMALL, small_detector
-from tests.helpers.small_run import summary
+from tests.helpers.small_run import programs_by_step, summary
 
 pytestmark = pytest.mark.thorough
 
@@ -52,9 +51,8 @@ def test_any_number_of_devices_finds_the_same():
   for devices in (1, 2, 4):
     mesh = runtime.data_mesh(devices)
     feed = DetectionEvalFeed.create(config, 'validation[:10]', mesh)
-    program = evaluate.Programs(evaluate.eval_program(model, feed, mesh))
+    program = evaluate.eval_program(model, feed, mesh)
     variables = network.init_variables(config, model, mesh)
-    program.compile(variables, feed.shapes())
     found.append(evaluate.detect(program, variables, feed, feed.split.annotations, 0.0))
   for other in found[1:]:
     assert [row['image_id'] for row in other] == [row['image_id'] for row in found[0]]
@@ -63,22 +61,10 @@ def test_any_number_of_devices_finds_the_same():
 
 
 def test_all_shapes_are_compiled_before_the_first_step(tmp_path, monkeypatch):
-  compiled, taken = [], []
-  compile_all, run = Trainer.compile, Trainer.run
-
-  def compiles(self, state, step):
-    compile_all(self, state, step)
-    compiled.extend(self._programs)
-
-  def runs(self, *args):
-    taken.append(len(compiled))
-    return run(self, *args)
-
-  monkeypatch.setattr(Trainer, 'compile', compiles)
-  monkeypatch.setattr(Trainer, 'run', runs)
+  at_step = programs_by_step(monkeypatch)
   assert train(small_detector(data__longer_side=96), tmp_path)
-  # Photos that lie and photos that stand.
-  assert len(compiled) == 2 and set(taken) == {2}
+  # Steps and evaluations, of photos that lie and photos that stand.
+  assert at_step[-1][0] == 6 and {count for _, count in at_step} == {4}
 
 
 FLAGS = [f'--config.{name}={value}' for name, value in {**SMALL, 'steps': 2}.items()]
