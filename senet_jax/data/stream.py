@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -291,8 +291,12 @@ class Streamed(abc.ABC):
 
   @property
   def damaged(self) -> dict[int, str]:
-    """Names of the images that could not be decoded, by index."""
-    return self.stream.damaged
+    """Names of the images that could not be decoded, by index; a copy, as threads add to them."""
+    return dict(self.stream.damaged)
+
+  def know(self, damaged: Mapping[int, str]) -> None:
+    """Adds images that others have found damaged, names by index."""
+    self.stream.damaged.update(damaged)
 
   @abc.abstractmethod
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
