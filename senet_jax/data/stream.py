@@ -12,7 +12,8 @@ import functools
 import itertools
 import logging
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ _AHEAD = 2
 
 # Of an image that cannot be read or decoded.
 _FAILURES = (OSError, RuntimeError, UnreadableImage)
+# Characters of an error that a message about an image has.
+_REASON = 200
 
 _log = logging.getLogger('senet_jax')
 
@@ -56,6 +59,10 @@ class Readable(Protocol):
     """Data set and split."""
 
   @property
+  def num_examples(self) -> int:
+    """Images of the split."""
+
+  @property
   def read(self) -> Callable[[np.ndarray], tuple[list[bytes], np.ndarray]]:
     """Gives encoded images, and what the form is told of each."""
 
@@ -75,7 +82,7 @@ class Form(abc.ABC):
 
   @abc.abstractmethod
   def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch, `[count, ...]`, to be filled."""
+    """Returns the arrays of a batch, `[count, ...]`, to be filled; an unreadable image stays so."""
 
   @abc.abstractmethod
   def put(
@@ -110,7 +117,8 @@ class Stream:
   tf.data here: its iterators, freed with the lock held, wait for reads that need it.
 
   An image that cannot be read or decoded is named and counted. In training, the next readable one
-  by index takes its place; in an evaluation its place is marked.
+  that the order allows takes its place; where there is none, and in an evaluation, its place stays
+  as it was and is marked.
 
   Attributes:
     source: of the encoded images.
@@ -170,21 +178,21 @@ class Stream:
     blocks = [range(at, min(at + self.form.block, n)) for at in range(0, n, self.form.block)]
     return batch, [pool.submit(self._fill, batch, block) for block in blocks]
 
-  def _fill(self, batch: dict[str, np.ndarray], block: range) -> list[int]:
-    """Reads and decodes a block of a batch; returns the indices that could not be."""
+  def _fill(self, batch: dict[str, np.ndarray], block: range) -> list[tuple[int, str]]:
+    """Reads and decodes a block of a batch; returns the indices that could not be, and why."""
     try:
       self._put(batch, block, batch['index'][block].astype(np.int64))
       return []
     except _FAILURES:  # of one image or more: each by itself
       return [bad for place in block for bad in self._fill_one(batch, place)]
 
-  def _fill_one(self, batch: dict[str, np.ndarray], place: int) -> list[int]:
+  def _fill_one(self, batch: dict[str, np.ndarray], place: int) -> list[tuple[int, str]]:
     bad = []
     for index in self.order.instead(int(batch['index'][place])):
       try:
         self._put(batch, [place], np.array([index]))
-      except _FAILURES:
-        bad.append(index)
+      except _FAILURES as error:
+        bad.append((index, textwrap.shorten(str(error), _REASON, placeholder=' …')))
         if len(bad) > self.max_damaged:
           break  # the run ends with this
         continue
@@ -213,14 +221,15 @@ class Stream:
           f'{platform.node()} has waited {self.read_timeout:g} s for {image} and those read with '
           'it; check the disk or network, or raise config.data.read_timeout.'
         ) from None
-      for index in bad:
-        self._note_damage(index)
-    if self.order.seed is not None and not batch['readable'].all():
+      for index, reason in bad:
+        self._note_damage(index, reason)
+    misses = self.order.seed is not None and not batch['readable'].all()
+    if misses and len(self.damaged) == self.source.num_examples:
       raise UserError(f'no image of {self.source.where} can be decoded.')
     self.form.check(batch)
     return batch
 
-  def _note_damage(self, index: int) -> None:
+  def _note_damage(self, index: int, reason: str) -> None:
     if index in self.damaged:
       return
     self.damaged[index] = name = self.source.name(index)
@@ -228,12 +237,13 @@ class Stream:
     if count > most:
       raise UserError(
         f'{count} images of {self.source.where} cannot be read or decoded, more than '
-        f'config.data.max_damaged={most} allows, the last of them {name}; remove or replace them, '
-        'or raise the limit.'
+        f'config.data.max_damaged={most} allows, the last of them {name} ({reason}); remove or '
+        'replace them, or raise the limit.'
       )
     _log.warning(
-      'unreadable image %d of at most %d in %s: %s', count, most, self.source.where, name
-    )
+      'unreadable image %d of at most %d in %s: %s (%s)',
+      count, most, self.source.where, name, reason,
+    )  # fmt: skip
 
 
 class _ToDevices:
@@ -291,8 +301,12 @@ class Streamed(abc.ABC):
 
   @property
   def damaged(self) -> dict[int, str]:
-    """Names of the images that could not be decoded, by index."""
-    return self.stream.damaged
+    """Names of the images that could not be decoded, by index; a copy, as threads add to them."""
+    return dict(self.stream.damaged)
+
+  def know(self, damaged: Mapping[int, str]) -> None:
+    """Adds images that others have found damaged, names by index."""
+    self.stream.damaged.update(damaged)
 
   @abc.abstractmethod
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:

@@ -57,8 +57,7 @@ def judge(annotations: Annotations, detections: Sequence[dict[str, Any]]) -> Pre
   Raises:
     UserError: pycocotools is not installed, there is no object to be found, or a row cannot be.
   """
-  if annotations.crowd.all():
-    raise UserError('there is no object in these photos, so that average precision has no meaning.')
+  annotations.check_objects('these photos')
   detections_lib.check(annotations, detections)
   found = _evaluated(annotations, detections)
   precision, recall = found['precision'], found['recall']

@@ -80,8 +80,11 @@ class Photos(Form):
 
   def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
     """See `Form.empty`."""
-    spec = self.spec(self.order.shape(step))
-    return {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in spec.items()}
+    padded = self.order.shape(step)
+    spec = self.spec(padded)
+    batch = {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in spec.items()}
+    batch['sizes'][:] = padded  # a photo that stays empty is one without content or boxes
+    return batch
 
   def put(
     self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray

@@ -64,6 +64,8 @@ class Detection(Task):
     """See `Task.open`."""
     train = DetectionFeed.create(self.config, mesh)
     evaluation = DetectionEvalFeed.create(self.config, self.config.data.eval_split, mesh)
+    for split in (train.split, evaluation.split):
+      split.annotations.check_objects(split.where)
     return Feeds(mesh, train, evaluation, streamed=True)
 
   def num_classes(self, feeds: Feeds) -> int:

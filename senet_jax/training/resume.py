@@ -91,9 +91,7 @@ def restored(
     reporter.say(f'this run began with {kind} a dispatch and keeps that, to stay exact.')
   if before.rules < RULES and config.optimizer.ema_decay:
     reporter.say('this run began with averages of a constant decay and keeps that, to stay exact.')
-  for split, names in feeds.unreadable().items():
-    known = before.unreadable.get(split, {})
-    names.update({int(index): name for index, name in known.items()})
+  feeds.know_unreadable(before.unreadable)
   return checkpoint.state, dataclasses.replace(before, identity=identity, devices=devices)
 
 

@@ -208,8 +208,8 @@ def _shared_unreadable(feeds: Feeds, exchange: int) -> dict[str, dict[str, str]]
   found = {k: {str(i): n for i, n in v.items()} for k, v in feeds.unreadable().items()}
   for theirs in runtime.gather(f'unreadable/{exchange}', found) if found else ():
     for split, names in theirs.items():
-      feeds.unreadable()[split].update({int(i): name for i, name in names.items()})
       found[split].update(names)
+  feeds.know_unreadable(found)
   return found
 
 

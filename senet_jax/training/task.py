@@ -7,7 +7,7 @@ The loop, the step, checkpoints, resumption and preemption are the same for ever
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flax import linen as nn
@@ -43,6 +43,12 @@ class Feeds:
     """Returns the images of streams that could not be decoded: names by index, by split."""
     feeds = {'train': self.train, 'eval': self.eval}
     return {split: feed.damaged for split, feed in feeds.items() if hasattr(feed, 'damaged')}
+
+  def know_unreadable(self, found: Mapping[str, Mapping[str, str]]) -> None:
+    """Tells streams of images that could not be decoded: names by index in decimal, by split."""
+    for split in self.unreadable():
+      names = found.get(split, {})
+      getattr(self, split).know({int(index): name for index, name in names.items()})
 
 
 class Evaluator(Protocol):

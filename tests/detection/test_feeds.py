@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import jax
@@ -200,12 +201,41 @@ def test_an_unreadable_photo_is_named_and_replaced_by_one_of_its_shape(folder, c
     evaluation(configured(folder, data__max_damaged=0)).inputs(1)
 
 
-def test_a_photo_of_another_size_than_its_boxes_is_unreadable(folder):
+@pytest.mark.parametrize('others', [False, True])
+def test_the_only_photo_of_a_shape_leaves_an_empty_example_if_it_is_unreadable(folder, others):
+  def without_4(instances):
+    del instances['images'][4], instances['annotations'][4]
+
+  changed(folder, without_4)
+  for i in (2, 0, 1, 3, 5) if others else (2,):
+    (folder / f'train2017/{i}.png').write_bytes(b'none')
+  feed = training(configured(folder, batch_size=2))
+  if others:
+    with pytest.raises(UserError, match=r'no image of .* can be decoded'):
+      for step in range(5):
+        feed.inputs(step, 1)
+    return
+  seen = set()
+  for step in range(10):
+    inputs = jax.device_get(feed.inputs(step, 1)[0])
+    height, width = inputs['images'].shape[1:3]
+    empty = height > width
+    seen.add(empty)
+    assert inputs['valid'].any() != empty and inputs['images'].any() != empty
+    np.testing.assert_array_equal(inputs['sizes'], [[height, width]] * 2)
+  assert len(seen) == 2 and list(feed.damaged) == [2]
+
+
+def test_a_photo_of_another_size_than_its_boxes_is_unreadable(folder, caplog):
   Image.new('RGB', (30, 40)).save(folder / 'train2017/0.png')
   feed = evaluation(configured(folder, batch_size=4))
   for step in range(len(feed)):
     feed.inputs(step)
   assert list(feed.damaged) == [0]
+  reason = r'0\.png \(it has 30 x 40 pixels, and its annotations are for 40 x 30\)'
+  assert re.search(reason, caplog.text)
+  with pytest.raises(UserError, match=rf'the last of them .*{reason}; remove'):
+    evaluation(configured(folder, data__max_damaged=0)).inputs(0)
 
 
 def test_made_up_photos(tmp_path):

@@ -1,5 +1,6 @@
 """Training of detectors: a run, its resumption, what is frozen, and settings that cannot be."""
 
+import dataclasses
 import json
 import types
 
@@ -9,6 +10,7 @@ import pytest
 from flax import traverse_util
 
 from senet_jax import runtime
+from senet_jax.detection import sources
 from senet_jax.detection.feeds import DetectionFeed
 from senet_jax.errors import UserError
 from senet_jax.models.common import named_by
@@ -107,6 +109,25 @@ def test_stages_that_are_frozen(freeze_at):
   expected = {'stem_conv', 'stage2_block1', 'stage3_block1', 'stage4_block1', 'stage5_block1'}
   assert {name for name in left if not name.endswith('block2')} == set(sorted(
     expected, key=['stem_conv', *sorted(expected)].index)[freeze_at:])  # fmt: skip
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+@pytest.mark.parametrize('crowds', [0, 2])
+def test_a_split_without_objects_is_refused_when_it_is_opened(monkeypatch, split, crowds):
+  def emptied(config, name):
+    source = open_source(config, name)
+    if not name.startswith(split):
+      return source
+    known = source.annotations
+    few = {name: getattr(known, name)[:crowds] for name in ('boxes', 'classes', 'areas', 'ids')}
+    first = np.minimum(known.first, crowds)
+    known = dataclasses.replace(known, **few, first=first, crowd=np.ones(crowds, bool))
+    return dataclasses.replace(source, annotations=known)
+
+  open_source = sources.open_source
+  monkeypatch.setattr(sources, 'open_source', emptied)
+  with pytest.raises(UserError, match=rf'there is no object in coco \(fake\), split {split}'):
+    Detection(small_detector()).open(runtime.data_mesh(1))
 
 
 @pytest.mark.parametrize(
