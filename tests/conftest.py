@@ -13,6 +13,8 @@ import tempfile
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+# Google's libraries ask whether this is one of their machines, and wait a quarter of a minute.
+os.environ['NO_GCE_CHECK'] = 'true'
 # Compilation is most of the work here: XLA optimises as always, but LLVM does not, and the loops of
 # fusions are written by an emitter that needs half the time of the default one, where it is known.
 _QUICK = [
