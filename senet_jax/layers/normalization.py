@@ -288,7 +288,7 @@ class BatchNorm(nn.Module):
     if not train or self.bn.is_frozen(self.path):
       mean, var = jnp.zeros((1, 1, 1, channels)), running_var.value
       if self.image_means:
-        image_mean = _image_mean(x, center, None if train else image_mean_of_x)
+        image_mean = _image_mean(x, center, image_mean_of_x)
     else:
       mean, var, image_mean = self._statistics(x, center)
       if not self.is_initializing():
