@@ -29,7 +29,7 @@ from senet_jax.errors import Stalled, UserError
 # Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
 _AHEAD = 2
 
-# Of an image that cannot be read or decoded.
+# Errors of an image that cannot be read or decoded.
 _FAILURES = (OSError, RuntimeError, UnreadableImage)
 # Characters of an error that a message about an image has.
 _REASON = 200
@@ -105,7 +105,7 @@ class Form(abc.ABC):
     """Checks a whole batch, if there is anything to check.
 
     Raises:
-      UserError: something in it cannot be.
+      UserError: something in it is invalid.
     """
     del batch
 
@@ -138,7 +138,7 @@ class Stream:
     self.damaged: dict[int, str] = {}
 
   def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """The batches from step `first` on, up to step `last` (exclusive).
+    """Yields the batches from step `first` on, up to step `last` (exclusive).
 
     Yields:
       What the form makes, `epoch` and `index` `[n]` int32, `position` `[n]` int64 and `readable`
@@ -165,7 +165,7 @@ class Stream:
   def _start(
     self, step: int, pool: futures.Executor
   ) -> tuple[dict[str, np.ndarray], list[futures.Future]]:
-    """An empty batch, and the work that fills it."""
+    """Returns an empty batch, and the work that fills it."""
     position, epoch, index = self.order.examples(step)
     n = len(index)
     batch: dict[str, np.ndarray] = {
@@ -259,7 +259,7 @@ class _ToDevices:
     self._batch: Any = None
 
   def at(self, step: int) -> dict[str, jax.Array]:
-    """The batch of `step`; unless it is the last one or the one after it, reading starts anew."""
+    """Returns the batch of `step`; reading starts anew unless it is the last one or the next."""
     if step == self._step:
       return self._batch
     if self._step is None or step != self._step + 1:

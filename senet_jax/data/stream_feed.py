@@ -63,7 +63,7 @@ class Order:
     return self.batch_size // self.hosts
 
   def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position in the endless sequence, epoch and index, each `[n]` int64, of a step's examples."""
+    """Returns position in the endless sequence, epoch and index of a step, each `[n]` int64."""
     place = self.host * self.local_size + np.arange(self.local_size)
     if self.repeats > 1:
       place = repeats.spread(self.batch_size, self.repeats)[place]
@@ -139,7 +139,7 @@ class StreamFeed(Streamed):
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'StreamFeed':
-    """The feed of a run.
+    """Returns the feed of a run.
 
     Raises:
       UserError: the data is not usable, or the batch does not fit the devices.
@@ -187,7 +187,7 @@ class StreamFeed(Streamed):
     ]
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
-    """This device's share of the batch of `step`; runs inside the compiled program.
+    """Returns this device's share of the batch of `step`; runs inside the compiled program.
 
     Returns:
       `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices,
@@ -214,7 +214,7 @@ class StreamEvalFeed(Streamed):
     crops: Crops | None = None,
     source: Source | None = None,
   ) -> 'StreamEvalFeed':
-    """The feed over `split`.
+    """Returns the feed over `split`.
 
     Args:
       config: of the run.
@@ -261,7 +261,7 @@ class StreamEvalFeed(Streamed):
     return self._to_devices.at(step)
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, Any]:
-    """This device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0 for no example."""
+    """Returns this device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0: none."""
     return {**inputs, 'images': self.transform.to_input(inputs['images'])}
 
 

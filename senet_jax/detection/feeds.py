@@ -41,7 +41,7 @@ class Normalize:
 
   @classmethod
   def create(cls, config: ConfigDict) -> 'Normalize':
-    """Returns that of a run: what its configuration says, or else what its network expects."""
+    """Returns what the configuration of a run says, or else what its network expects."""
     expected = model_info(config.model.name).preprocessing
     mean, std = tuple(config.data.mean) or expected.mean, tuple(config.data.std) or expected.std
     if mean is None or std is None:
@@ -52,7 +52,7 @@ class Normalize:
     return cls(mean, std)
 
   def to_input(self, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Photos `[n, H, W, 3]` uint8 to float32, with zeros behind their `sizes` `[n, 2]`."""
+    """Returns photos `[n, H, W, 3]` uint8 as float32, zero behind their `sizes` `[n, 2]`."""
     mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
     down = jnp.arange(images.shape[1])[:, None] < sizes[:, 0, None, None]
     across = jnp.arange(images.shape[2]) < sizes[:, 1, None, None]
@@ -179,7 +179,7 @@ class DetectionFeed(_Boxed):
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'DetectionFeed':
-    """The feed of a run.
+    """Returns the feed of a run.
 
     Raises:
       UserError: the data is not usable, or the batch does not fit the devices.
@@ -209,7 +209,7 @@ class DetectionFeed(_Boxed):
     return self._to_devices.at(step), 1
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, Any]:
-    """This device's share of the batch of `step`; runs inside the compiled program.
+    """Returns this device's share of the batch of `step`; runs inside the compiled program.
 
     Returns:
       `images` `[n, H, W, 3]` float32, `sizes` `[n, 2]` int32 and `targets`, as of `FasterRCNN`,
@@ -232,7 +232,7 @@ class DetectionEvalFeed(_Boxed):
 
   @classmethod
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'DetectionEvalFeed':
-    """The feed over `split`.
+    """Returns the feed over `split`.
 
     Raises:
       UserError: the data is not usable.
@@ -267,7 +267,7 @@ class DetectionEvalFeed(_Boxed):
     return self._to_devices.at(step)
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """This device's share.
+    """Returns this device's share.
 
     Returns:
       `images` and `sizes` as of `DetectionFeed.batch`; `scales` `[n, 2]` float32, by what the photo

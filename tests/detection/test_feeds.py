@@ -291,7 +291,7 @@ def test_faults_are_said_and_too_many_are_refused(folder, caplog):
   (folder / 'train2017/2.png').unlink()
   feed = training(configured(folder, data__max_faulty=3, batch_size=1))
   assert feed.split.num_examples == 5
-  assert '1 x missing photo, 1 x box of no area, 1 x unknown category' in caplog.text
+  assert '1 x missing photo, 1 x empty box, 1 x unknown category' in caplog.text
   with pytest.raises(UserError, match=r'has 3 faults, more than config\.data\.max_faulty=2'):
     training(configured(folder, data__max_faulty=2, batch_size=1))
 
