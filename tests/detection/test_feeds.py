@@ -263,6 +263,7 @@ def test_a_part_of_a_split(coco64):
   ('fields', 'message'),
   [
     ({'data__dir': None}, r'config\.data\.dir must be the folder of COCO; expected are'),
+    ({'data__dir': 'gs://photos/coco'}, r'dir=gs://photos/coco: the folder of COCO must be local'),
     ({'data__dir': '/nowhere'}, '/nowhere is no directory'),
     ({'data__name': 'cifar10'}, r'data\.name=.cifar10. is unknown'),
     ({'data__train_split': 'validation'}, r"'validation' is unknown.*\(allowed: train\)"),
