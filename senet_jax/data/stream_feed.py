@@ -10,11 +10,11 @@ device's work.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
@@ -26,11 +26,8 @@ from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.randaugment import Moving, RandAugment
 from senet_jax.data.sizes import Sizes
 from senet_jax.data.sources import Source
-from senet_jax.data.stream import Form, Stream, Streamed
+from senet_jax.data.stream import Form, Spec, Stream, StreamedEvaluation, StreamedTraining
 from senet_jax.errors import UserError
-
-# What a batch of training has beside its images.
-_NUMBERS = ('labels', 'epoch', 'index')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +99,17 @@ class Labelled(Form):
   num_classes: int
   sizes: Sizes | None = None
 
-  def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
-    """Returns `images` `[n, *shape]` uint8 and `labels` `[n]` int32; see `Form.empty`."""
-    shape = self.shape if self.sizes is None else _square(self.sizes.at(step))
-    return {'images': np.zeros((count, *shape), np.uint8), 'labels': np.zeros(count, np.int32)}
+  def spec(self, shape: tuple[int, ...]) -> Spec:
+    """See `Form.spec`."""
+    return {'images': (shape, np.uint8), 'labels': ((), np.int32)}
+
+  def shape_at(self, step: int) -> tuple[int, ...]:
+    """See `Form.shape_at`."""
+    return self.shape if self.sizes is None else _square(self.sizes.at(step))
 
   @property
   def shapes(self) -> list[tuple[int, ...]]:
-    """Returns all shapes of images."""
+    """See `Form.shapes`."""
     if self.sizes is None:
       return [self.shape]
     return [_square(side) for side in dict.fromkeys(self.sizes.sides)]
@@ -132,10 +132,11 @@ class Labelled(Form):
       )
 
 
-class StreamFeed(Streamed):
+class StreamFeed(StreamedTraining):
   """Training batches that are streamed; `transform` makes random changes, too."""
 
   transform: TrainingTransform
+  _more: ClassVar[Spec] = {'epoch': ((), np.int32), 'index': ((), np.int32)}
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'StreamFeed':
@@ -166,26 +167,6 @@ class StreamFeed(Streamed):
     )
     return cls(source, config.batch_size, stream, transform, mesh)
 
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    for batch in self.stream.batches(first):
-      yield {name: batch[name] for name in ('images', *_NUMBERS)}
-
-  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
-    """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
-    del limit
-    return self._to_devices.at(step), 1
-
-  def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """Returns what `inputs` gives, without the data: one for each shape of the images."""
-    form: Any = self.stream.form
-    of_shape = functools.partial(
-      jax.ShapeDtypeStruct, sharding=NamedSharding(self.mesh, self.input_spec)
-    )
-    numbers = {name: of_shape((self.batch_size,), np.int32) for name in _NUMBERS}
-    return [
-      {'images': of_shape((self.batch_size, *shape), np.uint8), **numbers} for shape in form.shapes
-    ]
-
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
     """Returns this device's share of the batch of `step`; runs inside the compiled program.
 
@@ -197,7 +178,7 @@ class StreamFeed(Streamed):
     return transform.batch(**inputs, step=step)
 
 
-class StreamEvalFeed(Streamed):
+class StreamEvalFeed(StreamedEvaluation):
   """Evaluation batches that are streamed: each example once, in order.
 
   The last batch is padded and masked; an image that cannot be decoded is masked, too.
@@ -225,8 +206,7 @@ class StreamEvalFeed(Streamed):
     """
     transform = preprocessing.evaluation_transform(config)
     source = source or sources.open_source(config, split)
-    wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
-    batch_size = runtime.fill_devices(wanted, mesh.size)
+    batch_size = datasets.eval_batch_size(config, source.num_examples, mesh.size)
 
     def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
       del key, shape
@@ -246,19 +226,6 @@ class StreamEvalFeed(Streamed):
 
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)
-
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    for batch in self.stream.batches(first, len(self)):
-      valid = batch['readable'] & (batch['position'] < self.split.num_examples)
-      yield {
-        'images': batch['images'],
-        'labels': batch['labels'],
-        'mask': valid.astype(np.float32),
-      }
-
-  def inputs(self, step: int) -> dict[str, jax.Array]:
-    """Returns the inputs of a program that evaluates batch `step`."""
-    return self._to_devices.at(step)
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, Any]:
     """Returns this device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0: none."""
