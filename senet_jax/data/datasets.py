@@ -6,7 +6,9 @@ import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from senet_jax import runtime
 from senet_jax.data import arrays
 from senet_jax.data.builders import digits, places365, tiny_imagenet
 from senet_jax.errors import UserError, one_of, shown
@@ -153,6 +155,12 @@ def class_names(name: str, data_dir: str | None = None) -> tuple[str, ...] | Non
     return tuple('0123456789')
   version_dir = arrays.find_arrays(name, data_dir or arrays.default_data_dir())
   return tuple(arrays.read_index(version_dir)['label_names']) if version_dir else None
+
+
+def eval_batch_size(config: ConfigDict, examples: int, devices: int) -> int:
+  """Returns the batch of an evaluation: at most all examples, rounded up to fill the devices."""
+  wanted = min(config.eval.batch_size or config.batch_size, examples)
+  return runtime.fill_devices(wanted, devices)
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:

@@ -222,9 +222,9 @@ class EvalFeed:
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'EvalFeed':
     """The feed over `split`; the batch is at most the split, rounded up to fill the devices."""
     loaded = Split.load(config, split, mesh)
-    wanted = min(config.eval.batch_size or config.batch_size, loaded.num_examples)
+    batch_size = datasets.eval_batch_size(config, loaded.num_examples, mesh.size)
     transform = preprocessing.evaluation_transform(config)
-    return cls(loaded, runtime.fill_devices(wanted, mesh.size), transform)
+    return cls(loaded, batch_size, transform)
 
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)

@@ -15,7 +15,7 @@ import platform
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
@@ -29,10 +29,13 @@ from senet_jax.errors import Stalled, UserError
 # Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
 _AHEAD = 2
 
-# Of an image that cannot be read or decoded.
+# Errors of an image that cannot be read or decoded.
 _FAILURES = (OSError, RuntimeError, UnreadableImage)
 # Characters of an error that a message about an image has.
 _REASON = 200
+
+# Shape and dtype of one example, by the name of an array.
+Spec = dict[str, tuple[tuple[int, ...], Any]]
 
 _log = logging.getLogger('senet_jax')
 
@@ -80,9 +83,23 @@ class Form(abc.ABC):
 
   block = 32
 
+  @property
   @abc.abstractmethod
+  def shapes(self) -> Sequence[tuple[int, ...]]:
+    """All shapes that images have."""
+
+  @abc.abstractmethod
+  def shape_at(self, step: int) -> tuple[int, ...]:
+    """Returns the shape that the images of a step have."""
+
+  @abc.abstractmethod
+  def spec(self, shape: tuple[int, ...]) -> Spec:
+    """Returns shape and dtype of what an example has, by name, given the shape of images."""
+
   def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
     """Returns the arrays of a batch, `[count, ...]`, to be filled; an unreadable image stays so."""
+    spec = self.spec(self.shape_at(step))
+    return {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in spec.items()}
 
   @abc.abstractmethod
   def put(
@@ -105,7 +122,7 @@ class Form(abc.ABC):
     """Checks a whole batch, if there is anything to check.
 
     Raises:
-      UserError: something in it cannot be.
+      UserError: something in it is invalid.
     """
     del batch
 
@@ -138,7 +155,7 @@ class Stream:
     self.damaged: dict[int, str] = {}
 
   def batches(self, first: int, last: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """The batches from step `first` on, up to step `last` (exclusive).
+    """Yields the batches from step `first` on, up to step `last` (exclusive).
 
     Yields:
       What the form makes, `epoch` and `index` `[n]` int32, `position` `[n]` int64 and `readable`
@@ -165,7 +182,7 @@ class Stream:
   def _start(
     self, step: int, pool: futures.Executor
   ) -> tuple[dict[str, np.ndarray], list[futures.Future]]:
-    """An empty batch, and the work that fills it."""
+    """Returns an empty batch, and the work that fills it."""
     position, epoch, index = self.order.examples(step)
     n = len(index)
     batch: dict[str, np.ndarray] = {
@@ -259,7 +276,7 @@ class _ToDevices:
     self._batch: Any = None
 
   def at(self, step: int) -> dict[str, jax.Array]:
-    """The batch of `step`; unless it is the last one or the one after it, reading starts anew."""
+    """Returns the batch of `step`; reading starts anew unless it is the last one or the next."""
     if step == self._step:
       return self._batch
     if self._step is None or step != self._step + 1:
@@ -295,6 +312,8 @@ class Streamed(abc.ABC):
   mesh: Mesh
   # Every device gets its share of the batch.
   input_spec = PartitionSpec(runtime.DATA_AXIS)
+  # What the devices get besides that of the form.
+  _more: ClassVar[Spec] = {}
 
   def __post_init__(self):
     self._to_devices = _ToDevices(self._batches, self.mesh)
@@ -308,6 +327,55 @@ class Streamed(abc.ABC):
     """Adds images that others have found damaged, names by index."""
     self.stream.damaged.update(damaged)
 
+  def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """Returns what `inputs` gives, without the data: one for each shape of the images."""
+    sharding, form = NamedSharding(self.mesh, self.input_spec), self.stream.form
+    return [
+      {
+        name: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
+        for name, (shape, dtype) in {**form.spec(of_images), **self._more}.items()
+      }
+      for of_images in form.shapes
+    ]
+
   @abc.abstractmethod
   def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
     """Yields what the devices get, from step `first` on."""
+
+
+class StreamedTraining(Streamed):
+  """The base of the streaming feeds of training."""
+
+  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
+    """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
+    del limit
+    return self._to_devices.at(step), 1
+
+  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+    names = list(self.shapes()[0])
+    for batch in self.stream.batches(first):
+      yield {name: batch[name] for name in names}
+
+
+class StreamedEvaluation(Streamed):
+  """The base of the streaming feeds of evaluations: each example once, and no more."""
+
+  _more: ClassVar[Spec] = {'mask': ((), np.float32)}
+
+  @abc.abstractmethod
+  def __len__(self) -> int: ...
+
+  def inputs(self, step: int) -> dict[str, jax.Array]:
+    """Returns the inputs of a program that evaluates batch `step`."""
+    return self._to_devices.at(step)
+
+  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+    names = list(self.shapes()[0])
+    for batch in self.stream.batches(first, len(self)):
+      batch.update(self._added(batch))
+      yield {name: batch[name] for name in names}
+
+  def _added(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what a batch of the stream does not have: `mask`, 0.0 for no example."""
+    mask = batch['readable'] & (batch['position'] < self.split.num_examples)
+    return {'mask': mask.astype(np.float32)}

@@ -10,11 +10,11 @@ device's work.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
@@ -26,11 +26,8 @@ from senet_jax.data.preprocessing import TrainingTransform, Transform
 from senet_jax.data.randaugment import Moving, RandAugment
 from senet_jax.data.sizes import Sizes
 from senet_jax.data.sources import Source
-from senet_jax.data.stream import Form, Stream, Streamed
+from senet_jax.data.stream import Form, Spec, Stream, StreamedEvaluation, StreamedTraining
 from senet_jax.errors import UserError
-
-# What a batch of training has beside its images.
-_NUMBERS = ('labels', 'epoch', 'index')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Order:
     return self.batch_size // self.hosts
 
   def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position in the endless sequence, epoch and index, each `[n]` int64, of a step's examples."""
+    """Returns position in the endless sequence, epoch and index of a step, each `[n]` int64."""
     place = self.host * self.local_size + np.arange(self.local_size)
     if self.repeats > 1:
       place = repeats.spread(self.batch_size, self.repeats)[place]
@@ -102,14 +99,17 @@ class Labelled(Form):
   num_classes: int
   sizes: Sizes | None = None
 
-  def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
-    """Returns `images` `[n, *shape]` uint8 and `labels` `[n]` int32; see `Form.empty`."""
-    shape = self.shape if self.sizes is None else _square(self.sizes.at(step))
-    return {'images': np.zeros((count, *shape), np.uint8), 'labels': np.zeros(count, np.int32)}
+  def spec(self, shape: tuple[int, ...]) -> Spec:
+    """See `Form.spec`."""
+    return {'images': (shape, np.uint8), 'labels': ((), np.int32)}
+
+  def shape_at(self, step: int) -> tuple[int, ...]:
+    """See `Form.shape_at`."""
+    return self.shape if self.sizes is None else _square(self.sizes.at(step))
 
   @property
   def shapes(self) -> list[tuple[int, ...]]:
-    """Returns all shapes of images."""
+    """See `Form.shapes`."""
     if self.sizes is None:
       return [self.shape]
     return [_square(side) for side in dict.fromkeys(self.sizes.sides)]
@@ -132,14 +132,15 @@ class Labelled(Form):
       )
 
 
-class StreamFeed(Streamed):
+class StreamFeed(StreamedTraining):
   """Training batches that are streamed; `transform` makes random changes, too."""
 
   transform: TrainingTransform
+  _more: ClassVar[Spec] = {'epoch': ((), np.int32), 'index': ((), np.int32)}
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'StreamFeed':
-    """The feed of a run.
+    """Returns the feed of a run.
 
     Raises:
       UserError: the data is not usable, or the batch does not fit the devices.
@@ -166,28 +167,8 @@ class StreamFeed(Streamed):
     )
     return cls(source, config.batch_size, stream, transform, mesh)
 
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    for batch in self.stream.batches(first):
-      yield {name: batch[name] for name in ('images', *_NUMBERS)}
-
-  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
-    """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
-    del limit
-    return self._to_devices.at(step), 1
-
-  def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """Returns what `inputs` gives, without the data: one for each shape of the images."""
-    form: Any = self.stream.form
-    of_shape = functools.partial(
-      jax.ShapeDtypeStruct, sharding=NamedSharding(self.mesh, self.input_spec)
-    )
-    numbers = {name: of_shape((self.batch_size,), np.int32) for name in _NUMBERS}
-    return [
-      {'images': of_shape((self.batch_size, *shape), np.uint8), **numbers} for shape in form.shapes
-    ]
-
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
-    """This device's share of the batch of `step`; runs inside the compiled program.
+    """Returns this device's share of the batch of `step`; runs inside the compiled program.
 
     Returns:
       `images` `[n, S, S, 3]` float32, `labels` `[n]` int32, with `n` the batch over the devices,
@@ -197,7 +178,7 @@ class StreamFeed(Streamed):
     return transform.batch(**inputs, step=step)
 
 
-class StreamEvalFeed(Streamed):
+class StreamEvalFeed(StreamedEvaluation):
   """Evaluation batches that are streamed: each example once, in order.
 
   The last batch is padded and masked; an image that cannot be decoded is masked, too.
@@ -214,7 +195,7 @@ class StreamEvalFeed(Streamed):
     crops: Crops | None = None,
     source: Source | None = None,
   ) -> 'StreamEvalFeed':
-    """The feed over `split`.
+    """Returns the feed over `split`.
 
     Args:
       config: of the run.
@@ -225,8 +206,7 @@ class StreamEvalFeed(Streamed):
     """
     transform = preprocessing.evaluation_transform(config)
     source = source or sources.open_source(config, split)
-    wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
-    batch_size = runtime.fill_devices(wanted, mesh.size)
+    batch_size = datasets.eval_batch_size(config, source.num_examples, mesh.size)
 
     def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
       del key, shape
@@ -247,21 +227,8 @@ class StreamEvalFeed(Streamed):
   def __len__(self) -> int:
     return -(-self.split.num_examples // self.batch_size)
 
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    for batch in self.stream.batches(first, len(self)):
-      valid = batch['readable'] & (batch['position'] < self.split.num_examples)
-      yield {
-        'images': batch['images'],
-        'labels': batch['labels'],
-        'mask': valid.astype(np.float32),
-      }
-
-  def inputs(self, step: int) -> dict[str, jax.Array]:
-    """Returns the inputs of a program that evaluates batch `step`."""
-    return self._to_devices.at(step)
-
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, Any]:
-    """This device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0 for no example."""
+    """Returns this device's share: as of `StreamFeed.batch`, and `mask` `[n]`, 0.0: none."""
     return {**inputs, 'images': self.transform.to_input(inputs['images'])}
 
 

@@ -1,6 +1,6 @@
 """The boxes of a data set, as COCO's instances JSON has them: read, checked and mended.
 
-Whatever a record has that cannot be, such as a box of no area, a category that nobody declared or
+Whatever is invalid in a record, such as an empty box, a category that nobody declared or
 an id used twice, is a fault: the record is left out, or mended, and the fault is counted and listed
 by kind. Nobody has to fix a file of a million boxes for the sake of two of them.
 """
@@ -22,9 +22,10 @@ from senet_jax.errors import UserError, shown
 from senet_jax.storage import files
 
 # Kinds of faults.
-OUTSIDE, EMPTY, NO_BOX = 'box outside its image', 'box of no area', 'box that is no box'
+OUTSIDE, EMPTY, NO_BOX = 'box outside its image', 'empty box', 'malformed box'
 CATEGORY, IMAGE = 'unknown category', 'unknown image'
-TWICE, MISSING, RECORD = 'id used twice', 'missing photo', 'record that is none'
+TWICE, MISSING, RECORD = 'id used twice', 'missing photo', 'malformed record'
+CROWD = 'iscrowd neither 0 nor 1'
 # Pixels beyond the border that are rounding: COCO has hundredths of them. They stay as they are.
 _ROUNDING = 1.0
 # Larger numbers are no coordinates, and larger images no photos.
@@ -153,7 +154,7 @@ def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = N
       looks.
 
   Raises:
-    UserError: the file cannot be read, or is no such JSON.
+    UserError: the file cannot be read, or is not such a JSON.
   """
   path = pathlib.Path(path)
   try:
@@ -344,7 +345,7 @@ def _boxes(
     elif image in images:
       kind, box = _mended(bbox, *images[image][1])
       if box:
-        row = number, classes[category], *_crowd_and_area(record, box), box
+        row = number, classes[category], _crowd(record, faults), _area(record, box), box
         found[image].append(row)
     if kind:
       place = f'annotation {number} of image {shown(image)}'
@@ -352,11 +353,18 @@ def _boxes(
   return found
 
 
-def _crowd_and_area(record: dict, box: tuple[float, ...]) -> tuple[bool, float]:
+def _crowd(record: dict, faults: _Faults) -> bool:
+  crowd = record.get('iscrowd')
+  if crowd not in (0, 1, None):
+    faults.add(CROWD, f'annotation {record["id"]}: iscrowd {shown(crowd)}, taken for 0')
+  return crowd == 1
+
+
+def _area(record: dict, box: tuple[float, ...]) -> float:
   area: Any = record.get('area')
   if not is_number(area) or area < 0:
     area = (box[2] - box[0]) * (box[3] - box[1])
-  return bool(record.get('iscrowd')), float(area)
+  return float(area)
 
 
 def _mended(

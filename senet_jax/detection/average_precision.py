@@ -55,7 +55,7 @@ def judge(annotations: Annotations, detections: Sequence[dict[str, Any]]) -> Pre
       `score`. Of each image and class the 100 with the highest scores count.
 
   Raises:
-    UserError: pycocotools is not installed, there is no object to be found, or a row cannot be.
+    UserError: pycocotools is not installed, there is no object to be found, or a row is invalid.
   """
   annotations.check_objects('these photos')
   detections_lib.check(annotations, detections)

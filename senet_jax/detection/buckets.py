@@ -1,4 +1,4 @@
-"""Few shapes for images of many: sizes after resizing, and the padded shape that each falls into.
+"""Resized images of all sizes are padded to a few shapes; this module computes both.
 
 The shorter side becomes `shorter`, unless the longer one would exceed `longer`. What results fits
 into one of a few shapes of sides that are multiples of 32, each of which is one compiled program.
@@ -8,7 +8,7 @@ import numpy as np
 
 from senet_jax.detection.faster_rcnn import SIDE_MULTIPLE
 
-# Of most photos, width over height.
+# Width over height of most photos.
 _USUAL_ASPECT = 4 / 3
 
 
@@ -33,8 +33,8 @@ def resized(sizes: np.ndarray, shorter: int, longer: int) -> np.ndarray:
 def shapes(shorter: int, longer: int) -> list[tuple[int, int]]:
   """Returns the padded shapes: for 800 and 1333 those of 800 x 1088 and 800 x 1344, both ways."""
   usual = min(round(shorter * _USUAL_ASPECT), longer)
-  lying = {(_up(shorter), _up(width)) for width in (usual, longer)}
-  return sorted(lying | {(width, height) for height, width in lying}, key=_by_area)
+  landscape = {(_up(shorter), _up(width)) for width in (usual, longer)}
+  return sorted(landscape | {(width, height) for height, width in landscape}, key=_by_area)
 
 
 def _by_area(shape: tuple[int, int]) -> tuple[int, int]:

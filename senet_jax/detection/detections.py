@@ -1,4 +1,4 @@
-"""Detections as COCO's results: rows that other programs read, and the JSON of them."""
+"""Detections in COCO results format: rows that other programs read, and the JSON of them."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def check(annotations: Annotations, detections: Sequence[Any]) -> None:
   """Checks rows, which may be another program's.
 
   Raises:
-    UserError: names the first that cannot be.
+    UserError: names the first that is invalid.
   """
   images, categories = set(annotations.image_ids.tolist()), set(annotations.category_ids)
   for place, row in enumerate(detections):
@@ -66,7 +66,7 @@ def check(annotations: Annotations, detections: Sequence[Any]) -> None:
       why = 'score must be a finite number'
     else:
       continue
-    raise UserError(f'detection {place} cannot be, {why}: {shown(row)}.')
+    raise UserError(f'detection {place} is invalid: {why}: {shown(row)}.')
 
 
 def _is_in(value: Any, numbers: set[int]) -> bool:
@@ -83,7 +83,7 @@ def read(path: str | os.PathLike, annotations: Annotations) -> list[dict[str, An
   """Reads such a JSON, of this or another program.
 
   Raises:
-    UserError: it cannot be read, is none, or is of other data.
+    UserError: it cannot be read, is not such a JSON, or is of other data.
   """
   try:
     found = json.loads(pathlib.Path(path).read_bytes())
@@ -92,6 +92,6 @@ def read(path: str | os.PathLike, annotations: Annotations) -> list[dict[str, An
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path} is no JSON, or damaged ({error}).') from error
   if not isinstance(found, list):
-    raise UserError(f'{path} is no list of detections, as COCO has its results.')
+    raise UserError(f'{path} is not a list of detections in COCO results format.')
   check(annotations, found)
   return found

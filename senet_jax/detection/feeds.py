@@ -5,19 +5,18 @@ and padded by the host and travel as uint8; the device normalises them.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 
 from senet_jax import runtime
-from senet_jax.data import draws, photos
-from senet_jax.data.stream import Form, Stream, Streamed
+from senet_jax.data import datasets, draws, photos
+from senet_jax.data.stream import Form, Spec, Stream, StreamedEvaluation, StreamedTraining
 from senet_jax.detection import buckets, coordinates, sources
 from senet_jax.detection.annotations import Annotations
 from senet_jax.detection.order import GroupedOrder
@@ -41,7 +40,7 @@ class Normalize:
 
   @classmethod
   def create(cls, config: ConfigDict) -> 'Normalize':
-    """Returns that of a run: what its configuration says, or else what its network expects."""
+    """Returns what the configuration of a run says, or else what its network expects."""
     expected = model_info(config.model.name).preprocessing
     mean, std = tuple(config.data.mean) or expected.mean, tuple(config.data.std) or expected.std
     if mean is None or std is None:
@@ -52,7 +51,7 @@ class Normalize:
     return cls(mean, std)
 
   def to_input(self, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Photos `[n, H, W, 3]` uint8 to float32, with zeros behind their `sizes` `[n, 2]`."""
+    """Returns photos `[n, H, W, 3]` uint8 as float32, zero behind their `sizes` `[n, 2]`."""
     mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
     down = jnp.arange(images.shape[1])[:, None] < sizes[:, 0, None, None]
     across = jnp.arange(images.shape[2]) < sizes[:, 1, None, None]
@@ -74,16 +73,23 @@ class Photos(Form):
   resized: np.ndarray
   block = 1  # each is work enough
 
-  def spec(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Returns shape and dtype of what an example has, by name, given its padded shape."""
+  @property
+  def shapes(self) -> tuple[tuple[int, int], ...]:
+    """See `Form.shapes`; these are padded, height and width."""
+    return self.order.shapes
+
+  def shape_at(self, step: int) -> tuple[int, int]:
+    """See `Form.shape_at`."""
+    return self.order.shape(step)
+
+  def spec(self, shape: tuple[int, ...]) -> Spec:
+    """See `Form.spec`."""
     return {'images': ((*shape, 3), np.uint8), 'sizes': ((2,), np.int32)}
 
   def empty(self, step: int, count: int) -> dict[str, np.ndarray]:
-    """See `Form.empty`."""
-    padded = self.order.shape(step)
-    spec = self.spec(padded)
-    batch = {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in spec.items()}
-    batch['sizes'][:] = padded  # a photo that stays empty is one without content or boxes
+    """See `Form.empty`; a photo that stays empty is black, and has no boxes."""
+    batch = super().empty(step, count)
+    batch['sizes'][:] = self.shape_at(step)
     return batch
 
   def put(
@@ -127,8 +133,8 @@ class PhotosWithBoxes(Photos):
   flip: bool
   box_offset: float
 
-  def spec(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """See `Photos.spec`."""
+  def spec(self, shape: tuple[int, ...]) -> Spec:
+    """See `Form.spec`."""
     boxes, many = (self.max_boxes, 4), (self.max_boxes,)
     of_boxes = {
       'boxes': (boxes, np.float32), 'classes': (many, np.int32), 'valid': (many, bool),
@@ -154,32 +160,14 @@ class PhotosWithBoxes(Photos):
     batch['valid'][place, some] = (boxes[:, 2:] > boxes[:, :2]).all(1)
 
 
-class _Boxed(Streamed):
-  """The base of the feeds of detectors; `stream.order` and `stream.form` are of this room."""
+class DetectionFeed(StreamedTraining):
+  """Training batches; one that was mirrored in one epoch may not be in the next."""
 
   transform: Normalize
-  # Shapes and dtypes of what the devices get besides the form's.
-  _more: ClassVar[dict[str, tuple[tuple[int, ...], Any]]] = {}
-
-  def shapes(self) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """Returns what `inputs` gives, without the data: one for each shape of the photos."""
-    sharding = NamedSharding(self.mesh, self.input_spec)
-    form: Any = self.stream.form
-    return [
-      {
-        name: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
-        for name, (shape, dtype) in {**form.spec(padded), **self._more}.items()
-      }
-      for padded in form.order.shapes
-    ]
-
-
-class DetectionFeed(_Boxed):
-  """Training batches; one that was mirrored in one epoch may not be in the next."""
 
   @classmethod
   def create(cls, config: ConfigDict, mesh: Mesh) -> 'DetectionFeed':
-    """The feed of a run.
+    """Returns the feed of a run.
 
     Raises:
       UserError: the data is not usable, or the batch does not fit the devices.
@@ -198,18 +186,8 @@ class DetectionFeed(_Boxed):
     stream = Stream(source, order, form, data.max_damaged, data.read_timeout)
     return cls(source, config.batch_size, stream, Normalize.create(config), mesh)
 
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-    names = list(self.shapes()[0])
-    for batch in self.stream.batches(first):
-      yield {name: batch[name] for name in names}
-
-  def inputs(self, step: int, limit: int) -> tuple[dict[str, jax.Array], int]:
-    """Returns the inputs of a program that runs `step`, and 1, the steps that they allow."""
-    del limit
-    return self._to_devices.at(step), 1
-
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, Any]:
-    """This device's share of the batch of `step`; runs inside the compiled program.
+    """Returns this device's share of the batch of `step`; runs inside the compiled program.
 
     Returns:
       `images` `[n, H, W, 3]` float32, `sizes` `[n, 2]` int32 and `targets`, as of `FasterRCNN`,
@@ -221,10 +199,11 @@ class DetectionFeed(_Boxed):
     return {'images': images, 'sizes': inputs['sizes'], 'targets': targets}
 
 
-class DetectionEvalFeed(_Boxed):
+class DetectionEvalFeed(StreamedEvaluation):
   """Evaluation batches: each photo once, shape by shape; what fills a batch is masked."""
 
-  _more: ClassVar = {
+  transform: Normalize
+  _more: ClassVar[Spec] = {
     'scales': ((2,), np.float32),
     'index': ((), np.int32),
     'mask': ((), np.float32),
@@ -232,14 +211,13 @@ class DetectionEvalFeed(_Boxed):
 
   @classmethod
   def create(cls, config: ConfigDict, split: str, mesh: Mesh) -> 'DetectionEvalFeed':
-    """The feed over `split`.
+    """Returns the feed over `split`.
 
     Raises:
       UserError: the data is not usable.
     """
     source = sources.open_source(config, split)
-    wanted = min(config.eval.batch_size or config.batch_size, source.num_examples)
-    batch_size = runtime.fill_devices(wanted, mesh.size)
+    batch_size = datasets.eval_batch_size(config, source.num_examples, mesh.size)
     order, resized = _order(config, source, batch_size, None)
     form = Photos(source.annotations, order, resized)
     stream = Stream(source, order, form, config.data.max_damaged, config.data.read_timeout)
@@ -249,25 +227,14 @@ class DetectionEvalFeed(_Boxed):
     order: Any = self.stream.order
     return order.steps
 
-  def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+  def _added(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     form: Any = self.stream.form
-    scales = coordinates.scales(self.split.sizes, form.resized)
-    for batch in self.stream.batches(first, len(self)):
-      mask = batch['readable'] & (batch['position'] < self.split.num_examples)
-      yield {
-        'images': batch['images'],
-        'sizes': batch['sizes'],
-        'scales': scales[batch['index']],
-        'index': batch['index'],
-        'mask': mask.astype(np.float32),
-      }
-
-  def inputs(self, step: int) -> dict[str, jax.Array]:
-    """Returns the inputs of a program that evaluates batch `step`."""
-    return self._to_devices.at(step)
+    index = batch['index']
+    scales = coordinates.scales(self.split.sizes[index], form.resized[index])
+    return {**super()._added(batch), 'scales': scales}
 
   def batch(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """This device's share.
+    """Returns this device's share.
 
     Returns:
       `images` and `sizes` as of `DetectionFeed.batch`; `scales` `[n, 2]` float32, by what the photo

@@ -41,7 +41,7 @@ def nms(
   count = boxes.shape[0]
   block = min(_BLOCK, count)
   more = -count % block
-  # Boxes of no area overlap nothing.
+  # Empty boxes overlap nothing.
   boxes = jnp.pad(boxes.astype(jnp.float32), ((0, more), (0, 0)))
   valid, groups = jnp.pad(valid, (0, more)), jnp.pad(groups, (0, more))
   used = jnp.max(jnp.where(valid, jnp.arange(count + more) + 1, 0))

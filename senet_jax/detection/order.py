@@ -73,7 +73,7 @@ class GroupedOrder:
     return self.shapes[self._place(step)[0]]
 
   def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position, epoch and index, each `[n]` int64, of a step's examples.
+    """Returns position, epoch and index, each `[n]` int64, of a step's examples.
 
     The position is that in the sequence of the group; in an evaluation it is the number of images
     or more for what only fills a batch.

@@ -16,6 +16,7 @@ from senet_jax.data import datasets, photos, sources as data_sources
 from senet_jax.detection import coco
 from senet_jax.detection.annotations import Annotations, from_records, read_instances
 from senet_jax.errors import UserError
+from senet_jax.storage import buckets
 
 # `data.name` of the files as they are published, and of those that tfds has prepared.
 FILES, TFDS = 'coco', 'coco/2017'
@@ -116,6 +117,11 @@ def _checked(annotations: Annotations, where: str, most: int) -> Annotations:
 def _open_files(data: ConfigDict, split: str) -> Source:
   if data.dir is None:
     raise UserError(f'config.data.dir must be the folder of COCO; {LAYOUT}.')
+  if buckets.in_bucket(data.dir):
+    raise UserError(
+      f'config.data.dir={data.dir}: the folder of COCO must be local; mount the bucket, or give '
+      f'config.data.name={TFDS}, which tfds has prepared there.'
+    )
   root = pathlib.Path(data.dir).expanduser()
   if not root.is_dir():
     raise UserError(f'{root} is {"not a" if root.exists() else "no"} directory; {LAYOUT}.')

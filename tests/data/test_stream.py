@@ -492,6 +492,25 @@ def test_evaluation_of_images_resized_to_squares(photos):
     np.testing.assert_array_equal(found[1][i, 0], found[0][i])
 
 
+@pytest.mark.parametrize(('wanted', 'batch'), [(None, 8), (3, 4), (100, 24)])
+def test_shapes_are_those_of_the_inputs(photos, wanted, batch):
+  config = stream_config({
+    'data.name': 'image_folder', 'data.dir': str(photos), 'eval.batch_size': wanted,
+  })  # fmt: skip
+  mesh = runtime.data_mesh(4)
+  training, evaluation = (
+    feeds.training_feed(config, mesh),
+    feeds.evaluation_feed(config, 'val', mesh),
+  )
+  assert evaluation.batch_size == batch
+  for feed, inputs in ((training, training.inputs(0, 1)[0]), (evaluation, evaluation.inputs(0))):
+    found, expected = (
+      jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), one)
+      for one in (inputs, *feed.shapes())
+    )
+    assert found == expected
+
+
 # --- bad data ------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,9 @@ def test_images_and_classes_go_by_their_ids():
     (lib.CATEGORY, {'category_id': [5]}, None),
     (lib.IMAGE, {'image_id': 8}, None),
     (lib.IMAGE, {'image_id': {}}, None),
+    (lib.CROWD, {'iscrowd': '0'}, [10, 20, 40, 30]),
+    (lib.CROWD, {'iscrowd': [0]}, [10, 20, 40, 30]),
+    (lib.CROWD, {'iscrowd': 2}, [10, 20, 40, 30]),
     (lib.RECORD, {'id': None}, None),
     (lib.RECORD, {'id': True}, None),
   ],
@@ -80,10 +83,22 @@ def test_a_fault_is_mended_or_left_out_and_counted(kind, changes, left):
   assert {name: len(each) for name, each in found.faults.items()} == {kind: 1}
   expected = [[1, 2, 4, 6], *([left] if left else [])]
   np.testing.assert_array_equal(found.boxes, expected)
+  assert not found.crowd.any()
   found.check_faults('here', 1)
   with pytest.raises(UserError, match=rf'max_faulty=0 allows: 1 x {re.escape(kind)} \(') as refusal:
     found.check_faults('here', 0)
   assert '\n' not in str(refusal.value) and len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize('crowd', [0, 1, False, True, None, 1.0])
+def test_a_crowd_is_one_by_its_number(crowd):
+  found = parsed(annotations=[{**BOX, 'iscrowd': crowd}])
+  assert not found.faults and found.crowd.tolist() == [bool(crowd)]
+
+
+def test_a_box_that_does_not_say_so_is_no_crowd():
+  found = parsed(annotations=[{name: BOX[name] for name in BOX if name != 'iscrowd'}])
+  assert not found.faults and not found.crowd.any()
 
 
 def test_rounding_at_the_border_is_no_fault():
@@ -108,7 +123,7 @@ def test_rounding_at_the_border_is_no_fault():
     (lib.RECORD, {'categories': [*CATEGORIES, {'id': 9, 'name': 'cup'}]}, 2),
   ],
 )
-def test_records_that_are_none(kind, parts, images):
+def test_malformed_records(kind, parts, images):
   found = parsed(**parts)
   assert {name: len(each) for name, each in found.faults.items()} == {kind: 1}
   assert len(found) == images and found.ids.tolist() == [1]

@@ -113,7 +113,7 @@ def test_without_objects_there_is_no_precision():
 )
 def test_a_row_that_cannot_be(changes, message):
   rows = [row([1, 2, 3, 4], 0.5), {**row([1, 2, 3, 4], 0.5), **changes}]
-  with pytest.raises(UserError, match=f'detection 1 cannot be, {message}') as refusal:
+  with pytest.raises(UserError, match=f'detection 1 is invalid: {message}') as refusal:
     lib.judge(annotations([1, 2, 3, 4]), rows)
   assert '\n' not in str(refusal.value)
 
@@ -125,7 +125,11 @@ def test_the_json_is_that_of_coco(tmp_path):
     detections.write(tmp_path / 'found.json', some)
     assert json.loads((tmp_path / 'found.json').read_text()) == some
     assert detections.read(tmp_path / 'found.json', known) == some
-  for text, message in (('{}', 'no list'), ('[', 'no JSON'), ('[5]', 'it has no fields')):
+  for text, message in (
+    ('{}', 'is not a list of detections in COCO'),
+    ('[', 'no JSON'),
+    ('[5]', 'it has no fields'),
+  ):
     (tmp_path / 'found.json').write_text(text)
     with pytest.raises(UserError, match=message):
       detections.read(tmp_path / 'found.json', known)

@@ -263,6 +263,7 @@ def test_a_part_of_a_split(coco64):
   ('fields', 'message'),
   [
     ({'data__dir': None}, r'config\.data\.dir must be the folder of COCO; expected are'),
+    ({'data__dir': 'gs://photos/coco'}, r'dir=gs://photos/coco: the folder of COCO must be local'),
     ({'data__dir': '/nowhere'}, '/nowhere is no directory'),
     ({'data__name': 'cifar10'}, r'data\.name=.cifar10. is unknown'),
     ({'data__train_split': 'validation'}, r"'validation' is unknown.*\(allowed: train\)"),
@@ -291,7 +292,7 @@ def test_faults_are_said_and_too_many_are_refused(folder, caplog):
   (folder / 'train2017/2.png').unlink()
   feed = training(configured(folder, data__max_faulty=3, batch_size=1))
   assert feed.split.num_examples == 5
-  assert '1 x missing photo, 1 x box of no area, 1 x unknown category' in caplog.text
+  assert '1 x missing photo, 1 x empty box, 1 x unknown category' in caplog.text
   with pytest.raises(UserError, match=r'has 3 faults, more than config\.data\.max_faulty=2'):
     training(configured(folder, data__max_faulty=2, batch_size=1))
 

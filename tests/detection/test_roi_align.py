@@ -102,5 +102,5 @@ def test_levels():
   np.testing.assert_array_equal(assign_levels(boxes, 2, 5, (0.0, 1e-6)), expected)
   # Of whole pixels the box from 0 to 223 has the side 224.
   np.testing.assert_array_equal(assign_levels(boxes[3], 2, 5, offset=1), 4)
-  # A box of no area.
+  # An empty box.
   assert assign_levels(np.zeros(4, np.float32), 2, 5, (0.0, 1e-6)) == 2
