@@ -271,8 +271,8 @@ class BatchNorm(nn.Module):
       x: the map.
       train: normalise by the statistics of the batch and update the running ones.
       image_mean_of_x: returns the means of `x` over each image, `[N, 1, 1, C]` float32, where there
-        is a cheaper way than to read `x`, for inference on GPUs and TPUs. Statistics of a batch
-        read `x` anyway.
+        is a cheaper way than to read `x`, for running statistics on GPUs and TPUs. Statistics of
+        a batch read `x` anyway.
 
     Raises:
       UserError: `ghost_size` does not divide N.
