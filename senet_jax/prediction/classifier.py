@@ -150,8 +150,7 @@ class Predictor(TrainedNetwork):
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
     images[: len(crops)] = crops
     rows = np.asarray(program(self.variables, self._put(images)))[: len(crops)]
-    if not np.isfinite(rows).all():
-      raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
+    self.check_finite(np.isfinite(rows))
     return rows
 
   @functools.cached_property

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
   _check_flags(args, task)
   found: Any
   if task == 'detection':
-    found = detector_results.judge(*pairs[0], **data)
+    found = detector_results.judge(*pairs[0], **data, write_to=args.detections)
   else:
     crops = classifier_results.Crops(args.crops, args.size, args.scales)
     more = {'exclude': args.exclude, 'top_k': args.top_k}
@@ -57,8 +57,6 @@ def main(argv: list[str]) -> None:
     found.write_per_class(args.per_class)
   if args.confusion:
     found.write_confusion(args.confusion)
-  if args.detections:
-    files.write_json(args.detections, found.detections)
   if args.figures:
     found.draw(args.figures)
   if args.output:
@@ -74,7 +72,7 @@ def _check_flags(args: argparse.Namespace, task: str) -> None:
         f'--{name} has no effect: {args.workdir[0]} holds a network for {task}; leave it out.'
       )
   if task == 'detection' and max(len(args.workdir), len(args.checkpoint or ())) > 1:
-    raise UserError('detectors make no ensemble: give one --workdir and one --checkpoint.')
+    raise UserError('detectors cannot be ensembled: give one --workdir and one --checkpoint.')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

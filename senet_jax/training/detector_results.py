@@ -1,15 +1,18 @@
 """The average precision of a trained detector on a split of its data, or of another's."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from senet_jax import runtime
-from senet_jax.detection import average_precision, confusion, evaluate, figures
+from senet_jax.detection import average_precision, confusion, detections, evaluate, figures
 from senet_jax.detection.annotations import Annotations
 from senet_jax.detection.average_precision import Precision
 from senet_jax.detection.feeds import DetectionEvalFeed
+from senet_jax.detection.sources import Source
 from senet_jax.errors import UserError
 from senet_jax.reporting import tables
 from senet_jax.storage import files
@@ -45,7 +48,9 @@ class Results:
     row = self.row
     head = f'{row["model"]}, step {row["step"]}, on {row["dataset"]} {row["split"]}'
     results = [f'  {label:21} {row[name]:6.2f} %' for name, label in _LABELS.items() if name in row]
-    return [f'{head}: {row["examples"]} photos, {len(self.detections)} detections', *results]
+    missing = f'  {row["unreadable"]} photos could not be read; their objects count as missed'
+    count = f'{row["examples"]} photos, {len(self.detections)} detections'
+    return [f'{head}: {count}', *([missing] if row['unreadable'] else []), *results]
 
   def write_per_class(self, path: pathlib.Path) -> None:
     """Writes AP and name of each class that has objects as CSV, the worst first."""
@@ -68,6 +73,7 @@ def judge(
   split: str | None = None,
   data_dir: str | None = None,
   batch_size: int | None = None,
+  write_to: pathlib.Path | None = None,
 ) -> Results:
   """Evaluates a detector; see `senet_jax.detection.average_precision`.
 
@@ -77,9 +83,11 @@ def judge(
     split: of the data; None: the run's evaluation split.
     data_dir: where the data is; None: as in the run.
     batch_size: photos at once over all devices; None: as in the run.
+    write_to: gets the detections as JSON, before they are judged; None: nothing does.
 
   Raises:
-    UserError: there is no such detector or data, or the classes of the two differ.
+    UserError: there is no such detector or data, the classes of the two differ, or the network
+      outputs NaN or infinity.
   """
   average_precision.check_installed()
   mesh = runtime.data_mesh()
@@ -88,17 +96,18 @@ def judge(
   split = split or config.data.eval_split
   feed = DetectionEvalFeed.create(config, split, mesh)
   annotations = feed.split.annotations
-  # Weights of others may have more outputs behind those of the data; see `interop.names`.
-  if run.class_names and annotations.class_names != run.class_names[: len(annotations.class_names)]:
-    raise UserError(
-      f'the {len(run.class_names)} classes of {workdir} are not the {len(annotations.class_names)} '
-      f'of {feed.split.where}; give data with the same.'
-    )
   detector: Any = run.model
+  _check_classes(str(workdir), detector.num_classes, run.class_names, feed.split)
   program = evaluate.Programs(evaluate.eval_program(run.model, feed, mesh))
   found = evaluate.detect(program, run.variables, feed, annotations, detector.options.box_offset)
   assert found is not None  # nothing interrupts it
-  precision = average_precision.judge(annotations, found)
+  if not found.finite:
+    raise UserError(
+      f'{workdir} outputs NaN or infinity at step {run.step}; use another checkpoint.'
+    )
+  if write_to:  # before anything else can fail
+    detections.write(write_to, found.rows)
+  precision = average_precision.judge(annotations, found.rows)
   row = {
     'model': config.model.name,
     'workdir': str(workdir),
@@ -106,10 +115,38 @@ def judge(
     'dataset': config.data.name,
     'split': split,
     'examples': feed.split.num_examples,
+    'unreadable': found.unreadable,
     'shorter_side': config.data.shorter_side,
     'longer_side': config.data.longer_side,
     'device': runtime.describe_devices(),
     **precision.results,
     'per_class': precision.per_class,
   }
-  return Results(row, precision, found, annotations)
+  return Results(row, precision, found.rows, annotations)
+
+
+def _check_classes(
+  network: str, num_classes: int, names: Sequence[str] | None, split: Source
+) -> None:
+  """Checks that the classes of a network are those of the data, by name where it has names.
+
+  Raises:
+    UserError: they are not; the message has the first difference.
+  """
+  there = split.class_names
+  if not names:
+    if num_classes == len(there):
+      return
+    difference = 'it has no names to tell which'
+  else:
+    # Weights of others may have more outputs behind those of the data; see `interop.names`.
+    pairs = itertools.zip_longest(names[: len(there)], there, fillvalue='(none)')
+    unequal = [(i, *pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]]
+    if not unequal:
+      return
+    place, ours, theirs = unequal[0]
+    difference = f'class {place} is {ours!r} in it and {theirs!r} there'
+  raise UserError(
+    f'the {num_classes} classes of {network} are not the {len(there)} of {split.where} '
+    f'({difference}); give data with the same.'
+  )

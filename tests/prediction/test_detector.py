@@ -120,7 +120,7 @@ def test_unreadable_photos_are_named(detector, tmp_path):
 def test_a_network_without_numbers(detector, photos, monkeypatch):
   broken = jax.tree.map(lambda x: x * np.nan, detector.variables['params'])
   monkeypatch.setitem(detector.variables, 'params', broken)
-  with pytest.raises(UserError, match='the network of step 0 gives no numbers'):
+  with pytest.raises(UserError, match='outputs NaN or infinity at step 0'):
     detector.detect(photos[:1])
 
 
