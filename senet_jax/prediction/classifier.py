@@ -18,7 +18,7 @@ from senet_jax.data.preprocessing import Transform
 from senet_jax.errors import UserError, one_of
 from senet_jax.layers import HEAD, excitations
 from senet_jax.prediction.network import TrainedNetwork
-from senet_jax.prediction.photo import Photo, opened_rgb, several
+from senet_jax.prediction.photo import Photo, opened_photo, several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Predictor(TrainedNetwork):
     """
     plain = self.preprocessing
     height, width, channels = plain.shape
-    with opened_rgb(image) as rgb:
+    with opened_photo(image) as rgb:
       crop = photos.central_crop(
         rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
       )

@@ -14,7 +14,7 @@ from senet_jax.detection import buckets, coordinates, inference
 from senet_jax.detection.feeds import Normalize
 from senet_jax.errors import UserError
 from senet_jax.prediction.network import TrainedNetwork
-from senet_jax.prediction.photo import Photo, opened_rgb, several
+from senet_jax.prediction.photo import Photo, opened_photo, several
 
 # Batches that are read at once, so that photos of one shape come together.
 _AHEAD = 4
@@ -107,7 +107,7 @@ class Detector(TrainedNetwork):
     Raises:
       UnreadableImage: it is none, damaged, or too large.
     """
-    with opened_rgb(image) as rgb:
+    with opened_photo(image) as rgb:
       size = (rgb.height, rgb.width)
       height, width = buckets.resized(np.array([size]), *self.sides)[0].tolist()
       return Resized(np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR)), size)
