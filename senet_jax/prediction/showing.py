@@ -18,7 +18,7 @@ from senet_jax.prediction.photo import opened_photo
 from senet_jax.reporting import tables
 from senet_jax.storage import files
 
-JSON, CSV = '.json', '.csv'
+SUFFIXES = JSON, CSV = '.json', '.csv'
 # In a folder of pictures.
 _DETECTIONS = 'detections.json'
 _QUALITY = 92  # of a JPEG

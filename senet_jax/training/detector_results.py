@@ -14,6 +14,7 @@ from senet_jax.detection.average_precision import Precision
 from senet_jax.detection.feeds import DetectionEvalFeed
 from senet_jax.detection.sources import Source
 from senet_jax.errors import UserError
+from senet_jax.models import DETECTION
 from senet_jax.reporting import tables
 from senet_jax.storage import files
 from senet_jax.workdir import networks
@@ -91,7 +92,7 @@ def judge(
   """
   average_precision.check_installed()
   mesh = runtime.data_mesh()
-  run = networks.load(workdir, checkpoint, mesh, task='detection')
+  run = networks.load(workdir, checkpoint, mesh, task=DETECTION)
   config = run.evaluation_config(data_dir, batch_size)
   split = split or config.data.eval_split
   feed = DetectionEvalFeed.create(config, split, mesh)
