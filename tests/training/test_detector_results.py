@@ -9,6 +9,7 @@ from PIL import Image
 
 from senet_jax.detection import average_precision
 from senet_jax.errors import UserError
+from senet_jax.tools import evaluate
 from senet_jax.training import detector_results
 from senet_jax.workdir import network, saved
 from tests.helpers.small_detection_run import small_detector
@@ -106,3 +107,46 @@ def test_more_classes_behind_those_of_the_data_and_no_names_at_all(coco, tmp_pat
   for i, (names, count) in enumerate([((*NAMES, 'fish'), 4), (None, 3)]):
     workdir = written(tmp_path / f'run{i}', names, count, **fields)
     assert detector_results.judge(workdir).row['examples'] == 8
+
+
+def test_a_file_of_detections_is_judged_without_a_network(coco, tmp_path, capsys):
+  """Seven of eight objects, and nothing else: all of two classes, two of three of the third."""
+  path, output = tmp_path / 'found.json', tmp_path / 'ap.json'
+  rows = [
+    {'image_id': i, 'category_id': 1 + i % 3, 'bbox': [2, 3, 30, 40], 'score': 0.5}
+    for i in range(7)
+  ]
+  path.write_text(json.dumps(rows))
+  evaluate.main([f'--from_detections={path}', f'--data_dir={coco}', f'--output={output}'])
+  row = json.loads(output.read_text())
+  third = 100 * 67 / 101  # recall 2 / 3
+  assert row['per_class'] == pytest.approx({'cat': 100, 'dog': third, 'bird': 100})
+  assert row['ap'] == pytest.approx((200 + third) / 3) and row['examples'] == 8
+  assert f'{path}, on coco validation: 8 photos, 7 detections' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], '--from_detections needs --data_dir, or one --workdir'),
+    (['--data_dir={coco}', '--checkpoint=1'], '--checkpoint has no effect: --from_detections'),
+    (['--data_dir={coco}'], 'cannot be read: No such file'),
+    (['--data_dir={coco}', '--split=train'], "'train'"),
+  ],
+)
+def test_mistakes_with_a_file_are_one_line(coco, flags, message):
+  with pytest.raises(UserError, match=message) as error:
+    evaluate.main(['--from_detections=none.json', *(flag.format(coco=coco) for flag in flags)])
+  assert '\n' not in str(error.value)
+
+
+def test_a_split_without_objects_yields_detections_and_no_judgement(coco, tmp_path):
+  workdir = written(tmp_path / 'run', **of_files(coco))
+  write(coco, [])
+  found = detector_results.judge(workdir, write_to=tmp_path / 'found.json')
+  assert json.loads((tmp_path / 'found.json').read_text()) == found.detections
+  assert found.lines()[1:] == ['  no object is annotated: there is nothing to judge by']
+  with pytest.raises(UserError, match='no object is annotated in validation'):
+    found.draw(tmp_path)
+  with pytest.raises(UserError, match='there is no object'):
+    detector_results.judge(workdir)
