@@ -267,7 +267,9 @@ def test_one_image_alone(predictor, digit_files):
 def test_diverged_network(predictor, test_split):
   variables = jax.tree.map(lambda x: x * np.nan, predictor.variables)
   diverged = dataclasses.replace(predictor, variables=variables)
-  with pytest.raises(UserError, match='step 200 gives no numbers; use another checkpoint'):
+  with pytest.raises(
+    UserError, match='outputs NaN or infinity at step 200; use another checkpoint'
+  ):
     diverged.probabilities(test_split[0][:1])
 
 

@@ -101,13 +101,18 @@ class Annotations:
       value = zlib.crc32(np.ascontiguousarray(getattr(self, name)).tobytes(), value)
     return value
 
+  @property
+  def has_objects(self) -> bool:
+    """True if there is an object, and not only crowds."""
+    return not self.crowd.all()
+
   def check_objects(self, where: str) -> None:
     """Checks that there is an object, and not only crowds.
 
     Raises:
       UserError: there is none; the message says `where`.
     """
-    if self.crowd.all():
+    if not self.has_objects:
       raise UserError(f'there is no object in {where}: nothing is to be learned or found.')
 
   def check_faults(self, where: str, most: int) -> None:

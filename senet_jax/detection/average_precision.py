@@ -17,7 +17,7 @@ from senet_jax.errors import UserError
 _AREAS = {'all': 0, 'small': 1, 'medium': 2, 'large': 3}
 _MOST = {1: 0, 10: 1, 100: 2}
 # Where in its thresholds of IoU, which are 0.5, 0.55, …, 0.95, these are.
-_IOU_50, _IOU_75 = 0, 5
+IOU_50, IOU_75, IOU_90 = 0, 5, 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ def judge(annotations: Annotations, detections: Sequence[dict[str, Any]]) -> Pre
   of_all = precision[:, :, :, _AREAS['all'], _MOST[100]]
   means = {
     'ap': _percent(of_all),
-    'ap50': _percent(of_all[_IOU_50]),
-    'ap75': _percent(of_all[_IOU_75]),
+    'ap50': _percent(of_all[IOU_50]),
+    'ap75': _percent(of_all[IOU_75]),
     **{
       f'ap_{size}': _percent(precision[:, :, :, _AREAS[size], _MOST[100]])
       for size in ('small', 'medium', 'large')

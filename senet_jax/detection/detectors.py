@@ -1,7 +1,7 @@
 """The published detectors, as arguments of `FasterRCNN`."""
 
 from senet_jax.detection.faster_rcnn import FasterRCNN
-from senet_jax.models.registry import Preprocessing, register_pair
+from senet_jax.models.registry import DETECTION, Preprocessing, register_pair
 
 # COCO's, and the side of images in pixels.
 _CLASSES, _IMAGE_SIZE = 80, 800
@@ -20,7 +20,7 @@ def register_detectors() -> None:
       name,
       FasterRCNN,
       {'trunk': trunk},
-      task='detection',
+      task=DETECTION,
       family='faster_rcnn',
       paper=f'table 7, {label}',
       image_size=_IMAGE_SIZE,

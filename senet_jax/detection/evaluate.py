@@ -1,5 +1,6 @@
 """Detections of a whole split: every photo once, on any number of devices, in shapes of a few."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.detection import detections
+from senet_jax.detection import detections, inference
 from senet_jax.detection.annotations import Annotations
 from senet_jax.detection.feeds import DetectionEvalFeed
 from senet_jax.errors import UserError
@@ -28,8 +29,7 @@ def eval_program(
 
   def detect(variables: dict, inputs: dict) -> dict[str, jax.Array]:
     batch = feed.batch(inputs)
-    apply: Callable[..., Any] = model.apply
-    found = apply(variables, batch['images'], train=False, sizes=batch['sizes'])
+    found = inference.detect(model, variables, batch['images'], batch['sizes'])
     found |= {name: batch[name] for name in ('scales', 'index', 'mask')}
     gather: dict[str, Any] = {'axis_name': runtime.DATA_AXIS, 'tiled': True}
     return jax.tree.map(lambda x: jax.lax.all_gather(x, **gather), found)
@@ -39,6 +39,21 @@ def eval_program(
   return runtime.data_parallel(detect, mesh, specs, whole, deterministic=deterministic)
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """The detections in a split.
+
+  Attributes:
+    rows: of COCO's results, see `detections.rows`.
+    unreadable: photos that could not be read, whose objects count as missed.
+    finite: whether the network computed numbers for all others.
+  """
+
+  rows: list[dict[str, Any]]
+  unreadable: int
+  finite: bool
+
+
 def detect(
   program: Callable,
   variables: dict[str, Any],
@@ -46,8 +61,8 @@ def detect(
   annotations: Annotations,
   box_offset: float,
   interrupted: Callable[[], bool] = lambda: False,
-) -> list[dict[str, Any]] | None:
-  """Returns the detections in a split as COCO's results: a row for each, image by image.
+) -> Found | None:
+  """Returns the detections in a split, image by image.
 
   Args:
     program: from `eval_program`.
@@ -58,13 +73,13 @@ def detect(
     interrupted: asked before each batch; if it says yes, it is given up.
 
   Returns:
-    Rows as of `detections.rows`, or None if it was given up.
+    What was found, or None if it was given up.
 
   Raises:
     UserError: no photo could be read.
   """
   rows: list[dict[str, Any]] = []
-  ahead, photos = None, 0
+  ahead, photos, finite = None, 0, True
   for step in range(len(feed) + 1):
     if interrupted():
       return None
@@ -72,6 +87,7 @@ def detect(
     # The device works on one batch while the host reads the detections of the one before.
     if ahead is not None:
       here = jax.device_get(ahead)
+      finite &= bool(here['finite'][here['mask'] > 0].all())
       photos += int(here['mask'].sum())
       rows += detections.rows(annotations, here, here, box_offset)
     ahead = found
@@ -79,4 +95,5 @@ def detect(
     raise UserError(
       'none of the photos to evaluate on could be read; change the data or the split.'
     )
-  return sorted(rows, key=lambda row: row['image_id'])
+  rows.sort(key=lambda row: row['image_id'])
+  return Found(rows, len(annotations) - photos, finite)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from senet_jax.detection import confusion
+from senet_jax.detection import average_precision, confusion
 from senet_jax.reporting import look, pictures
 
 # More classes than this are not to be read.
@@ -24,9 +24,9 @@ def plot_precision_recall(precision: np.ndarray, path: pathlib.Path, title: str 
   axes = figure.subplots()
   there = precision[..., (precision >= 0).all((0, 1))].mean(-1)
   curves = {
-    'IoU 0.5': there[0],
-    'IoU 0.75': there[5],
-    'IoU 0.9': there[8],
+    'IoU 0.5': there[average_precision.IOU_50],
+    'IoU 0.75': there[average_precision.IOU_75],
+    'IoU 0.9': there[average_precision.IOU_90],
     'IoU 0.5 to 0.95': there.mean(0),
   }
   recall = np.linspace(0, 1, precision.shape[1])

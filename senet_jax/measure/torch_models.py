@@ -14,7 +14,7 @@ from senet_jax.interop.names import VARIANTS, Variant
 from senet_jax.measure import torch_detectors
 from senet_jax.measure.throughput import twin
 from senet_jax.measure.timing import Workload
-from senet_jax.models import CLASSIFICATION, list_models
+from senet_jax.models import CLASSIFICATION, DETECTION, list_models
 
 _TIMM = 'timm:'
 
@@ -24,7 +24,7 @@ def variant(model: str) -> Variant | None:
 
   Of several the one without `legacy_`, whose strides are those of timm's network without SE.
   """
-  if model in list_models(task='detection'):
+  if model in list_models(task=DETECTION):
     return torch_detectors.variant(model)
   found = [v for v in VARIANTS.values() if v.model == model and v.name.startswith(_TIMM)]
   found.sort(key=lambda v: v.name.startswith(f'{_TIMM}legacy_'))

@@ -11,6 +11,7 @@ from senet_jax.models import (  # noqa: F401  (they register the families)
 )
 from senet_jax.models.registry import (
   CLASSIFICATION,
+  DETECTION,
   ModelInfo,
   Preprocessing,
   all_models,
@@ -21,6 +22,7 @@ from senet_jax.models.registry import (
 
 __all__ = [
   'CLASSIFICATION',
+  'DETECTION',
   'ModelInfo',
   'Preprocessing',
   'all_models',

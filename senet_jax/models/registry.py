@@ -15,9 +15,10 @@ from senet_jax import errors
 from senet_jax.layers import BatchNormConfig, SEConfig
 
 CLASSIFICATION: Final = 'classification'
+DETECTION: Final = 'detection'
 # Rooms that register networks of other tasks. They import this one, which must not import them: so
 # they are loaded by name, when their networks are asked for.
-_ROOMS = {'detection': 'senet_jax.detection'}
+_ROOMS = {DETECTION: 'senet_jax.detection'}
 
 
 @dataclasses.dataclass(frozen=True)

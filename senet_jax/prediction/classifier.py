@@ -18,7 +18,7 @@ from senet_jax.data.preprocessing import Transform
 from senet_jax.errors import UserError, one_of
 from senet_jax.layers import HEAD, excitations
 from senet_jax.prediction.network import TrainedNetwork
-from senet_jax.prediction.photo import Photo, opened_rgb, several
+from senet_jax.prediction.photo import Photo, opened_photo, several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Predictor(TrainedNetwork):
     """
     plain = self.preprocessing
     height, width, channels = plain.shape
-    with opened_rgb(image) as rgb:
+    with opened_photo(image) as rgb:
       crop = photos.central_crop(
         rgb, plain.resize, (height, width), plain.keep_aspect, plain.interpolation
       )
@@ -150,8 +150,7 @@ class Predictor(TrainedNetwork):
     images = np.zeros((self.batch_size, *self.preprocessing.shape), np.uint8)
     images[: len(crops)] = crops
     rows = np.asarray(program(self.variables, self._put(images)))[: len(crops)]
-    if not np.isfinite(rows).all():
-      raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
+    self.check_finite(np.isfinite(rows))
     return rows
 
   @functools.cached_property

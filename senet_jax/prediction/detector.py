@@ -5,22 +5,19 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from senet_jax.data import class_names
 from senet_jax.data.photos import UnreadableImage
-from senet_jax.detection import buckets, coordinates
+from senet_jax.detection import buckets, coordinates, inference
 from senet_jax.detection.feeds import Normalize
 from senet_jax.errors import UserError
 from senet_jax.prediction.network import TrainedNetwork
-from senet_jax.prediction.photo import Photo, opened_rgb, several
+from senet_jax.prediction.photo import Photo, opened_photo, several
 
 # Batches that are read at once, so that photos of one shape come together.
 _AHEAD = 4
-# Whose scores tell a network that computes no numbers from one that finds nothing.
-_HEAD = 'roi_head'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +107,7 @@ class Detector(TrainedNetwork):
     Raises:
       UnreadableImage: it is none, damaged, or too large.
     """
-    with opened_rgb(image) as rgb:
+    with opened_photo(image) as rgb:
       size = (rgb.height, rgb.width)
       height, width = buckets.resized(np.array([size]), *self.sides)[0].tolist()
       return Resized(np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR)), size)
@@ -143,9 +140,8 @@ class Detector(TrainedNetwork):
       height, width = sizes[i] = photo.pixels.shape[:2]
       images[i, :height, :width] = photo.pixels
     batch = self._put({'images': images, 'sizes': sizes})
-    found, finite = jax.device_get(self._program(self.variables, batch))
-    if not finite[: len(photos)].all():
-      raise UserError(f'the network of step {self.step} gives no numbers; use another checkpoint.')
+    found = jax.device_get(self._program(self.variables, batch))
+    self.check_finite(found['finite'][: len(photos)])
     for i, photo in enumerate(photos):
       rows = {name: array[i] for name, array in found.items()}
       yield self._detections(rows, photo, threshold)
@@ -170,19 +166,10 @@ class Detector(TrainedNetwork):
 
   @functools.cached_property
   def _program(self) -> Callable:
-    """Compiles `(variables, images and sizes) -> (detections, whether scores are finite)`."""
+    """Compiles `(variables, images and sizes) -> detections`, as of `inference.detect`."""
 
     def run(variables: dict, batch: dict[str, jax.Array]):
       images = self.normalize.to_input(batch['images'], batch['sizes'])
-      found, state = self.model.apply(
-        variables,
-        images,
-        train=False,
-        sizes=batch['sizes'],
-        capture_intermediates=lambda module, _: module.name == _HEAD,
-        mutable=['intermediates'],
-      )
-      logits = state['intermediates'][_HEAD]['__call__'][0][0]
-      return found, jnp.isfinite(logits).all((1, 2))
+      return inference.detect(self.model, variables, images, batch['sizes'])
 
     return self._compiled(run)

@@ -50,8 +50,8 @@ def load(
     A `Predictor` of a classifier, a `Detector` of a detector.
 
   Raises:
-    UserError: no run, no such checkpoint, a damaged one, a network of another task, or a batch of
-      none.
+    UserError: no run, no such checkpoint, a damaged one, a network of another task, or a batch size
+      below 1.
   """
   if batch_size is not None and batch_size < 1:
     raise UserError(f'batch_size={batch_size} must be at least 1.')

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -87,6 +88,17 @@ class TrainedNetwork(abc.ABC):
         yield from _results(some, run)
         some = following
       yield from _results(some, run)
+
+  def check_finite(self, finite: np.ndarray) -> None:
+    """Checks which of the network's outputs are finite.
+
+    Raises:
+      UserError: one is NaN or infinity.
+    """
+    if not finite.all():
+      raise UserError(
+        f'the network outputs NaN or infinity at step {self.step}; use another checkpoint.'
+      )
 
   def _put(self, tree: Any) -> Any:
     """Returns arrays of a batch with each device's share on it."""

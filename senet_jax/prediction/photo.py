@@ -28,7 +28,7 @@ def several(images: Sequence[Photo] | np.ndarray | Photo) -> Sequence[Photo]:
 
 
 @contextlib.contextmanager
-def opened_rgb(image: Photo) -> Iterator[Image.Image]:
+def opened_photo(image: Photo) -> Iterator[Image.Image]:
   """Gives a photo upright and in RGB, to be used within the block.
 
   Raises:

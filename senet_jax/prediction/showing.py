@@ -14,11 +14,11 @@ from senet_jax.detection import drawing
 from senet_jax.errors import UserError
 from senet_jax.prediction.classifier import Predictor
 from senet_jax.prediction.detector import Detections
-from senet_jax.prediction.photo import opened_rgb
+from senet_jax.prediction.photo import opened_photo
 from senet_jax.reporting import tables
 from senet_jax.storage import files
 
-JSON, CSV = '.json', '.csv'
+SUFFIXES = JSON, CSV = '.json', '.csv'
 # In a folder of pictures.
 _DETECTIONS = 'detections.json'
 _QUALITY = 92  # of a JPEG
@@ -67,12 +67,16 @@ def show(
     tracked = progress.track(results, total=len(paths), description='photos')
     for path, result in zip(paths, tracked, strict=True):
       text = os.fsencode(path).decode(errors='replace')  # a name need not be text
-      if isinstance(result, UnreadableImage):
-        print(f'senet_jax: {text} is unreadable: {result}.', file=sys.stderr)
-        rows.append({'path': text, 'error': str(result)})
+      try:
+        if isinstance(result, UnreadableImage):
+          raise result
+        found = row(path, result)
+      except UnreadableImage as error:  # it may also be gone when it is drawn
+        print(f'senet_jax: {text} is unreadable: {error}.', file=sys.stderr)
+        rows.append({'path': text, 'error': str(error)})
         continue
       console.print('\n'.join([text, *lines(result)]))
-      rows.append({'path': text, **row(path, result)})
+      rows.append({'path': text, **found})
   return rows
 
 
@@ -166,7 +170,7 @@ class Pictures:
 
   def write(self, path: str, found: Detections) -> str:
     """Draws the objects on a photo; returns the name of the picture."""
-    with opened_rgb(path) as photo:
+    with opened_photo(path) as photo:
       labels, scores = found.labels.tolist(), found.scores.tolist()
       picture = drawing.draw(photo, drawing.Marked(found.boxes, labels, found.names, scores))
     name = self._name(path)

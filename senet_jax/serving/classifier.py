@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from senet_jax import runtime
-from senet_jax.errors import UserError
 from senet_jax.layers import excitations
 from senet_jax.prediction import Predictor
 
@@ -125,8 +124,7 @@ class Classifier:
     shares = NamedSharding(self.predictor.mesh, PartitionSpec(runtime.DATA_AXIS))
     outputs = self._program(self.predictor.variables, jax.device_put(images, shares))
     probabilities, gates = jax.device_get(outputs)
-    if not np.isfinite(probabilities).all():
-      raise UserError('the network gives no numbers; use another checkpoint.')
+    self.predictor.check_finite(np.isfinite(probabilities))
     ends = np.cumsum(list(self.blocks.values()), dtype=int)
     return [
       Answer(row, dict(zip(self.blocks, np.split(channels, ends[:-1]), strict=bool(self.blocks))))

@@ -17,6 +17,7 @@ Of a detector it prints average precision; --detections writes what it found, as
 --figures draws precision over recall and which classes are taken for which:
 
   python -m senet_jax.tools.evaluate --workdir=runs/r50 --detections=found.json --figures=figures
+  python -m senet_jax.tools.evaluate --from_detections=found.json --data_dir=coco
 """
 
 import argparse
@@ -27,60 +28,80 @@ from senet_jax import cli
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 
-# Flags that only one of the tasks has a use for.
+_SUFFIXES = {'per_class': ['.csv'], 'confusion': ['.csv', '.npz'], 'detections': ['.json']}
+# Flags that only some have a use for.
 _OF_CLASSIFIERS = ('size', 'scales', 'crops', 'exclude', 'top_k', 'confusion')
 _OF_DETECTORS = ('detections', 'figures')
+_OF_NETWORKS = (*_OF_CLASSIFIERS, 'checkpoint', 'batch_size', 'detections')
 
 
 def main(argv: list[str]) -> None:
   """Runs the command with the arguments `argv`."""
   args = _parse(argv)
-  pairs = _pairs(args.workdir, args.checkpoint or ['best'])
-
   from senet_jax import runtime
-  from senet_jax.training import classifier_results, detector_results
+  from senet_jax.models import CLASSIFICATION, DETECTION
   from senet_jax.workdir import network, networks
 
-  runtime.use_compilation_cache()
-  data = {'split': args.split, 'data_dir': args.data_dir, 'batch_size': args.batch_size}
-  task = network.task_of(networks.read_config(args.workdir[0]))
-  _check_flags(args, task)
-  found: Any
-  if task == 'detection':
-    found = detector_results.judge(*pairs[0], **data)
+  if args.from_detections:
+    found = _file(args)
   else:
-    crops = classifier_results.Crops(args.crops, args.size, args.scales)
-    more = {'exclude': args.exclude, 'top_k': args.top_k}
-    found = classifier_results.judge(pairs, crops, **data, **more)
+    runtime.use_compilation_cache()
+    task = network.task_of(networks.read_config(args.workdir[0]))
+    evaluate, flags_of_others = {
+      CLASSIFICATION: (_classifiers, _OF_DETECTORS),
+      DETECTION: (_detector, _OF_CLASSIFIERS),
+    }[task]
+    _refuse(args, flags_of_others, f'{args.workdir[0]} holds a network for {task}')
+    data = {'split': args.split, 'data_dir': args.data_dir, 'batch_size': args.batch_size}
+    found = evaluate(args, networks.pairs(args.workdir, args.checkpoint or ['best']), data)
   print('\n'.join(found.lines()))
   if args.per_class:
     found.write_per_class(args.per_class)
   if args.confusion:
     found.write_confusion(args.confusion)
-  if args.detections:
-    files.write_json(args.detections, found.detections)
   if args.figures:
     found.draw(args.figures)
   if args.output:
     files.write_json(args.output, found.row)
 
 
-def _check_flags(args: argparse.Namespace, task: str) -> None:
-  """Refuses what the task of the network has no use for."""
-  others = _OF_CLASSIFIERS if task == 'detection' else _OF_DETECTORS
-  for name in others:
+def _classifiers(args: argparse.Namespace, pairs: list, data: dict) -> Any:
+  from senet_jax.training import classifier_results
+
+  crops = classifier_results.Crops(args.crops, args.size, args.scales)
+  more = {'exclude': args.exclude, 'top_k': args.top_k}
+  return classifier_results.judge(pairs, crops, **data | more)
+
+
+def _detector(args: argparse.Namespace, pairs: list, data: dict) -> Any:
+  from senet_jax.training import detector_results
+
+  if len(pairs) > 1:
+    raise UserError('detectors cannot be ensembled: give one --workdir and one --checkpoint.')
+  return detector_results.judge(*pairs[0], **data, write_to=args.detections)
+
+
+def _file(args: argparse.Namespace) -> Any:
+  from senet_jax.training import detector_results
+
+  _refuse(args, _OF_NETWORKS, '--from_detections needs no network')
+  workdir, *more = args.workdir or [None]
+  if more or not (workdir or args.data_dir):
+    raise UserError('--from_detections needs --data_dir, or one --workdir of a run with the data.')
+  where = {'split': args.split, 'data_dir': args.data_dir}
+  return detector_results.judge_file(args.from_detections, workdir=workdir, **where)
+
+
+def _refuse(args: argparse.Namespace, flags: tuple[str, ...], why: str) -> None:
+  for name in flags:
     if getattr(args, name) not in (None, (), 1):
-      raise UserError(
-        f'--{name} has no effect: {args.workdir[0]} holds a network for {task}; leave it out.'
-      )
-  if task == 'detection' and max(len(args.workdir), len(args.checkpoint or ())) > 1:
-    raise UserError('detectors make no ensemble: give one --workdir and one --checkpoint.')
+      raise UserError(f'--{name} has no effect: {why}; leave it out.')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.evaluate', __doc__)
   add = parser.add_argument
-  parser.add_bare('--workdir', type=cli.path_or_bucket, action='append',
+  parser.add_bare('--workdir', required=False, type=cli.path_or_bucket, action='append',
                   help='of the run; once for each network of an ensemble')  # fmt: skip
   add('--checkpoint', action='append',
       help='best (default), latest, or a step; of all workdirs, or once for each')  # fmt: skip
@@ -98,19 +119,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
       help='default: 1,3,5, or as many as there are classes')  # fmt: skip
   add('--per_class', type=pathlib.Path, help='write error or AP of each class to this .csv file')
   add('--detections', type=pathlib.Path, help='write what a detector found to this .json file')
+  add('--from_detections', type=pathlib.Path, metavar='FILE.json',
+      help='judge what this file has, as --detections writes it, instead of a network')  # fmt: skip
   add('--figures', type=pathlib.Path,
       help='draw precision over recall and confusions of a detector into this folder')  # fmt: skip
   add('--confusion', type=pathlib.Path,
       help='write images by class and prediction to this .csv or .npz file')  # fmt: skip
   parser.add_output()
   args = parser.parse_args(argv)
+  if not (args.workdir or args.from_detections):
+    parser.error('--workdir is missing')
   if args.size is not None and args.size < 1:
     raise UserError(f'--size={args.size} must be at least 1.')
-  for flag, suffixes in (
-    ('per_class', ['.csv']),
-    ('confusion', ['.csv', '.npz']),
-    ('detections', ['.json']),
-  ):
+  for flag, suffixes in _SUFFIXES.items():
     if (path := getattr(args, flag)) and path.suffix not in suffixes:
       raise UserError(f'--{flag}={path} must end in {" or ".join(suffixes)}.')
   return args
@@ -121,17 +142,6 @@ def _numbers(text: str) -> tuple[int, ...]:
   if not all(n.isdecimal() and len(n) < 10 and int(n) for n in numbers):
     raise argparse.ArgumentTypeError(f'{text!r} must be whole numbers from 1 on, such as 1,5')
   return tuple(dict.fromkeys(map(int, numbers)))
-
-
-def _pairs(workdirs: list[pathlib.Path], checkpoints: list[str]) -> list[tuple[pathlib.Path, str]]:
-  """Returns workdir and checkpoint of each network."""
-  count = max(len(workdirs), len(checkpoints))
-  if {len(workdirs), len(checkpoints)} - {1, count}:
-    raise UserError(
-      f'--workdir is given {len(workdirs)} times and --checkpoint {len(checkpoints)} times; give '
-      'one of them once, or both as often.'
-    )
-  return list(zip(*(x * (count // len(x)) for x in (workdirs, checkpoints)), strict=True))
 
 
 if __name__ == '__main__':

@@ -18,8 +18,7 @@ from senet_jax import cli
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 
-_OUTPUTS = ('.json', '.csv')
-_TASKS = ('classification', 'detection')
+_TASKS = ('classification', 'detection')  # written out, as --help imports nothing
 _TOP_K, _THRESHOLD, _BATCH_SIZE = 5, 0.5, 32
 
 
@@ -27,6 +26,11 @@ def main(argv: list[str]) -> int:
   """Runs the command with the arguments `argv`; returns the exit status."""
   args = _parse(argv)
   from senet_jax.data.image_folder import find_images
+  from senet_jax.prediction import showing
+
+  if args.output and args.output.suffix not in (*showing.SUFFIXES, ''):
+    allowed = ' or '.join(showing.SUFFIXES)
+    raise UserError(f'--output={args.output} must end in {allowed}, or be a folder, of objects.')
 
   paths = find_images(args.photos)
   from senet_jax import runtime
@@ -70,10 +74,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv)
   if args.embeddings and args.embeddings.suffix != '.npz':
     raise UserError(f'--embeddings={args.embeddings} must end in .npz.')
-  if args.output and args.output.suffix not in (*_OUTPUTS, ''):
-    raise UserError(
-      f'--output={args.output} must end in {" or ".join(_OUTPUTS)}, or be a folder, of objects.'
-    )
   if args.top_k is not None and args.top_k < 1:
     raise UserError(f'--top_k={args.top_k} must be at least 1.')
   if args.workdir is None:
@@ -87,13 +87,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _load(args: argparse.Namespace, photos: int):
   """Returns the network of a run, or the predictor of an exported file."""
   from senet_jax import prediction, runtime
+  from senet_jax.models import DETECTION
 
   given = args.batch_size
   if args.backend is None and args.workdir.suffix != '.onnx':
     network = prediction.load(args.workdir, args.checkpoint, batch_size=given, task=args.task)
     most = runtime.fill_devices(photos, network.mesh.size)
     return dataclasses.replace(network, batch_size=min(network.batch_size, most))
-  if args.task == _TASKS[1]:
+  if args.task == DETECTION:
     raise UserError(f'--task={args.task}: {args.workdir} is a file, and files name classes alone.')
   from senet_jax.export import file_predictor
 
@@ -111,8 +112,8 @@ def _classify(args: argparse.Namespace, predictor, paths: list[str]) -> list[dic
   from senet_jax.prediction import showing
 
   _refuse(args, ('threshold',), 'a network that names classes')
-  if args.output and args.output.suffix not in _OUTPUTS:
-    raise UserError(f'--output={args.output} must end in {" or ".join(_OUTPUTS)}.')
+  if args.output and args.output.suffix not in showing.SUFFIXES:
+    raise UserError(f'--output={args.output} must end in {" or ".join(showing.SUFFIXES)}.')
   rows = showing.classes(predictor, paths, args.top_k or _TOP_K)
   if args.output:
     showing.write_classes(rows, args.output)
@@ -125,7 +126,7 @@ def _detect(args: argparse.Namespace, detector, paths: list[str]) -> list[dict]:
   from senet_jax.prediction import showing
 
   _refuse(args, ('top_k', 'embeddings'), 'a network that detects objects')
-  folder = args.output if args.output and args.output.suffix not in _OUTPUTS else None
+  folder = args.output if args.output and args.output.suffix not in showing.SUFFIXES else None
   pictures = showing.Pictures(folder, paths) if folder else None
   threshold = _THRESHOLD if args.threshold is None else args.threshold
   rows = showing.objects(detector, paths, threshold, pictures)

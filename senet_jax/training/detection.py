@@ -1,5 +1,6 @@
 """Object detection: the losses of Faster R-CNN; the highest average precision is the best."""
 
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -138,10 +139,15 @@ class DetectionEvaluator:
   def __call__(
     self, variables: dict[str, Any], interrupted: Callable[[], bool]
   ) -> dict[str, float] | None:
-    """Returns what `average_precision` does for all classes, or None if it was given up."""
+    """Returns what `average_precision` does, or None if it was given up.
+
+    The average precision of a network that outputs NaN or infinity is NaN.
+    """
     found = evaluate.detect(
       self._programs, variables, self._feed, self._annotations, self._offset, interrupted
     )
     if found is None:
       return None
-    return average_precision.average_precision(self._annotations, found)
+    if not found.finite:
+      return {AP.metric: math.nan}
+    return average_precision.average_precision(self._annotations, found.rows)

@@ -4,12 +4,12 @@ from ml_collections import ConfigDict
 
 from senet_jax import config as config_lib
 from senet_jax.errors import UserError
-from senet_jax.models import CLASSIFICATION, model_info
+from senet_jax.models import CLASSIFICATION, DETECTION, model_info
 from senet_jax.training.classification import Classification
 from senet_jax.training.detection import Detection
 from senet_jax.training.task import Task
 
-TASKS: dict[str, type[Task]] = {CLASSIFICATION: Classification, 'detection': Detection}
+TASKS: dict[str, type[Task]] = {CLASSIFICATION: Classification, DETECTION: Detection}
 
 
 def task_of(config: ConfigDict) -> Task:

@@ -1,16 +1,21 @@
 """A trained network by whatever names it: a workdir, the package, or the Hugging Face hub."""
 
 import os
+from collections.abc import Sequence
+from typing import TypeVar
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from senet_jax import runtime
+from senet_jax.errors import UserError
 from senet_jax.models import CLASSIFICATION
 from senet_jax.storage import buckets
 from senet_jax.workdir import exchange, network, saved
 from senet_jax.workdir.objective import Objective
 from senet_jax.workdir.saved import Saved
+
+_Name = TypeVar('_Name')
 
 
 def load(
@@ -50,3 +55,19 @@ def read_config(name: str | os.PathLike) -> ConfigDict:
   if exchange.is_name(name):
     return exchange.read(name).config
   return saved.read_config(buckets.absolute(str(name)))
+
+
+def pairs(workdirs: Sequence[_Name], checkpoints: Sequence[str]) -> list[tuple[_Name, str]]:
+  """Returns workdir and checkpoint of each network, of which either may be given once for all.
+
+  Raises:
+    UserError: they are not as many.
+  """
+  count = max(len(workdirs), len(checkpoints))
+  if {len(workdirs), len(checkpoints)} - {1, count}:
+    raise UserError(
+      f'--workdir is given {len(workdirs)} times and --checkpoint {len(checkpoints)} times; give '
+      'one of them once, or both as often.'
+    )
+  all_workdirs = list(workdirs) * (count // len(workdirs))
+  return list(zip(all_workdirs, list(checkpoints) * (count // len(checkpoints)), strict=True))

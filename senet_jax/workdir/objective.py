@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from senet_jax.models import CLASSIFICATION
+from senet_jax.models import CLASSIFICATION, DETECTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,4 +38,4 @@ class Objective:
 
 # What a classification is judged by, also that of a workdir which does not say, and a detection.
 TOP1, AP = Objective('top1_error'), Objective('ap', 'max')
-OF_TASK = {CLASSIFICATION: TOP1, 'detection': AP}
+OF_TASK = {CLASSIFICATION: TOP1, DETECTION: AP}

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from senet_jax import runtime
 from senet_jax.data import decoding, feeds, photos, prepare
 from senet_jax.data.photos import UnreadableImage
-from senet_jax.prediction.photo import opened_rgb
+from senet_jax.prediction.photo import opened_photo
 from tests.helpers.encoded import encoded
 from tests.helpers.small_run import small
 
@@ -130,7 +130,7 @@ def test_a_pillow_image_and_a_path(name, tmp_path):
   (tmp_path / name).write_bytes(data)
   expected = np.asarray(photos.open_rgb(data))
   for given in (tmp_path / name, Image.open(io.BytesIO(data))):
-    with opened_rgb(given) as image:
+    with opened_photo(given) as image:
       np.testing.assert_array_equal(np.asarray(image), expected)
 
 

@@ -120,7 +120,7 @@ def test_unreadable_photos_are_named(detector, tmp_path):
 def test_a_network_without_numbers(detector, photos, monkeypatch):
   broken = jax.tree.map(lambda x: x * np.nan, detector.variables['params'])
   monkeypatch.setitem(detector.variables, 'params', broken)
-  with pytest.raises(UserError, match='the network of step 0 gives no numbers'):
+  with pytest.raises(UserError, match='outputs NaN or infinity at step 0'):
     detector.detect(photos[:1])
 
 
@@ -168,6 +168,24 @@ def test_command(workdir, folder, found, tmp_path, capsys):
     np.testing.assert_allclose(boxes, of.boxes, atol=0.05)
     picture = Image.open(output / row['picture'])
     assert min(picture.size) == 480 or max(picture.size) == 2000
+
+
+def test_a_photo_that_is_gone_when_it_is_drawn(detector, folder, tmp_path, capsys):
+  paths = [str(folder / str(i) / 'photo.png') for i in range(3)]
+
+  class Gone:
+    """The detector, and somebody who removes a photo that it has read."""
+
+    def stream(self, photos, threshold):
+      for i, found in enumerate(detector.stream(photos, threshold)):
+        if i == 1:
+          (folder / '1' / 'photo.png').unlink()
+        yield found
+
+  rows = showing.objects(Gone(), paths, 0.5, showing.Pictures(tmp_path / 'out', paths))
+  assert rows[1] == {'path': paths[1], 'error': 'No such file or directory'}
+  assert [row.get('picture') for row in rows] == ['photo.jpg', None, 'photo_2.jpg']
+  assert f'{paths[1]} is unreadable: No such file' in capsys.readouterr().err
 
 
 def test_objects_as_csv(found, tmp_path):

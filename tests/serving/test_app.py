@@ -339,7 +339,7 @@ def test_a_network_that_gives_no_numbers(classifier, monkeypatch):
   predictor = classifier.predictor
   variables = jax.tree.map(lambda x: x * np.nan, predictor.variables)
   monkeypatch.setattr(classifier, 'predictor', dataclasses.replace(predictor, variables=variables))
-  with pytest.raises(UserError, match='the network gives no numbers'):  # as at the start
+  with pytest.raises(UserError, match='the network outputs NaN or infinity'):  # as at the start
     classifier._run([np.zeros((32, 32, 3), np.uint8)])
 
 

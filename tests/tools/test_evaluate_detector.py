@@ -74,7 +74,7 @@ def test_every_batch_size_gives_the_same(detector, tmp_path):
   [
     (['--top_k=1,3'], '--top_k has no effect: .* holds a network for detection'),
     (['--crops=10'], '--crops has no effect'),
-    (['--checkpoint=1', '--checkpoint=2'], 'detectors make no ensemble'),
+    (['--checkpoint=1', '--checkpoint=2'], 'detectors cannot be ensembled'),
     (['--detections=found.txt'], 'must end in .json'),
     (['--checkpoint=7'], "has no checkpoint '7'"),
     (['--split=test'], "'test'"),

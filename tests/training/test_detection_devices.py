@@ -53,7 +53,7 @@ def test_any_number_of_devices_finds_the_same():
     feed = DetectionEvalFeed.create(config, 'validation[:10]', mesh)
     program = evaluate.eval_program(model, feed, mesh)
     variables = network.init_variables(config, model, mesh)
-    found.append(evaluate.detect(program, variables, feed, feed.split.annotations, 0.0))
+    found.append(evaluate.detect(program, variables, feed, feed.split.annotations, 0.0).rows)
   for other in found[1:]:
     assert [row['image_id'] for row in other] == [row['image_id'] for row in found[0]]
     scores = [[row['score'] for row in rows] for rows in (found[0], other)]
