@@ -43,7 +43,7 @@ class Archive:
 
   @property
   def file(self) -> str:
-    """What it is called."""
+    """The name of the file."""
     return self.path.rpartition('/')[2]
 
 

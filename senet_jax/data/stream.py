@@ -45,7 +45,7 @@ class Order(Protocol):
 
   @property
   def seed(self) -> int | None:
-    """Of the shuffling; None: an evaluation, each example once."""
+    """The seed of the shuffling; None for an evaluation, which has each example once."""
 
   def examples(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns position, epoch and index, each `[n]` int64, of a step's examples."""
@@ -59,19 +59,19 @@ class Readable(Protocol):
 
   @property
   def where(self) -> str:
-    """Data set and split."""
+    """The data set and its split, in words."""
 
   @property
   def num_examples(self) -> int:
-    """Images of the split."""
+    """The number of images of the split."""
 
   @property
   def read(self) -> Callable[[np.ndarray], tuple[list[bytes], np.ndarray]]:
-    """Gives encoded images, and what the form is told of each."""
+    """The function that gives encoded images by index, and what the form is told of each."""
 
   @property
   def name(self) -> Callable[[int], str]:
-    """Tells a user which example an index is."""
+    """The function that names the example of an index for people."""
 
 
 class Form(abc.ABC):
@@ -86,7 +86,7 @@ class Form(abc.ABC):
   @property
   @abc.abstractmethod
   def shapes(self) -> Sequence[tuple[int, ...]]:
-    """All shapes that images have."""
+    """The shapes that images have, all of them."""
 
   @abc.abstractmethod
   def shape_at(self, step: int) -> tuple[int, ...]:

@@ -28,14 +28,11 @@ def is_frozen(path: tuple[str, ...], freeze_at: int = FREEZE_AT) -> bool:
   return named_by(path, frozen(freeze_at))
 
 
-def _constant_where_frozen(params: dict[str, Any], freeze_at: int) -> dict[str, Any]:
-  """Returns `params` with gradients of exactly 0 where `is_frozen` is; the way back ends there."""
+def _constant_where(patterns: tuple[str, ...], params: dict[str, Any]) -> dict[str, Any]:
+  """Returns `params` with gradients of exactly 0 where `named_by` is; the way back ends there."""
   flat = traverse_util.flatten_dict(params)
   return traverse_util.unflatten_dict(
-    {
-      path: jax.lax.stop_gradient(x) if is_frozen(path, freeze_at) else x
-      for path, x in flat.items()
-    }
+    {path: jax.lax.stop_gradient(x) if named_by(path, patterns) else x for path, x in flat.items()}
   )
 
 
@@ -61,7 +58,7 @@ def loss_fn(
     The sum of the losses, float32, and the losses by name.
   """
   detector: Any = model
-  constant = _constant_where_frozen(params, detector.freeze_at)
+  constant = _constant_where(detector.frozen, params)
   losses: Any = model.apply(
     {'params': constant, 'batch_stats': batch_stats},
     batch['images'],

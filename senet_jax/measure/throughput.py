@@ -79,8 +79,7 @@ def prepare(config: ConfigDict, mode: str, mesh: Mesh, model: nn.Module | None =
     MemoryError: the machine has no memory for it (CPU only; others raise what XLA raises).
   """
   config_lib.check(config)
-  if task_of(config) == CLASSIFICATION:
-    setup.check_batch(config, mesh.size)
+  setup.check_batch(config, mesh.size)
   model = model or build_model(config)
   return (_training if mode == 'train' else _inference)(config, model, mesh)
 

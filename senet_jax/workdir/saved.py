@@ -165,7 +165,7 @@ def how_to_use(config: ConfigDict, path: pathlib.Path) -> list[str]:
     return [
       f'predict: python -m senet_jax.tools.predict --workdir={there} PHOTOS --output=FOLDER',
       f'fine-tune: python -m senet_jax.main --config={config_file} --workdir={new} '
-      f'--config.data.name=coco --config.data.dir=FOLDER --config.init_from={there} '
+      f'--config.data.dir=FOLDER --config.init_from={there} '
       '--config.new_head=True',
     ]
   if path.is_dir():
