@@ -15,7 +15,7 @@ _PART = re.compile(r'(mstd|mmax|inc|m|n|p)(\d{1,4}(?:\.\d{1,6})?)', re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-  """What RandAugment (Cubuk et al. 2020) does to an image, in the form that timm gave it.
+  """The policy of RandAugment (Cubuk et al. 2020), in the form that timm gave it.
 
   Attributes:
     magnitude: of the operations, out of 10.

@@ -18,7 +18,7 @@ _LEAST = 2.0**-25
 
 @dataclasses.dataclass(frozen=True)
 class Moving:
-  """How an image is moved.
+  """An affine transformation of an image.
 
   Attributes:
     fill: colour of what comes in from outside, RGB.

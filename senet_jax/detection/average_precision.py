@@ -22,7 +22,7 @@ IOU_50, IOU_75, IOU_90 = 0, 5, 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Precision:
-  """How good detections are.
+  """The average precision and recall of detections.
 
   Attributes:
     results: in percent: `ap`, over IoU from 0.5 to 0.95, `ap50` and `ap75`; `ap_small`, `ap_medium`

@@ -25,7 +25,7 @@ BATCH = 7
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """How an exported file compares with its network.
+  """The comparison of an exported file with its network.
 
   Attributes:
     rows: for each batch size and output: `batch`, `output`, `max_difference`, `spread` (the

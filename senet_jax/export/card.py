@@ -18,7 +18,7 @@ _MOST_BYTES = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-  """What is to be known about an exported file.
+  """The metadata of an exported file.
 
   Attributes:
     format: one of `formats.NAMES`.

@@ -207,7 +207,7 @@ def choose(
 
 
 def checked_by(variant: Variant, arrays: Mapping[str, np.ndarray], says: str | None) -> str:
-  """In words, what is known about `arrays` that `choose` took for those of `variant`."""
+  """Returns, in words, what is known about `arrays` that `choose` took for those of `variant`."""
   if _names_a_network(says):
     if _plain_name(variant.name.partition(':')[2]) == _plain_name(says):
       return f'the file says that it is {says}'

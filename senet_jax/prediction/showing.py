@@ -1,4 +1,4 @@
-"""What a network says of photos, on the console while it comes and in files."""
+"""Predictions for photos: printed as they come, and written to files."""
 
 import dataclasses
 import os

@@ -57,7 +57,7 @@ class Gates(BaseModel):
 
 
 class Answer(BaseModel):
-  """What the network makes of a photo."""
+  """The answer of the network to a photo."""
 
   predictions: list[Prediction] = Field(description='the most probable classes, the best first')
   gates: list[Gates] | None = Field(None, description='of all blocks, where they are asked for')

@@ -19,7 +19,7 @@ from senet_jax.prediction import Predictor
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-  """What the network makes of a photo.
+  """The answer of the network to a photo.
 
   Attributes:
     probabilities: of each class, `[K]` float32.

@@ -1,4 +1,4 @@
-"""What every request has to pass, and what every response carries."""
+"""The checks that every request has to pass, and the headers that every response carries."""
 
 import asyncio
 import ipaddress

@@ -1,4 +1,4 @@
-"""What a demonstration bears."""
+"""The limits of a demonstration: size, pixels, time and number of requests."""
 
 import dataclasses
 

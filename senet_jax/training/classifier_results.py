@@ -30,7 +30,7 @@ class Crops:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """How good a classifier, or an ensemble, is on a split.
+  """The errors of a classifier, or of an ensemble, on a split.
 
   Attributes:
     row: the networks, the data and the errors, for a JSON file.

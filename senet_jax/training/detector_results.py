@@ -32,7 +32,7 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """How good a detector is on a split.
+  """The average precision of a detector on a split.
 
   Attributes:
     row: the network, the data and the results, for a JSON file.

@@ -109,16 +109,22 @@ def test_card(made, shipped):
   assert (card.network, card.uint8, card.batch) == (SHIPPED, True, None)
 
 
-def test_rounded_weights(made, tmp_path):
-  path = tmp_path / 'half.onnx'
-  found = exported.export(SHIPPED, path, dtype='bfloat16', batch=2)
+@pytest.mark.parametrize('name', ['onnx', 'tflite'])
+def test_rounded_weights(name, tmp_path):
+  path = tmp_path / 'half'
+  found = exported.export(SHIPPED, path, name, dtype='bfloat16', batch=2)
   (row,) = found.rows
   assert row['relative'] < BOUND < row['from_float32'] < 0.1
   assert row['same_top1'] > 0.7
+  assert exported.check(path).worst < BOUND
+
+
+def test_file_of_rounded_weights_is_half_as_large(made, tmp_path):
+  path = tmp_path / 'half.onnx'
+  exported.export(SHIPPED, path, dtype='bfloat16', batch=2)
   assert path.stat().st_size < 0.6 * made[0].stat().st_size
   (images,) = onnxruntime.InferenceSession(path).get_inputs()
   assert images.shape[0] == 2
-  assert exported.check(path).worst < BOUND
 
 
 def test_predictions_of_a_file(made, shipped, photos, tmp_path, monkeypatch, capsys):
