@@ -151,7 +151,7 @@ _OF_BOXES = ('boxes', 'classes', 'crowd', 'areas', 'ids')
 
 
 def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = None) -> Annotations:
-  """Reads an instances JSON of COCO.
+  """Reads an instances JSON of COCO, or a list of images without annotations.
 
   Args:
     path: of the JSON.
@@ -172,6 +172,8 @@ def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = N
   parts = []
   for name in ('images', 'annotations', 'categories'):
     part = content.get(name) if isinstance(content, dict) else None
+    if name == 'annotations' and part is None:
+      part = []  # photos that others judge
     if not isinstance(part, list):
       raise UserError(
         f'{path} has no list {name!r}; expected is an instances JSON of COCO, an object with '

@@ -20,8 +20,14 @@ from senet_jax.storage import buckets
 
 # `data.name` of the files as they are published, and of those that tfds has prepared.
 FILES, TFDS = 'coco', 'coco/2017'
-# Names of a split's folder and in that of its annotations, the first one that is there.
-_FOLDERS = {'train': ('train2017', 'train'), 'validation': ('val2017', 'val')}
+# The folder of a split's photos and the name of its file in `annotations`, the first two that are
+# there. The lists of test photos have no boxes: COCO's server judges what is found on them.
+_SPLITS = {
+  'train': (('train2017', 'instances_train2017'), ('train', 'instances_train')),
+  'validation': (('val2017', 'instances_val2017'), ('val', 'instances_val')),
+  'test': (('test2017', 'image_info_test2017'), ('test', 'image_info_test')),
+  'test_dev': (('test2017', 'image_info_test-dev2017'),),
+}
 LAYOUT = (
   'expected are train2017/*.jpg with annotations/instances_train2017.json, and val2017/*.jpg with '
   'annotations/instances_val2017.json'
@@ -81,7 +87,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
 
   Args:
     config: of the run.
-    split: `train` or `validation`, or a part of one: `train[:32]`.
+    split: `train`, `validation`, `test` or `test_dev`, or a part of one: `train[:32]`.
 
   Raises:
     UserError: the data is not there, is not what it should be, or has too many faults.
@@ -125,7 +131,7 @@ def _open_files(data: ConfigDict, split: str) -> Source:
   root = pathlib.Path(data.dir).expanduser()
   if not root.is_dir():
     raise UserError(f'{root} is {"not a" if root.exists() else "no"} directory; {LAYOUT}.')
-  there = {name: found for name in _FOLDERS if (found := _find(root, name))}
+  there = {name: found for name in _SPLITS if (found := _find(root, name))}
   base, part = datasets.parse_split(split, there, FILES, f'In {root} {LAYOUT}.')
   folder, path = there[base]
   annotations = _checked(read_instances(path, folder), str(path), data.max_faulty)
@@ -146,10 +152,10 @@ def _find(root: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path] |
   Raises:
     UserError: several files could be its annotations.
   """
-  for folder in _FOLDERS[split]:
-    files = sorted((root / 'annotations').glob(f'instances_{folder}*.json'))
+  for folder, stem in _SPLITS[split]:
+    files = sorted((root / 'annotations').glob(f'{stem}*.json'))
     if len(files) > 1:
-      exact = [file for file in files if file.stem == f'instances_{folder}']
+      exact = [file for file in files if file.stem == stem]
       if not exact:
         raise UserError(f'{" and ".join(map(str, files[:3]))} could both be of {split}; keep one.')
       files = exact
@@ -259,7 +265,7 @@ def _with_ids_of_coco(annotations: Annotations) -> Annotations:
 
 def _fake(config: ConfigDict, split: str) -> Source:
   """Returns photos of one colour each with boxes anywhere, of COCO's usual sizes."""
-  base, part = datasets.parse_split(split, _FOLDERS, f'{config.data.name} (fake)')
+  base, part = datasets.parse_split(split, _SPLITS, f'{config.data.name} (fake)')
   rng = np.random.default_rng(len(base))
   classes = list(coco.CATEGORIES)[: config.model.num_classes]
   sizes = [_FAKE_SIZES[i % len(_FAKE_SIZES)] for i in range(_FAKE_PHOTOS)]

@@ -150,3 +150,21 @@ def test_a_split_without_objects_yields_detections_and_no_judgement(coco, tmp_pa
     found.draw(tmp_path)
   with pytest.raises(UserError, match='there is no object'):
     detector_results.judge(workdir)
+
+
+def test_photos_that_cocos_server_judges(coco, tmp_path):
+  annotations = coco / 'annotations'
+  listed = json.loads((annotations / 'instances_val2017.json').read_text())
+  (coco / 'val2017').rename(coco / 'test2017')
+  for name, first in (('test2017', 0), ('test-dev2017', 2)):
+    content = {'images': listed['images'][first:], 'categories': listed['categories']}
+    (annotations / f'image_info_{name}.json').write_text(json.dumps(content))
+  workdir = written(tmp_path / 'run', **of_files(coco))
+  every, some = (
+    detector_results.judge(workdir, split=split, write_to=tmp_path / 'found.json')
+    for split in ('test', 'test_dev')
+  )
+  assert (every.row['examples'], some.row['examples']) == (8, 6)
+  kept = [row for row in every.detections if row['image_id'] >= 2]
+  assert [row['image_id'] for row in some.detections] == [row['image_id'] for row in kept]
+  assert [row['score'] for row in some.detections] == pytest.approx([row['score'] for row in kept])
