@@ -2,12 +2,15 @@
 
 import gc
 import importlib.metadata
+import logging
 import os
 import pathlib
 import shutil
 import signal
+import sys
 import tarfile
 import tempfile
+import threading
 
 # JAX reads these when it is first imported. Subprocesses of the tests inherit them.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -101,6 +104,15 @@ def small_memory():
   """Forgets the programs of a module; those of a whole session would take gigabytes."""
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def process_of_its_own():
+  """Takes back what a command sets for its process, which it expects to end."""
+  log = logging.getLogger('senet_jax')
+  before = log.handlers[:], log.propagate, threading.excepthook, sys.unraisablehook
+  yield
+  log.handlers[:], log.propagate, threading.excepthook, sys.unraisablehook = before
 
 
 @pytest.fixture(scope='session')

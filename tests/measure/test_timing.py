@@ -1,12 +1,9 @@
 """Times on a machine that others use are said to be such."""
 
-import logging
-
 from senet_jax.measure import timing
 
 
 def test_a_busy_machine_is_told(monkeypatch, caplog):
-  monkeypatch.setattr(logging.getLogger('senet_jax'), 'propagate', True)
   monkeypatch.setattr('os.cpu_count', lambda: 2)
   for load, said in ((2.9, False), (15.7, True)):
     caplog.clear()

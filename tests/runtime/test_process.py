@@ -1,6 +1,5 @@
 """The compilation cache where it can be kept, and a line where it cannot."""
 
-import logging
 import pathlib
 
 import jax
@@ -34,7 +33,6 @@ def test_without_a_place_a_line_says_so(why, monkeypatch, tmp_path, caplog):
   monkeypatch.setattr(pathlib.Path, 'home', _no_home)
   if why == 'given':
     jax.config.update('jax_compilation_cache_dir', str(tmp_path / 'file' / 'x'))
-  monkeypatch.setattr(logging.getLogger('senet_jax'), 'propagate', True)
   runtime.use_compilation_cache()
   assert jax.config.jax_compilation_cache_dir is None
   said = {r.getMessage() for r in caplog.records if r.name.startswith('senet_jax')}
