@@ -29,6 +29,15 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope='module', params=NETWORKS)
+def variant(request):
+  """One after the other, as all of them take gigabytes with what Keras and JAX keep of them."""
+  yield request.param
+  network.cache_clear()
+  keras.utils.clear_session()
+  jax.clear_caches()
+
+
 @functools.cache
 def network(variant):
   """A network of Keras with random weights, and statistics not far from those of random images."""
@@ -65,7 +74,6 @@ def built(variant, size):
   )
 
 
-@pytest.mark.parametrize('variant', NETWORKS)
 @pytest.mark.parametrize('suffix', ['h5', 'weights.h5', 'keras'])
 def test_files_of_all_kinds(variant, suffix, tmp_path):
   model, path = network(variant), tmp_path / f'model.{suffix}'
@@ -80,7 +88,6 @@ def test_files_of_all_kinds(variant, suffix, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, again)
 
 
-@pytest.mark.parametrize('variant', NETWORKS)
 def test_same_function(variant, tmp_path):
   theirs, path = network(variant), tmp_path / 'model.weights.h5'
   _, _, sizes, points = NETWORKS[variant]
