@@ -119,12 +119,18 @@ def test_rounded_weights(name, tmp_path):
   assert exported.check(path).worst < BOUND
 
 
-def test_file_of_rounded_weights_is_half_as_large(made, tmp_path):
-  path = tmp_path / 'half.onnx'
-  exported.export(SHIPPED, path, dtype='bfloat16', batch=2)
+def test_command_and_half_the_size_of_rounded_weights(made, tmp_path, capsys):
+  path, table = tmp_path / 'half.onnx', tmp_path / 'half.json'
+  options = ['--dtype=bfloat16', '--batch=2', f'--to={path}', f'--output={table}']
+  assert tool.main([SHIPPED, *options]) == 0
   assert path.stat().st_size < 0.6 * made[0].stat().st_size
   (images,) = onnxruntime.InferenceSession(path).get_inputs()
   assert images.shape[0] == 2
+  (row,) = json.loads(table.read_text())['rows']
+  out = capsys.readouterr().out
+  assert f'{row["relative"]:.1e}' in out and f'written to {path}' in out
+  assert tool.main([f'--check={path}']) == 0
+  assert f'{path} agrees with its network' in capsys.readouterr().out
 
 
 def test_predictions_of_a_file(made, shipped, photos, tmp_path, monkeypatch, capsys):

@@ -358,6 +358,25 @@ def test_a_step_on_the_data_of_a_run(monkeypatch, capsys, tmp_path, request):
   assert found['together'] == [] and re.search(r'fed +float32 +2 ', out)
 
 
+@pytest.mark.thorough
+def test_runs_that_share_the_devices(monkeypatch, capsys, tmp_path, request):
+  path, config = tmp_path / 'x.json', request.config.rootpath / 'configs' / 'digits_se_r20.py'
+  arguments = ('--feed', f'--config={config}', '--config.batch_size=8', '--together=1,2')
+  arguments = (*arguments, '--repeats=1', '--steps_per_dispatch=1', '--seconds=0.1')
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments, f'--output={path}')
+  assert status == 0, err
+  one, two = json.loads(path.read_text())['together']
+  assert (one['runs'], two['runs']) == (1, 2) == (len(one['each']), len(two['each']))
+  for row in (one, two):
+    assert min(row['each']) > 0 and row['images_per_second'] == sum(row['each'])
+
+  # This process alone knows that network.
+  arguments = ('--feed', '--config.model.name=se_tiny', *arguments[1:])
+  status, _, err = run(monkeypatch, capsys, benchmark, *arguments)
+  assert status == 2
+  assert re.search(r"--together=1: .*'se_tiny' is unknown.*; use fewer", err.splitlines()[-1])
+
+
 def test_a_fed_step_is_that_of_the_run(monkeypatch):
   """The very program, so that its batches are those of a run and its cache serves both."""
   config = reading.load('configs/digits_se_r20.py', ['--config.model.name=se_tiny'])
