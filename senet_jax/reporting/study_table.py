@@ -88,8 +88,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
   against = number(row['to_baseline'], '+.2f')
   if row['p'] is not None:
     against += f' (p = {row["p"]:.2f})'
+  # The median, as one run may have been on a slow machine, or beside others.
   seconds = row['wall_time_s'] and str(
-    datetime.timedelta(seconds=round(statistics.mean_std(row['wall_time_s'])['mean']))
+    datetime.timedelta(seconds=round(statistics.spread(row['wall_time_s'])['median']))
   )
   return [
     f'`{row["row"]}`',
