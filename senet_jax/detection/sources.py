@@ -265,7 +265,7 @@ def _with_ids_of_coco(annotations: Annotations) -> Annotations:
 
 def _fake(config: ConfigDict, split: str) -> Source:
   """Returns photos of one colour each with boxes anywhere, of COCO's usual sizes."""
-  base, part = datasets.parse_split(split, _SPLITS, f'{config.data.name} (fake)')
+  base, part = datasets.parse_split(split, ('train', 'validation'), f'{config.data.name} (fake)')
   rng = np.random.default_rng(len(base))
   classes = list(coco.CATEGORIES)[: config.model.num_classes]
   sizes = [_FAKE_SIZES[i % len(_FAKE_SIZES)] for i in range(_FAKE_PHOTOS)]
