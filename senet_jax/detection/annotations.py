@@ -171,9 +171,9 @@ def read_instances(path: str | os.PathLike, photos: str | os.PathLike | None = N
     raise UserError(f'{path} is no JSON, or damaged ({error}); copy it again.') from error
   parts = []
   for name in ('images', 'annotations', 'categories'):
-    part = content.get(name) if isinstance(content, dict) else None
-    if name == 'annotations' and part is None:
-      part = []  # photos that others judge
+    # Photos that others judge have no annotations.
+    missing: list | None = [] if name == 'annotations' else None
+    part = content.get(name, missing) if isinstance(content, dict) else None
     if not isinstance(part, list):
       raise UserError(
         f'{path} has no list {name!r}; expected is an instances JSON of COCO, an object with '

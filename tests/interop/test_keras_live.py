@@ -1,6 +1,5 @@
 """Weights of `keras.applications` compute here what they do in Keras, from files of all kinds."""
 
-import functools
 import os
 
 import jax
@@ -30,16 +29,14 @@ NETWORKS = {
 
 
 @pytest.fixture(scope='module', params=NETWORKS)
-def variant(request):
-  """One after the other, as all of them take gigabytes with what Keras and JAX keep of them."""
-  yield request.param
-  network.cache_clear()
+def network(request):
+  """Variant and network; one at a time, as Keras and JAX keep gigabytes of all of them."""
+  yield request.param, with_weights(request.param)
   keras.utils.clear_session()
   jax.clear_caches()
 
 
-@functools.cache
-def network(variant):
+def with_weights(variant):
   """A network of Keras with random weights, and statistics not far from those of random images."""
   _, _, (size, _), _ = NETWORKS[variant]
   keras.utils.set_random_seed(0)
@@ -75,8 +72,8 @@ def built(variant, size):
 
 
 @pytest.mark.parametrize('suffix', ['h5', 'weights.h5', 'keras'])
-def test_files_of_all_kinds(variant, suffix, tmp_path):
-  model, path = network(variant), tmp_path / f'model.{suffix}'
+def test_files_of_all_kinds(network, suffix, tmp_path):
+  (variant, model), path = network, tmp_path / f'model.{suffix}'
   model.save_weights(path) if suffix == 'weights.h5' else model.save(path)
   arrays = reader.read(path)
   assert mapping.choose(arrays, KERAS).name == variant
@@ -88,8 +85,8 @@ def test_files_of_all_kinds(variant, suffix, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, again)
 
 
-def test_same_function(variant, tmp_path):
-  theirs, path = network(variant), tmp_path / 'model.weights.h5'
+def test_same_function(network, tmp_path):
+  (variant, theirs), path = network, tmp_path / 'model.weights.h5'
   _, _, sizes, points = NETWORKS[variant]
   theirs.save_weights(path)
   name = VARIANTS[variant].model
