@@ -110,15 +110,34 @@ class StudyRun:
 
   def summary(self) -> dict[str, Any] | None:
     """Returns its summary; None before its end, or if the file is damaged: it is made anew."""
-    for directory in filter(None, (self.workdir, self.record)):
-      with contextlib.suppress(UserError):
-        return summary.read(directory)
-    return None
+    found = self._finished()
+    return found and found[1]
 
   def last_evaluation(self) -> dict[str, Any] | None:
     """Returns the last record of an evaluation, None before the first."""
     records = [r for r in read_records(self.workdir / 'metrics.jsonl') if r['kind'] == 'eval']
     return records[-1] if records else None
+
+  def train_time(self) -> float | None:
+    """Returns the seconds of training alone; None before its end, or if no rate is known.
+
+    They are taken from the median of the logged rates, which other programs that ran beside it for
+    a while do not change, or where there is no log from the mean of the whole run.
+    """
+    found = self._finished()
+    if not found or 'examples_seen' not in found[1]:
+      return None
+    directory, known = found
+    records = read_records(directory / 'metrics.jsonl')
+    rates = [r['images_per_second'] for r in records if r.get('images_per_second')]
+    rate = statistics.spread(rates)['median'] if rates else known.get('images_per_second')
+    return round(known['examples_seen'] / rate, 2) if rate else None
+
+  def _finished(self) -> tuple[pathlib.Path, dict[str, Any]] | None:
+    for directory in filter(None, (self.workdir, self.record)):
+      with contextlib.suppress(UserError):
+        return directory, summary.read(directory)
+    return None
 
   def fails(self, why: str) -> None:
     """Prints why it failed, and keeps it for the table."""
@@ -296,7 +315,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
     'params': cost.params,
     'macs': cost.macs,
     'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
-    'train_time_s': [t for s in summaries.values() if (t := _train_time(s))],
+    'train_time_s': [t for seed in summaries if (t := by_seed[seed].train_time())],
     'images_per_second': {seed: s.get('images_per_second') for seed, s in summaries.items()},
     'best': {seed: s['best'][metric] for seed, s in summaries.items() if s.get('best')},
     'devices': sorted({s['device'] for s in summaries.values() if 'device' in s}),
@@ -308,9 +327,3 @@ def _published_size(config: ConfigDict) -> int:
   """Returns the side of the square images for which operations are counted."""
   detects = network.task_of(config) != CLASSIFICATION
   return config.data.shorter_side if detects else network.input_size(config)
-
-
-def _train_time(summary: dict[str, Any]) -> float | None:
-  """Returns the seconds of training alone, None where a summary of an older version has no rate."""
-  rate = summary.get('images_per_second')
-  return round(summary['examples_seen'] / rate, 2) if rate and 'examples_seen' in summary else None

@@ -21,8 +21,8 @@ def test_a_line_for_each_network_and_recipe(tmp_path):
   lines = {bar.get_label(): bar.lines[0] for bar in axes.containers}
   assert list(lines) == ['r20_modern', 'se_r20_modern', 'eca_r20_modern']
   plain, se, eca = lines.values()
-  assert list(plain.get_xdata()) == [110.0, 330.0] and list(plain.get_ydata()) == [17.0, 11.0]
-  assert list(se.get_xdata()) == [120.0] and list(se.get_ydata()) == [16.5]
+  assert list(plain.get_xdata()) == [100.0, 330.0] and list(plain.get_ydata()) == [17.0, 11.0]
+  assert list(se.get_xdata()) == [115.0] and list(se.get_ydata()) == [16.5]
   assert plain.get_color() == se.get_color() != eca.get_color()
   assert plain.get_linestyle() == '--' and se.get_linestyle() == '-'
   bars = axes.containers[0].lines[2][0].get_segments()
