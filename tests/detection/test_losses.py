@@ -62,41 +62,88 @@ def test_second_stage():
   np.testing.assert_allclose(slopes[1][0], expected, atol=1e-6)
 
 
-def test_first_stage():
-  anchors = jnp.array([[0, 0, 31, 31], [64, 64, 95, 95], [-8, 0, 23, 31.0], [0, 0, 3, 3]])
-  targets = {
-    'boxes': jnp.array([[[0, 0, 31, 31], [0, 0, 0, 0.0]]]),
-    'valid': jnp.array([[True, False]]),
-    'crowd': jnp.zeros((1, 2), bool),
-  }
-  logits = jnp.zeros((1, 4))
+# An object at the first anchor, and a place for another one at the second.
+FIRST_ANCHORS = np.array(
+  [[0, 0, 31, 31], [64, 64, 95, 95], [-8, 0, 23, 31], [0, 0, 3, 3], [65, 0, 96, 31]], np.float32
+)
+FIRST_TARGETS = {
+  'boxes': FIRST_ANCHORS[None, :2],
+  'valid': np.array([[True, False]]),
+  'crowd': np.zeros((1, 2), bool),
+}
+
+
+def first_stage(options, targets=FIRST_TARGETS, images=1):
+  """Returns both losses of equal images, and their gradients with respect to the outputs."""
   # Off by 1 in x of the one positive anchor.
-  deltas = jnp.full((1, 4, 4), 5.0).at[0, 0].set(jnp.array([1.0, 0, 0, 0]))
-  sizes, priority = jnp.array([[96, 96]]), jnp.linspace(0, 0.9, 4)[None]
+  deltas = np.full((1, 5, 4), 5.0, np.float32)
+  deltas[0, 0] = [1, 0, 0, 0]
+  given = {
+    'sizes': np.array([[96, 96]]), 'targets': targets, 'logits': np.zeros((1, 5), np.float32),
+    'deltas': deltas, 'priority': np.linspace(0, 0.9, 5)[None],
+  }  # fmt: skip
+  given = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), images, 0), given)
 
-  def run(options):
-    args = (anchors, sizes, targets, priority, options)
+  def loss(outputs):
+    arguments = {**given, **outputs}
+    both = rpn.rpn_losses(all_anchors=jnp.asarray(FIRST_ANCHORS), options=options, **arguments)
+    return sum(both), both
 
-    def loss(logits, deltas):
-      both = rpn.rpn_losses(logits, deltas, *args)
-      return sum(both), both
+  outputs = {name: given[name] for name in ('logits', 'deltas')}
+  (_, both), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(outputs)
+  return both, slopes
 
-    (_, both), slopes = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(logits, deltas)
-    return both, slopes
 
-  # Of whole pixels the third anchor reaches over the image; three are left, of 256 that should be.
-  (objectness, shift), slopes = run(DETECTRON)
+@pytest.mark.parametrize('images', [1, 2])
+def test_first_stage(images):
+  # Of whole pixels the third anchor reaches over the image, and so does the last, whose edge is on
+  # it; three are left, of 256 that should be.
+  (objectness, shift), slopes = first_stage(DETECTRON, images=images)
   assert objectness == pytest.approx(3 * np.log(2) / 256)
   assert shift == pytest.approx((1 - 1 / 18) / 256)
-  np.testing.assert_allclose(slopes[0][0] * 256, [-0.5, 0.5, 0, 0.5], atol=1e-6)
-  np.testing.assert_allclose(slopes[1][0, 0] * 256, [1, 0, 0, 0], atol=1e-6)
-  assert not np.any(slopes[1][0, 1:])
+  of_logits, of_deltas = (slopes[name] * 256 * images for name in ('logits', 'deltas'))
+  np.testing.assert_allclose(of_logits, [[-0.5, 0.5, 0, 0.5, 0]] * images, atol=1e-6)
+  np.testing.assert_allclose(of_deltas[:, 0], [[1, 0, 0, 0]] * images, atol=1e-6)
+  assert not np.any(of_deltas[:, 1:])
   # There the third one is neither: its IoU is 0.6. The means are over those that are there.
-  (objectness, shift), _ = run(TORCHVISION)
+  (objectness, shift), _ = first_stage(TORCHVISION, images=images)
   assert objectness == pytest.approx(np.log(2))
-  assert shift == pytest.approx((1 - 1 / 18) / 3)
-  (objectness, shift), _ = run(DETECTRON2)
+  assert shift == pytest.approx((1 - 1 / 18) / 4)
+  (_, shift), _ = first_stage(DETECTRON2, images=images)
   assert shift == pytest.approx(1 / 256)
+
+
+def test_a_crowd_makes_no_anchor_positive():
+  crowd = {**FIRST_TARGETS, 'valid': np.ones((1, 2), bool), 'crowd': np.array([[False, True]])}
+  for found, without in zip(first_stage(DETECTRON, crowd), first_stage(DETECTRON), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, found, without)
+
+
+def test_no_sample_of_the_second_stage_is_in_a_crowd():
+  proposals = rpn.Proposals(
+    boxes=jnp.array([[[0, 0, 9, 9], [42, 2, 51, 11], [55, 0, 64, 9], [80, 80, 89, 89.0]]]),
+    scores=jnp.zeros((1, 4)),
+    valid=jnp.ones((1, 4), bool),
+  )
+  # One object, all of it in a crowd, and a second crowd with the second proposal, and 0.5 of the
+  # third one.
+  targets = {
+    'boxes': jnp.array([[[0, 0, 9, 9], [0, 0, 19, 19], [40, 0, 59, 19.0]]]),
+    'classes': jnp.array([[4, 5, 6]]),
+    'valid': jnp.ones((1, 3), bool),
+    'crowd': jnp.array([[False, True, True]]),
+  }
+
+  def sampled(options):
+    sample = roi_heads.sample_rois(proposals, targets, jnp.linspace(0, 0.9, 7)[None], options)
+    there = np.asarray(sample['valid'][0])
+    found = zip(sample['boxes'][0][there].tolist(), sample['labels'][0][there], strict=True)
+    return sorted((*map(int, box), int(label)) for box, label in found)
+
+  # The object is one of the boxes itself, wherever it is.
+  assert sampled(DETECTRON) == [(0, 0, 9, 9, 5), (55, 0, 64, 9, 0), (80, 80, 89, 89, 0)]
+  everywhere = sampled(TORCHVISION)
+  assert everywhere.count((0, 0, 9, 9, 5)) == 2 and (42, 2, 51, 11, 0) in everywhere
 
 
 def test_no_objects():

@@ -31,6 +31,17 @@ def test_images_skip_the_branch_or_have_more_of_it():
   np.testing.assert_array_equal(layer.apply({}, y, False), y)
 
 
+def test_devices_skip_images_by_their_place_in_the_whole_batch():
+  run = lambda y: DropPath(0.5).apply({}, y, True, rngs={'drop_path': jax.random.key(0)})  # noqa: E731
+  y = jnp.ones((16, 1, 1, 1))
+  one, eight = (
+    runtime.data_parallel(run, runtime.data_mesh(devices), P('data'), P('data'))(y)
+    for devices in (1, 8)
+  )
+  np.testing.assert_array_equal(one, eight)
+  assert 0 < one.mean() < 2
+
+
 def test_rates_rise_with_the_unit():
   """As timm's: 0 at the first unit, the whole at the last, linear between them."""
   model = create_model('se_resnet50', drop_path=0.15)

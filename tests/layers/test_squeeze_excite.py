@@ -116,6 +116,15 @@ def test_gradients_equal_finite_differences(squeeze, excitation):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_initialisation():
+  """He et al. 2015 in front of the ReLU; in front of the gate half of that variance."""
+  block = SqueezeExcite(SEConfig(ratio=4))
+  params = block.init(jax.random.key(0), jnp.zeros((1, 1, 1, 256)))['params']
+  for name, variance in (('fc1', 2 / 256), ('fc2', 1 / 64)):
+    np.testing.assert_allclose(params[name]['kernel'].var(), variance, rtol=0.05)
+    assert not params[name]['bias'].any()
+
+
 def test_bfloat16_input_has_a_float32_gate():
   # Half of the pixels are 1, half the next bfloat16: the mean lies between, and bfloat16 has no
   # such number. A bfloat16 mean would be 1 and open the gate to sigmoid(0) = 0.5.

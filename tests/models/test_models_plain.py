@@ -125,6 +125,14 @@ def test_initialisation_keeps_the_scale_of_activations():
   assert np.square(new['intermediates']['stage5_block2']['__call__'][0]).mean() > 1e-5
 
 
+def test_initialisation_of_the_hidden_layers_of_vgg():
+  model = create_model('vgg16_bn', 5, width=8, depths=(1,) * 5, fc_width=256)
+  params = variables_of(model, some_images(1, 32))['params']
+  for name in ('fc6', 'fc7'):
+    kernel = params[name]['kernel']
+    np.testing.assert_allclose(kernel.var(), 2 / kernel.shape[0], rtol=0.05)
+
+
 def test_dropout_of_vgg():
   model, images = (
     create_model('se_vgg16_bn', 5, se=SEConfig(ratio=2), width=8, depths=(1,) * 5, fc_width=512),

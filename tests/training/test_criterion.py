@@ -15,6 +15,7 @@ MIXED = {
   'other_labels': RNG.integers(0, CLASSES, 64).astype(np.int32),
   'share': RNG.uniform(size=64).astype(np.float32),
 }
+MIXED['share'][:2] = 0.25, 0.75  # at the threshold, which is none above it
 PURE = {'labels': MIXED['labels']}
 
 
@@ -28,7 +29,7 @@ def targets_of(batch, smoothing: float, threshold: float | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize('batch', [PURE, MIXED], ids=['pure', 'mixed'])
-@pytest.mark.parametrize(('smoothing', 'threshold'), [(0.0, None), (0.1, None), (0.0, 0.2)])
+@pytest.mark.parametrize(('smoothing', 'threshold'), [(0.0, None), (0.1, None), (0.0, 0.25)])
 def test_binary_cross_entropy(batch, smoothing, threshold):
   criterion = Criterion('bce', smoothing, threshold)
   loss, gradient = jax.value_and_grad(lambda x: criterion(x, batch).mean())(LOGITS)

@@ -226,6 +226,31 @@ def test_dropout_is_drawn_anew_in_each_step_and_on_each_device():
   assert np.abs(change(twice, devices=2) - first).max() > 1e-3
 
 
+class Masked(nn.Module):
+  """A linear classifier, at first of zeros, that half of the input's values do not reach."""
+
+  collection: str
+
+  @nn.compact
+  def __call__(self, images, train):
+    x = images.reshape(len(images), -1)
+    if train:
+      x *= jax.random.bernoulli(self.make_rng(self.collection), 0.5, x.shape[1:])
+    self.variable('batch_stats', 'unused', jnp.zeros, (1,))
+    return nn.Dense(10, kernel_init=nn.initializers.zeros, name='fc')(x)
+
+
+@pytest.mark.parametrize('collection', ['dropout', 'shake', 'drop_path', 'sampling'])
+def test_each_micro_batch_draws_anew(collection):
+  model, optimizer = Masked(collection), optax.sgd(1.0)
+  state = state_of(model, optimizer)
+  batch = {'images': np.ones((2, 8, 8, 3), np.float32), 'labels': np.zeros(2, np.int32)}
+  after, _ = program_of(model, optimizer, 1, StepOptions(accumulate=2))(state, batch)
+  # Of two equal images a value reaches the kernel twice, once, or not at all.
+  times = np.round(after.params['fc']['kernel'][:, 0] / 0.45).astype(int)
+  np.testing.assert_allclose(np.bincount(times) / times.size, [0.25, 0.5, 0.25], atol=0.12)
+
+
 def test_bfloat16_keeps_float32_state():
   model, optimizer = tiny_model(dtype=jnp.bfloat16), optax.sgd(0.1, 0.9)
   state, batch = state_of(model, optimizer), batch_of(16)

@@ -14,8 +14,8 @@ def run(tmp_path):
   row = Row('r20', 'configs/cifar10_r20.py')
   run = studies.StudyRun(row, 0, tmp_path / 'runs', tmp_path / 'records')
   known = {
-    'final': {'step': 20, 'epoch': 1.0, 'top1_error': 9.0}, 'wall_time_s': 60.0, 'params_sha256': 'x',
-    'examples_seen': 2000, 'images_per_second': 50.0,
+    'final': {'step': 20, 'epoch': 1.0, 'top1_error': 9.0}, 'wall_time_s': 60.0,
+    'params_sha256': 'x', 'examples_seen': 2000, 'images_per_second': 50.0,
   }  # fmt: skip
   (tmp_path / 'records').mkdir()
   (tmp_path / 'records' / 'summary.json').write_text(json.dumps(known))
