@@ -27,11 +27,18 @@ _QUICK = [
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   _QUICK.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join([*_QUICK, os.environ.get('XLA_FLAGS', '')])
-_OWN_CACHE = None
-if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-  _OWN_CACHE = tempfile.mkdtemp(prefix='senet_jax_tests_')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _OWN_CACHE
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+# What libraries leave behind, such as an empty directory for each data set, is removed at the end.
+# Workers inherit the name of the first process, and pytest keeps what a test wrote where it did.
+_SCRATCH = None
+if 'SENET_JAX_TESTS' not in os.environ:
+  os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', tempfile.gettempdir())
+  _SCRATCH = os.environ['SENET_JAX_TESTS'] = tempfile.mkdtemp(prefix='senet_jax_tests_')
+  for variable in ('TMPDIR', 'MPLCONFIGDIR', 'KERAS_HOME'):
+    os.environ[variable] = _SCRATCH
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{_SCRATCH}/cache'
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+tempfile.tempdir = os.environ['SENET_JAX_TESTS']
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -95,8 +102,8 @@ def golden(request) -> Golden:
 
 
 def pytest_unconfigure():
-  if _OWN_CACHE:
-    shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+  if _SCRATCH:
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -555,7 +555,7 @@ MUTANTS = (
     'statistics of BN in the average are the last',
     'training/step.py',
     'trained(new[kind], options.frozen)) for kind in ema}',
-    "trained(new[kind], options.frozen)) for kind in ema} | {\n        'batch_stats': batch_stats\n      }",
+    "trained(new[kind], options.frozen)) for kind in ema} | {'batch_stats': batch_stats}",
     ('training/test_step.py',),
   ),
   Mutant(

@@ -132,7 +132,7 @@ class Golden:
     kept[f'{self.test}|{kind}'] = np.asarray(json.dumps(index))
     values = np.concatenate([array.ravel() for array in arrays.values()])
     kept[f'{self.test}|{kind}_values'] = values.astype(dtype)
-    kept['made'] = np.asarray(_made())
+    kept[f'{self.test}|made'] = np.asarray(_made())
     self.path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(self.path, **dict(sorted(kept.items())))
 
