@@ -27,7 +27,7 @@ PARENT = 'SENET_JAX_PARENT'
 COMPLETION = '_ARGCOMPLETE'
 
 # What shells say of a command that wrote into a pipe without a reader.
-_NO_READER = 128 + signal.SIGPIPE
+NO_READER = 128 + signal.SIGPIPE
 _STDERR = 2
 # Bytes of addresses that a small training takes; most of them are never used.
 _ADDRESSES = 3e9
@@ -210,7 +210,7 @@ def run(command: Callable[[list[str]], int | None]) -> NoReturn:
     if not _reader_is_gone():
       raise
     silence()
-    status = _NO_READER
+    status = NO_READER
   except Exception as error:
     message = _explanation(error)
     if message is None:

@@ -325,7 +325,7 @@ def test_tables_of_networks_name_them_all(page):
 
 def test_exit_statuses():
   table = dict(re.findall(r'^\| (\d+) \| (\S+)', pages.text_of('docs/troubleshooting.md'), re.M))
-  assert {str(cli.PREEMPTED), str(errors.USER_ERROR), str(cli._NO_READER)} < set(table)
+  assert {str(cli.PREEMPTED), str(errors.USER_ERROR), str(cli.NO_READER)} < set(table)
 
 
 @pytest.mark.parametrize('page', ['README.md', 'docs/first_run.md'])
@@ -336,5 +336,5 @@ def test_the_line_of_the_demo_is_that_of_a_run(page):
   feeds = types.SimpleNamespace(
     mesh=types.SimpleNamespace(size=1), train=split(1437), eval=split(360)
   )
-  made = run._what_it_is(config, feeds, 674, {'all': np.zeros(272_095)})
+  made = run.describe(config, feeds, 674, {'all': np.zeros(272_095)})
   assert {shown.rpartition(';')[0] for shown in found} == {made.rpartition(';')[0]}

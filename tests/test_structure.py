@@ -121,6 +121,33 @@ def test_what_is_too_long_is_found():
   assert too_long(ast.parse(f'class A:\n{methods}\n  def __len__(self): ...')) == ['A']
 
 
+def private_members(text: str) -> list[str]:
+  """Names beginning with `_` that a file takes from modules of the package."""
+  tree, found, modules = ast.parse(text), [], set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('senet_jax'):
+      modules |= {alias.asname or alias.name for alias in node.names}
+      found += [alias.name for alias in node.names if alias.name.startswith('_')]
+  for node in ast.walk(tree):
+    match node:
+      case ast.Attribute(ast.Name(module), name) if module in modules:
+        if name.startswith('_') and not name.startswith('__'):
+          found.append(f'{module}.{name}')
+  return found
+
+
+def test_tests_use_what_is_public():
+  """What a test replaces, lest it takes long, may be private: `monkeypatch` has its name."""
+  found = {
+    str(path.relative_to(paths.ROOT)): names
+    for path in sorted(paths.TESTS.rglob('test_*.py'))
+    if (names := private_members(path.read_text()))
+  }
+  assert not found
+  text = 'from senet_jax import cli\nfrom senet_jax.cli import _a, b\ncli._c(cli.d, b, cli.__doc__)'
+  assert private_members(text) == ['_a', 'cli._c']
+
+
 def test_readme_has_the_order():
   text = (PACKAGE.parent / 'README.md').read_text()
   assert ' → '.join(f'`{room}`' for room in reversed(ROOMS)) in ' '.join(text.split())

@@ -74,7 +74,7 @@ _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
-_max_pixels = _MAX_PIXELS
+most_pixels = _MAX_PIXELS
 
 
 class UnreadableImage(ValueError):
@@ -87,10 +87,10 @@ def allow_pixels(count: int) -> None:
   Raises:
     UserError: it is not positive.
   """
-  global _max_pixels
+  global most_pixels
   if count < 1:
     raise UserError(f'max_pixels={count} must be at least 1.')
-  _max_pixels = count
+  most_pixels = count
   Image.MAX_IMAGE_PIXELS = None  # ours holds for all
 
 
@@ -195,7 +195,7 @@ def size_of(data: bytes) -> tuple[int, int]:
   return (image.width, image.height) if turned else (image.height, image.width)
 
 
-class _Room:
+class Room:
   """Pixels that may be in memory at once."""
 
   def __init__(self, pixels: int):
@@ -217,7 +217,7 @@ class _Room:
         self._changed.notify_all()
 
 
-_in_flight = _Room(_PIXELS_IN_FLIGHT)
+_in_flight = Room(_PIXELS_IN_FLIGHT)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -347,9 +347,9 @@ def _open(data: bytes) -> Image.Image:
   except Exception as error:  # as in to_rgb
     raise UnreadableImage(_reason(error)) from error
   # Up to twice its limit Pillow only warns.
-  if image.width * image.height > _max_pixels:
+  if image.width * image.height > most_pixels:
     raise UnreadableImage(
-      f'{image.width} x {image.height} pixels are more than the {_max_pixels} allowed '
+      f'{image.width} x {image.height} pixels are more than the {most_pixels} allowed '
       f'(--max_pixels, or {_VARIABLE} in the environment, allows more)'
     )
   return image

@@ -49,7 +49,7 @@ def write_folder(folder: str | os.PathLike, train: int = 40, val: int = 20) -> p
   folder = pathlib.Path(folder)
   rng = np.random.default_rng(0)
   for name, part in photos().items():
-    for split, count, half in zip(('train', 'val'), (train, val), _halves(part), strict=True):
+    for split, count, half in zip(('train', 'val'), (train, val), halves(part), strict=True):
       (folder / split / name).mkdir(parents=True, exist_ok=True)
       for i in range(count):
         side = int(rng.integers(_SIDES[0], min(_SIDES[1], *half.size)))
@@ -59,7 +59,7 @@ def write_folder(folder: str | os.PathLike, train: int = 40, val: int = 20) -> p
   return folder
 
 
-def _halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+def halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
   """Returns both halves of an image, across its longer side."""
   width, height = image.size
   x, y = (width // 2, height) if width >= height else (width, height // 2)

@@ -64,7 +64,7 @@ def beside(photo: Image.Image, found: Marked, truth: Marked) -> Image.Image:
   """Returns what was found and what was annotated on two copies of a photo, side by side."""
   pictures = [draw(photo, found), draw(photo, truth)]
   width, height = pictures[0].size
-  font = _font((width, height))
+  font = label_font((width, height))
   gap = round(font.getbbox('Ag')[3])
   board = Image.new('RGB', (2 * width + gap, height + 2 * gap), _WHITE)
   pen = ImageDraw.Draw(board)
@@ -96,7 +96,8 @@ def _colour(label: int) -> tuple[int, int, int]:
   return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
-def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def label_font(size: tuple[int, int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+  """Returns the font for names on a picture of `size`, its width and height."""
   return ImageFont.load_default(max(_FEWEST_PIXELS, min(size) * _LETTERS))
 
 
@@ -111,13 +112,13 @@ def _write_all(
   pen, size: tuple[int, int], boxes: np.ndarray, marked: Marked, order: list[int]
 ) -> None:
   """Writes texts at their boxes, those of the best first, where no other text is if possible."""
-  font, texts = _font(size), marked.texts()
+  font, texts = label_font(size), marked.texts()
   taken: list[Place] = []
   for i in reversed(order):
     left, top, right, bottom = pen.textbbox((0, 0), texts[i], font=font)
     pad = max(1, round((bottom - top) / 6))
     extent = (right - left + 2 * pad, bottom - top + 2 * pad)
-    place = _free_place(_inside(boxes[i], size), extent, size, taken)
+    place = free_place(_inside(boxes[i], size), extent, size, taken)
     taken.append(place)
     colour = _colour(marked.labels[i])
     pen.rectangle(place, fill=colour)
@@ -126,7 +127,7 @@ def _write_all(
     pen.text(at, texts[i], fill=_BLACK if bright else _WHITE, font=font)
 
 
-def _free_place(
+def free_place(
   box: Place, extent: tuple[float, float], size: tuple[int, int], taken: list[Place]
 ) -> Place:
   """Returns where a text of a width and height is written: above its box, or else near its corners.
@@ -143,10 +144,10 @@ def _free_place(
     left = min(max(left, 0), max(size[0] - 1 - width, 0))
     top = min(max(top, 0), max(size[1] - 1 - height, 0))
     places.append((left, top, left + width, top + height))
-  return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+  return min(places, key=lambda place: sum(shared_area(place, other) for other in taken))
 
 
-def _shared(a: Place, b: Place) -> float:
+def shared_area(a: Place, b: Place) -> float:
   """Returns the area that two places share."""
   width = min(a[2], b[2]) - max(a[0], b[0])
   height = min(a[3], b[3]) - max(a[1], b[1])

@@ -133,10 +133,10 @@ def propose(
     return jnp.where(there[:, None], boxes[index], 0), scores[index], there
 
   proposals = Proposals(*jax.vmap(keep)(scores, order, boxes, valid, groups))
-  return _best_of_batch(proposals, most) if train and options.proposals_of_batch else proposals
+  return best_of_batch(proposals, most) if train and options.proposals_of_batch else proposals
 
 
-def _best_of_batch(proposals: Proposals, most: int) -> Proposals:
+def best_of_batch(proposals: Proposals, most: int) -> Proposals:
   """Returns `proposals` of which only the `most` best of all images together are valid."""
   scores = jnp.where(proposals.valid, proposals.scores, -jnp.inf).reshape(-1)
   _, index = jax.lax.top_k(scores, min(most, scores.shape[0]))

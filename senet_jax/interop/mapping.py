@@ -185,7 +185,7 @@ def choose(
       errors.one_of('variant', variant, VARIANTS)
       model_name = VARIANTS[variant].model
     return variant_of(model_name, variant, sources)
-  candidates = variants_of(model_name, sources) if model_name else _candidates(arrays, sources)
+  candidates = variants_of(model_name, sources) if model_name else find_candidates(arrays, sources)
   best = _most_alike(candidates, arrays)
   if best is None or (not model_name and _likeness(best, arrays) <= _ALIKE):
     raise errors.UserError(
@@ -236,7 +236,7 @@ def _plain_name(name: str) -> str:
   return re.sub('[-_]', '', re.sub(r'^.*[/:]', '', name).partition('.')[0].lower())
 
 
-def _candidates(
+def find_candidates(
   arrays: Mapping[str, np.ndarray], sources: Collection[str] = SOURCES
 ) -> list[Variant]:
   """Variants whose names are among those of `arrays`, by a glance that builds no network."""
@@ -277,7 +277,7 @@ def _most_alike(variants: Collection[Variant], arrays: Mapping[str, np.ndarray])
 
 def _look_like(arrays: Mapping[str, np.ndarray]) -> Variant | None:
   """The network that `arrays` are most probably of; None if they are like none."""
-  best = _most_alike(_candidates(arrays), arrays)
+  best = _most_alike(find_candidates(arrays), arrays)
   return best if best and _likeness(best, arrays) > _ALIKE else None
 
 

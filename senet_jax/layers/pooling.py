@@ -40,13 +40,14 @@ def max_pool(x: jax.Array, align: str = 'caffe') -> jax.Array:
   return _max_pool(x, tuple(padding))
 
 
-def _plain_max_pool(x: jax.Array, padding) -> jax.Array:
+def plain_max_pool(x: jax.Array, padding) -> jax.Array:
+  """Returns Flax's max pooling of `x`, whose gradient is that of XLA."""
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 @functools.partial(own_gradient, nondiff_argnums=(1,))
 def _max_pool(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
-  return _plain_max_pool(x, padding)
+  return plain_max_pool(x, padding)
 
 
 def _max_pool_forward(x, padding):
@@ -61,11 +62,11 @@ def _max_pool_backward(padding, saved, dy):
   comparing again moves a quarter of the bytes, and takes a third of the time. On TPU it moves more.
   """
   x, y = saved
-  compare = functools.partial(_compare_again, padding=padding)
+  compare = functools.partial(compare_again, padding=padding)
 
   def own_way(x, y, dy):
     del y
-    return jax.vjp(lambda x: _plain_max_pool(x, padding), x)[1](dy)[0]
+    return jax.vjp(lambda x: plain_max_pool(x, padding), x)[1](dy)[0]
 
   return (jax.lax.platform_dependent(x, y, dy, default=compare, tpu=own_way),)
 
@@ -73,7 +74,7 @@ def _max_pool_backward(padding, saved, dy):
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def _compare_again(x, y, dy, padding) -> jax.Array:
+def compare_again(x, y, dy, padding) -> jax.Array:
   """Returns the gradient of `_max_pool`; without sums over a scatter it is deterministic, too."""
   padded = jnp.pad(x, [(0, 0), *padding, (0, 0)], constant_values=-jnp.inf)
   spans = [2 * size - 1 for size in y.shape[1:3]]

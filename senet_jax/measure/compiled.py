@@ -77,12 +77,12 @@ def compile_program(
   except jax.errors.JaxRuntimeError as e:
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    raise UserError(_too_large(config.batch_size, mesh.size, str(e))) from e
+    raise UserError(too_large(config.batch_size, mesh.size, str(e))) from e
   compile_s = time.perf_counter() - traced_at
   return Program(compiled, mesh.size, config.batch_size, flops, traced_at - start, compile_s)
 
 
-def _too_large(batch_size: int, devices: int, message: str) -> str:
+def too_large(batch_size: int, devices: int, message: str) -> str:
   """Returns what to say when XLA's `message` is that a program needs too much memory."""
   text = f'config.batch_size={batch_size} does not fit the memory of {devices} such devices'
   found = re.search(r'Used ([\d.]+)G of ([\d.]+)G hbm', message)

@@ -73,7 +73,7 @@ class _Entry:
   unused: tuple[str, ...]
 
 
-_MODELS: dict[str, _Entry] = {}
+ENTRIES: dict[str, _Entry] = {}
 
 # Fields of a module that are not overrides: they have arguments of their own, or belong to Flax.
 _NOT_OVERRIDES = ('name', 'parent', 'num_classes', 'dtype')
@@ -97,7 +97,7 @@ def register(
     unused: fields that this network has no use for, so that they are no overrides of it.
     **info: the other fields of `ModelInfo`.
   """
-  _MODELS[name] = _Entry(ModelInfo(name=name, **info), module, arguments, unused)
+  ENTRIES[name] = _Entry(ModelInfo(name=name, **info), module, arguments, unused)
 
 
 def register_pair(
@@ -138,7 +138,7 @@ def list_models(filter: str = '*', task: str = CLASSIFICATION) -> list[str]:
   errors.one_of('task', task, (CLASSIFICATION, *_ROOMS))
   if task in _ROOMS:
     importlib.import_module(_ROOMS[task])
-  names = [name for name, entry in _MODELS.items() if entry.info.task == task]
+  names = [name for name, entry in ENTRIES.items() if entry.info.task == task]
   return sorted(fnmatch.filter(names, filter))
 
 
@@ -240,6 +240,6 @@ def _checked_dtype(dtype: Any) -> jnp.dtype:
 
 
 def _entry(name: str) -> _Entry:
-  if name not in _MODELS:
+  if name not in ENTRIES:
     errors.one_of('model.name', name, all_models())
-  return _MODELS[name]
+  return ENTRIES[name]

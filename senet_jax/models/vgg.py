@@ -123,7 +123,7 @@ class VGG(nn.Module):
       x = nn.max_pool(x, (2, 2), strides=(2, 2))
     for axis in (1, 2):
       bins = _MAP if self.head == 'adaptive' else max(_MAP, x.shape[axis])
-      x = _adaptive_mean(x, axis, bins)
+      x = adaptive_mean(x, axis, bins)
     x = self._hidden('fc6', _windows(x))
     x = nn.Dropout(self.dropout, deterministic=not train, name='fc6_dropout')(x)
     x = self._hidden('fc7', x).mean((1, 2))
@@ -145,7 +145,7 @@ class VGG(nn.Module):
     )
 
 
-def _adaptive_mean(x: jax.Array, axis: int, bins: int) -> jax.Array:
+def adaptive_mean(x: jax.Array, axis: int, bins: int) -> jax.Array:
   """Averages `axis` down, or repeats it up, to `bins`, as torch's adaptive average pooling."""
   size = x.shape[axis]
   if size == bins:

@@ -249,7 +249,7 @@ def together() -> Iterator[None]:
     what, status = str(error) or type(error).__name__, 1
     if isinstance(error, UserError):
       status = USER_ERROR
-    elif _lost_another(error):
+    elif lost_another(error):
       what = f'lost another process ({what}); start all again, and the run goes on where it saved.'
     else:
       traceback.print_exc()
@@ -262,7 +262,8 @@ def together() -> Iterator[None]:
   barrier('end')
 
 
-def _lost_another(error: BaseException) -> bool:
+def lost_another(error: BaseException) -> bool:
+  """Returns whether an error says that another process is gone."""
   what = str(error)
   return bool(
     _COLLECTIVE.search(what)  # of an error of any kind, by where it came up

@@ -39,7 +39,7 @@ def leased(directory: 'epath.Path') -> Iterator[None]:
   Raises:
     UserError: another process has it.
   """
-  lease = _Lease(directory)
+  lease = Lease(directory)
   with buckets.access(directory):
     lease.take()
   ended = threading.Event()
@@ -53,13 +53,13 @@ def leased(directory: 'epath.Path') -> Iterator[None]:
     lease.give_back()
 
 
-class _Lease:
+class Lease:
   """The object that says who has a directory."""
 
   def __init__(self, directory: 'epath.Path'):
     self._directory = directory
-    self._files = buckets.file_system(directory)
-    path = self._files.split_path(os.fspath(directory / '.lock'))
+    self.store = buckets.file_system(directory)
+    path = self.store.split_path(os.fspath(directory / '.lock'))
     self._bucket, self._key = path[:2]
     self._mine = {'pid': os.getpid(), 'host': platform.node(), 'id': uuid.uuid4().hex}
     self._generation = _NEW
@@ -77,7 +77,7 @@ class _Lease:
       # Its clock may be another: it must keep silent before our eyes, too.
       time.sleep(2 * _ALIVE_S)
     try:
-      self._write(generation)
+      self.write(generation)
     except FileExistsError as error:  # it was written since
       raise self._taken(self._read()[0]) from error
 
@@ -85,7 +85,7 @@ class _Lease:
     """Says again and again that the holder is alive, until `ended`."""
     while not ended.wait(_ALIVE_S):
       try:
-        self._write(self._generation)
+        self.write(self._generation)
       except (FileExistsError, FileNotFoundError):
         _end(f'{self._directory} was taken by another run; this one ends, to leave it alone.')
       except Exception:  # the network may be away for a moment
@@ -94,7 +94,7 @@ class _Lease:
   def give_back(self) -> None:
     """Removes the object, if it is still our own."""
     with contextlib.suppress(FileExistsError, FileNotFoundError):
-      self._files.call(
+      self.store.call(
         'DELETE', 'b/{}/o/{}', self._bucket, self._key, ifGenerationMatch=str(self._generation)
       )
 
@@ -102,8 +102,8 @@ class _Lease:
     """Returns what the object says and its generation."""
     where = 'GET', 'b/{}/o/{}', self._bucket, self._key
     try:
-      generation = int(self._files.call(*where, json_out=True)['generation'])
-      _, content = self._files.call(*where, alt='media', generation=str(generation))
+      generation = int(self.store.call(*where, json_out=True)['generation'])
+      _, content = self.store.call(*where, alt='media', generation=str(generation))
     except FileNotFoundError:
       return None, _NEW
     try:
@@ -111,17 +111,17 @@ class _Lease:
     except ValueError:
       return None, generation
 
-  def _write(self, generation: int) -> None:
+  def write(self, generation: int) -> None:
     """Writes the object, if it has this generation, and keeps its new one.
 
     Raises:
       FileExistsError: it has another.
     """
-    url = self._files.base.replace('/storage/', '/upload/storage/')
+    url = self.store.base.replace('/storage/', '/upload/storage/')
     url += f'b/{urllib.parse.quote(self._bucket, safe="")}/o'
     content = json.dumps({**self._mine, 'time': time.time()}).encode()
     try:
-      written = self._files.call(
+      written = self.store.call(
         'POST', url, data=content, json_out=True,
         uploadType='media', name=self._key, ifGenerationMatch=str(generation),
       )  # fmt: skip

@@ -28,8 +28,7 @@ exit status 1 where those of float32 differ by more than a thousandth of their s
 
 --feed measures the training step of a configuration on its own data, fed as a run feeds it:
 images/s, the share of waiting, CPU cores, how busy the device is; with --in_place in turn with the
-same step on images that stay on the device. With --together, so many such runs share the device,
-each in a process of its own.
+same step on images that stay on the device. With --together so many runs, each a process, share it.
 
 --input measures the input pipeline alone, of a stream in turn with the raw rate at which TensorFlow
 decodes and resizes the same files, of other data with the same inputs without random changes.
@@ -52,14 +51,15 @@ _INPUT_REPEATS, _INPUT_SECONDS = 3, 10.0
 
 def main(argv: list[str]) -> int:
   """Prints the rates, and with --output writes them with all that belongs to them."""
-  args, overrides = _parse(argv)
+  args, overrides = parse(argv)
   measure: Callable[..., int | None] = _logits if args.logits else _models
   if args.input or args.feed:
     measure = _input if args.input else _feed
   return measure(args, overrides, argv) or 0
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Returns the options of the command, and the overrides."""
   parser = cli.Parser('tools.benchmark', __doc__)
   add = parser.add_argument
   what = parser.add_mutually_exclusive_group(required=True)

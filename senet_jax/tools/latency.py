@@ -29,7 +29,7 @@ _DTYPES = ('float32', 'bfloat16')
 
 def main(argv: list[str]) -> None:
   """Prints the times, and writes them with --output and draws them with --plot."""
-  args = _parse(argv)
+  args = parse(argv)
   from senet_jax.measure import latency, latency_figure
   from senet_jax.measure.cases import Bench
 
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
     latency_figure.draw(found['rows'], args.plot, title)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: list[str]) -> argparse.Namespace:
+  """Returns the options of the command."""
   parser = cli.Parser('tools.latency', __doc__)
   add = parser.add_argument
   parser.add_bare('--models', type=networks, help='names of networks, with commas')

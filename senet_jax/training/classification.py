@@ -32,7 +32,7 @@ class Classification(Task):
   objective = TOP1
   headline_metric = 'error'
   metrics = ('loss', 'top1_error', 'top3_error', 'top5_error')
-  _classes: int | None = None  # outputs of the network, once the data is opened
+  classes: int | None = None  # outputs of the network, once the data is opened
 
   def check(self) -> None:
     """See `Task.check`."""
@@ -44,7 +44,7 @@ class Classification(Task):
     train = data_feeds.training_feed(config, mesh)
     evaluation = data_feeds.evaluation_feed(config, config.data.eval_split, mesh)
     feeds = Feeds(mesh, train, evaluation, data_feeds.streams(config))
-    self._classes = self.num_classes(feeds)
+    self.classes = self.num_classes(feeds)
     return feeds
 
   def num_classes(self, feeds: Feeds) -> int:
@@ -79,7 +79,7 @@ class Classification(Task):
     """See `Task.describe`."""
     parts = [f'loss {record["loss"]:.4f}', f'top-1 error {record["top1_error"]:6.2f} %']
     # With fewer classes the right one is always among the first five.
-    if record['kind'] == 'eval' and (self._classes is None or self._classes > _TOP):
+    if record['kind'] == 'eval' and (self.classes is None or self.classes > _TOP):
       parts.append(f'top-5 error {record["top5_error"]:6.2f} %')
     return '  '.join(parts)
 

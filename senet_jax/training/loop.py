@@ -51,7 +51,7 @@ def train(
     task = tasks.task_of(config)
   with contextlib.nullcontext(stop) if stop else runtime.Preemption() as stop:
     check(task)
-    workdir = _shared_workdir(workdir)
+    workdir = shared_workdir(workdir)
     initial.check_source(config, workdir)
     trace.check(config, workdir)
     _agree_with_others(config, workdir)
@@ -119,7 +119,7 @@ def _agree_with_others(config: ConfigDict, workdir: Path) -> None:
   cli.say(runtime.describe_process(config.batch_size))
 
 
-def _shared_workdir(workdir: str | Path) -> Path:
+def shared_workdir(workdir: str | Path) -> Path:
   """Returns the workdir as an absolute path.
 
   Raises:

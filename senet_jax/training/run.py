@@ -91,7 +91,7 @@ class Run:
     if runtime.is_first():
       files.write_json(workdir / 'config.json', config.to_dict())
       self.task.leave(workdir, feeds)
-    reporter.say(_what_it_is(config, feeds, self.plan.total, self.state.params))
+    reporter.say(describe(config, feeds, self.plan.total, self.state.params))
     for line in sanity.warnings(self.task, self.plan, feeds):
       reporter.say(f'warning: {line}')
     reporter.begin(self.step, self.plan.total)
@@ -173,7 +173,7 @@ class Run:
   def save(self, results: dict[str, float] | None = None) -> None:
     """Saves a checkpoint, with the results of this step's evaluation if there was one."""
     self._exchanges += 1
-    unreadable = _shared_unreadable(self._feeds, self._exchanges)
+    unreadable = shared_unreadable(self._feeds, self._exchanges)
     self.progress = dataclasses.replace(self.progress_now(), unreadable=unreadable)
     self._checkpoints.save(self.state, self.progress, results)
 
@@ -198,7 +198,7 @@ class Run:
     )
 
 
-def _shared_unreadable(feeds: Feeds, exchange: int) -> dict[str, dict[str, str]]:
+def shared_unreadable(feeds: Feeds, exchange: int) -> dict[str, dict[str, str]]:
   """Returns the unreadable images that all processes have found, and lets each of them know.
 
   Args:
@@ -213,7 +213,7 @@ def _shared_unreadable(feeds: Feeds, exchange: int) -> dict[str, dict[str, str]]
   return found
 
 
-def _what_it_is(config: ConfigDict, feeds: Feeds, total: int, params: dict[str, Any]) -> str:
+def describe(config: ConfigDict, feeds: Feeds, total: int, params: dict[str, Any]) -> str:
   """Returns the line that begins a run: network, data, length and devices."""
   devices = feeds.mesh.size
   return (

@@ -200,11 +200,11 @@ def _of(
       'the weights have no last layer: there are zeros in its place; train a new one with '
       '--config.init_from and --config.new_head=True'
     )
-  class_names = None if headless else _class_names(variant, num_classes)
+  class_names = None if headless else known_class_names(variant, num_classes)
   if word.class_names and len(word.class_names) == num_classes:
     class_names = word.class_names
   images = dataclasses.replace(variant.images, **word.images)
-  config = _config(variant, images, usual=num_classes in _usual_classes(variant))
+  config = config_of(variant, images, usual=num_classes in _usual_classes(variant))
   notes.append(_images_in_words(config))
   origin = f'{source} ({variant.name})'
   return Weights(config, variables, num_classes, class_names, origin, False, tuple(notes))
@@ -215,7 +215,7 @@ def _usual_classes(variant: Variant) -> tuple[int, ...]:
   return known.get(variant.dataset, (_IMAGENET_CLASSES,))
 
 
-def _class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
+def known_class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
   """The names of the classes of the published weights; None where there are other classes."""
   if variant.dataset == 'cifar10':
     return names_of_classes.CIFAR10 if num_classes == len(names_of_classes.CIFAR10) else None
@@ -229,7 +229,7 @@ def _class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
   return {1000: wnids, 1001: ('background', *wnids)}.get(num_classes)
 
 
-def _config(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
+def config_of(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
   """A configuration under which our network computes what `variant` does, of the same images."""
   recipes = {'cifar10': config_lib.cifar, _COCO: config_lib.coco}
   config = recipes.get(variant.dataset, config_lib.imagenet)(variant.model)
@@ -333,9 +333,9 @@ def check_function(weights: Weights, variant: Variant) -> None:
 
 def differing(weights: Weights, variant: Variant) -> list[str]:
   """Returns the options in which a network differs from `variant`, in words."""
-  here = _function(build_model(weights.config, weights.num_classes))
+  here = function_of(build_model(weights.config, weights.num_classes))
   name = weights.config.model.name
-  there = _function(create_model(name, weights.num_classes, **variant.overrides))
+  there = function_of(create_model(name, weights.num_classes, **variant.overrides))
   return [f'{k}={here[k]!r} here and {there[k]!r} there' for k in here if here[k] != there[k]]
 
 
@@ -351,7 +351,7 @@ def _overrides(config: ConfigDict) -> dict[str, Any]:
 _OF_FLAX = ('name', 'parent')
 
 
-def _function(model: Any) -> dict[str, Any]:
+def function_of(model: Any) -> dict[str, Any]:
   """Returns the options of a network that have a part in what it computes in an evaluation."""
   options = {k: getattr(model, k) for k in model.__dataclass_fields__ if k not in _OF_FLAX}
   se, bn = options.pop('se'), options.pop('bn')

@@ -166,7 +166,7 @@ def test_the_limit_of_pixels_can_be_raised(monkeypatch):
   Image.new('1', (12_000, 9_000)).save(data, 'PNG')
   with pytest.raises(photos.UnreadableImage, match=r'12000 x 9000 pixels .*--max_pixels'):
     photos.open_rgb(data.getvalue())
-  monkeypatch.setattr(photos, '_max_pixels', photos._max_pixels)
+  monkeypatch.setattr(photos, 'most_pixels', photos.most_pixels)
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
   photos.allow_pixels(108_000_000)
   with photos.opened_rgb(data.getvalue()) as image:
@@ -176,7 +176,7 @@ def test_the_limit_of_pixels_can_be_raised(monkeypatch):
 def test_large_images_are_decoded_one_at_a_time():
   import threading
 
-  room, at_once, most = photos._Room(100), [0], []
+  room, at_once, most = photos.Room(100), [0], []
 
   def work(pixels):
     with room.room(pixels):

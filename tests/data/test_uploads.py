@@ -93,5 +93,5 @@ def test_samples_stand_in_and_share_no_pixel(tmp_path, monkeypatch, capsys):
   assert found.classes == ('flower', 'leaves', 'sky', 'temple', 'trees')
   assert {k: len(v.paths) for k, v in found.splits.items()} == {'train': 200, 'val': 100}
   for part in samples.photos().values():
-    a, b = samples._halves(part)
+    a, b = samples.halves(part)
     assert a.width + b.width <= part.width or a.height + b.height <= part.height

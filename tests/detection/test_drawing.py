@@ -53,7 +53,7 @@ def test_any_size_of_photo(size):
   assert max(picture.size) <= max(2000, *size)
   if max(size) < 4 * min(size):
     assert min(picture.size) >= 480
-    share = drawing._font(picture.size).getlength('fire hydrant 1.00') / picture.width
+    share = drawing.label_font(picture.size).getlength('fire hydrant 1.00') / picture.width
     assert 0.1 < share < 0.5
 
 
@@ -72,8 +72,8 @@ def test_names_do_not_cover_each_other():
   boxes = [[300, 240, 320 + 8 * i, 260 + 8 * i] for i in range(6)]
   taken = []
   for box in boxes:
-    taken.append(drawing._free_place(tuple(box), (60, 14), (640, 480), taken))
-  shared = [drawing._shared(a, b) for i, a in enumerate(taken) for b in taken[:i]]
+    taken.append(drawing.free_place(tuple(box), (60, 14), (640, 480), taken))
+  shared = [drawing.shared_area(a, b) for i, a in enumerate(taken) for b in taken[:i]]
   assert max(shared) == 0
 
 

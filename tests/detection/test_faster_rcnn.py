@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from senet_jax import errors
 from senet_jax.detection import DetectorSettings, FasterRCNN, is_frozen, loss_fn
-from senet_jax.detection.rpn import Proposals, _best_of_batch
+from senet_jax.detection.rpn import Proposals, best_of_batch
 from senet_jax.detection.settings import DETECTRON, TORCHVISION
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import all_models, create_model, list_models, model_info
@@ -293,7 +293,7 @@ def test_proposals_of_the_whole_batch():
     jnp.array([[5.0, 3.0, 1.0], [9.0, 4.0, 2.0]]),
     jnp.array([[True, True, True], [False, True, True]]),
   )
-  best = _best_of_batch(proposals, 3)
+  best = best_of_batch(proposals, 3)
   np.testing.assert_array_equal(best.valid, [[True, True, False], [False, True, False]])
 
 

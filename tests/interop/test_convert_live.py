@@ -209,7 +209,7 @@ def test_options_of_each_source(variant, model, options, tmp_path):
 
 def test_the_head_of_vgg_is_told():
   variant = VARIANTS['timm:vgg16_bn']
-  config = exchange._config(variant, variant.images, usual=True)
+  config = exchange.config_of(variant, variant.images, usual=True)
   assert build_model(config).head == 'sliding'
 
 

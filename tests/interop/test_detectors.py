@@ -152,7 +152,9 @@ def test_a_file_becomes_a_network_for_predictions(torchvision, tmp_path):
   assert config.bn.epsilon == 0
   model = network.build_model(config, CLASSES)
   overrides = model_overrides(NAME, f'{TORCHVISION}_coco')
-  assert exchange._function(model) == exchange._function(create_model(NAME, CLASSES, **overrides))
+  assert exchange.function_of(model) == exchange.function_of(
+    create_model(NAME, CLASSES, **overrides)
+  )
   expected = from_torch(NAME, torchvision, f'{TORCHVISION}_coco', CLASSES)
   jax.tree.map(np.testing.assert_array_equal, weights.variables, expected)
 
@@ -171,9 +173,9 @@ def test_unused_ids_of_coco_come_last():
     np.testing.assert_array_equal(entry.layout.export(ours), theirs)
   deltas = found['box_deltas', 'bias'].layout.restore(np.arange(4 * 91, dtype=np.float32))
   np.testing.assert_array_equal(deltas[4 * 12 : 4 * 13], 4 * 13 + np.arange(4))
-  names = exchange._class_names(VARIANTS[f'{TORCHVISION}_coco'], 90)
+  names = exchange.known_class_names(VARIANTS[f'{TORCHVISION}_coco'], 90)
   assert names and names[11:13] == ('stop sign', 'parking meter') and names[80] == 'class 80'
-  assert exchange._class_names(VARIANTS[DETECTRON2], 80) == names[:80]
+  assert exchange.known_class_names(VARIANTS[DETECTRON2], 80) == names[:80]
 
 
 @pytest.mark.slow

@@ -160,5 +160,5 @@ def test_a_glance_finds_every_variant():
   for variant in VARIANTS.values():
     if variant.name.endswith((':resnet20', ':resnet18', 'mobilenet_0.5', 'v1_0.5')):
       arrays = arrays_of(variant.name)
-      found = mapping._candidates(arrays, SOURCES)
+      found = mapping.find_candidates(arrays, SOURCES)
       assert variant in found and len(found) < 9, variant.name

@@ -18,7 +18,7 @@ from senet_jax.layers import (
   materialize,
   max_pool,
 )
-from senet_jax.layers.pooling import _compare_again, _plain_max_pool
+from senet_jax.layers.pooling import compare_again, plain_max_pool
 from senet_jax.models import create_model
 from tests.helpers.parity import twin
 
@@ -222,6 +222,6 @@ def test_gradient_of_pooling_by_comparing(golden, align, size):
   padding = ((1, 1), (1, 1))
   if align == 'caffe':
     padding = tuple((0, 1 - n % 2) for n in x.shape[1:3])
-  np.testing.assert_array_equal(_plain_max_pool(x, padding), y)
-  np.testing.assert_allclose(_compare_again(x, y, dy, padding), expected, rtol=1e-6, atol=1e-6)
+  np.testing.assert_array_equal(plain_max_pool(x, padding), y)
+  np.testing.assert_allclose(compare_again(x, y, dy, padding), expected, rtol=1e-6, atol=1e-6)
   golden(twin('layers.max_pool_gradient', x, dy, align))['gradient'].check(expected, 1e-6)

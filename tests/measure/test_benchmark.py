@@ -53,11 +53,11 @@ def run(monkeypatch, capsys, tool, *argv: str) -> tuple[int, str, str]:
 def tiny_networks(monkeypatch):
   """`tiny` and `se_tiny`: the network of 20 layers with one unit a stage."""
   for prefix in ('', 'se_'):
-    entry = registry._MODELS[f'{prefix}resnet20_cifar']
+    entry = registry.ENTRIES[f'{prefix}resnet20_cifar']
     info = dataclasses.replace(entry.info, name=f'{prefix}tiny')
     arguments = {**entry.arguments, 'depths': (1, 1, 1)}
     small = dataclasses.replace(entry, info=info, arguments=arguments)
-    monkeypatch.setitem(registry._MODELS, f'{prefix}tiny', small)
+    monkeypatch.setitem(registry.ENTRIES, f'{prefix}tiny', small)
 
 
 @pytest.fixture(autouse=True)

@@ -82,11 +82,11 @@ def accepts(arguments: tuple[str, ...]) -> None:
     case 'main':
       flags.parse(argv)
     case 'tools.benchmark':
-      args, overrides = benchmark._parse(argv)
+      args, overrides = benchmark.parse(argv)
       if args.config:
         reading.load(args.config, overrides)
     case 'tools.latency':
-      latency._parse(argv)
+      latency.parse(argv)
     case 'tools.study':
       options = dict(a.removeprefix('--').split('=', 1) for a in argv if a.count('=') == 1)
       rows = options.get('rows')

@@ -186,7 +186,7 @@ def test_command(tmp_path, capsys):
 
 def test_what_does_not_fit():
   message = 'RESOURCE_EXHAUSTED: … Used 20.00G of 15.75G hbm. Exceeded hbm capacity by 4.25G.'
-  text = compiled._too_large(1024, 4, message)
+  text = compiled.too_large(1024, 4, message)
   assert text == (
     'config.batch_size=1024 does not fit the memory of 4 such devices, 4.25 GiB too much on each; '
     'about 804 would, so use at most that.'

@@ -13,7 +13,7 @@ from senet_jax.errors import UserError
 from senet_jax.layers import SEConfig, excitations
 from senet_jax.models import create_model
 from senet_jax.models.shufflenet import channel_shuffle
-from senet_jax.models.vgg import _adaptive_mean
+from senet_jax.models.vgg import adaptive_mean
 from tests.helpers.models import count, some_images, tree_of, variables_of
 from tests.helpers.parity import check_gradients, compare_evaluation, compare_training, twin
 from tests.helpers.weights import random_images
@@ -178,7 +178,7 @@ def test_adaptive_mean(size):
   x = np.random.default_rng(0).standard_normal((2, size, 3, 4)).astype('f4')
   # The bins of torch's documentation: from floor(i size / 7) to ceil((i + 1) size / 7).
   bins = [x[:, i * size // 7 : -(-(i + 1) * size // 7)].mean(1) for i in range(7)]
-  actual = _adaptive_mean(jnp.asarray(x), axis=1, bins=7)
+  actual = adaptive_mean(jnp.asarray(x), axis=1, bins=7)
   np.testing.assert_allclose(actual, np.stack(bins, 1), rtol=1e-5, atol=1e-6)
 
 

@@ -160,7 +160,7 @@ def test_sigkill_of_one_ends_the_others(victim, uninterrupted, tmp_path):
   ],
 )
 def test_what_is_the_loss_of_another_process(error, lost):
-  assert hosts_lib._lost_another(error) is lost
+  assert hosts_lib.lost_another(error) is lost
 
 
 def test_processes_that_differ_are_named(tmp_path):
@@ -274,7 +274,7 @@ def test_what_each_process_gives_comes_to_all():
 def test_relative_workdir_of_several_processes(monkeypatch):
   monkeypatch.setattr('jax.process_count', lambda: 2)
   with pytest.raises(UserError, match='--workdir=runs/x is relative'):
-    loop._shared_workdir('runs/x')
+    loop.shared_workdir('runs/x')
 
 
 @pytest.mark.parametrize('platform', ['cuda', 'nonsense'])

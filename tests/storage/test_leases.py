@@ -66,20 +66,20 @@ def test_of_many_at_once_one_gets_it(store):
   seen = threading.Barrier(count)
 
   def take(lease):
-    write = lease._write
+    write = lease.write
 
     def write_together(generation):
       seen.wait(20)
       write(generation)
 
-    lease._write = write_together
+    lease.write = write_together
     try:
       lease.take()
     except UserError:
       return
     taken.append(lease)
 
-  claims = [leases._Lease(buckets.to_path(DIRECTORY)) for _ in range(count)]
+  claims = [leases.Lease(buckets.to_path(DIRECTORY)) for _ in range(count)]
   threads = [threading.Thread(target=take, args=[lease]) for lease in claims]
   for thread in threads:
     thread.start()
@@ -112,26 +112,26 @@ def test_holder_says_that_it_is_alive(store):
 
 def test_an_answer_that_is_lost_is_no_other_holder(store):
   """The library sends again what it got no answer to, and finds its own writing."""
-  lease = leases._Lease(buckets.to_path(DIRECTORY))
-  call, answers = lease._files.call, []
+  lease = leases.Lease(buckets.to_path(DIRECTORY))
+  call, answers = lease.store.call, []
 
   def twice(method, *args, **kwargs):
     if method == 'POST' and not answers:
       answers.append(call(method, *args, **kwargs))
     return call(method, *args, **kwargs)
 
-  lease._files.call = twice
+  lease.store.call = twice
   try:
     lease.take()
   finally:
-    del lease._files.call
+    del lease.store.call
   assert answers and KEY in store.objects
   lease.give_back()
   assert KEY not in store.objects
 
 
 def test_what_another_has_is_left_alone(store):
-  lease = leases._Lease(buckets.to_path(DIRECTORY))
+  lease = leases.Lease(buckets.to_path(DIRECTORY))
   lease.take()
   store.put(KEY, b'{"id": "another"}')
   lease.give_back()

@@ -37,7 +37,7 @@ def test_processes_tell_each_other(feeds, monkeypatch):
     return [ours, {'train': {'7': 'g.jpg'}}]
 
   monkeypatch.setattr(runtime, 'gather', gather)
-  assert run._shared_unreadable(feeds, 1) == {'train': {'3': 'c.jpg', '7': 'g.jpg'}}
+  assert run.shared_unreadable(feeds, 1) == {'train': {'3': 'c.jpg', '7': 'g.jpg'}}
   assert feeds.train.stream.damaged == {3: 'c.jpg', 7: 'g.jpg'}
 
 
