@@ -154,17 +154,6 @@ def test_commands_are_understood(block, place, monkeypatch, capsys):
       pytest.fail(f'{block}: {" ".join(words)}: {error}')
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/index.md'])
-def test_commands_of_tables_are_understood(page, place, monkeypatch, capsys):
-  for span in pages.spans(page):
-    if re.match(r'senet [a-z_]+ .*--\w', span):
-      ours = _ours(pages.commands(span)[0])
-      try:
-        _parse(*ours, monkeypatch)
-      except errors.UserError as error:
-        pytest.fail(f'{page}: {span}: {error}')
-
-
 @pytest.mark.parametrize('block', [b for b in SHELL if not b.mark], ids=str)
 def test_commands_run(block, place, monkeypatch, capsys):
   for words in pages.commands(block.text):

@@ -6,7 +6,6 @@ import functools
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import jax
@@ -305,11 +304,6 @@ def test_photos_are_resized_cropped_and_normalised(predictor):
   assert {p.name for p in network.top_k([image], 10)[0]} == {'tench', *'123456789'}
 
 
-def test_importing_the_package_is_quick():
-  code = "import senet_jax, sys; assert not {'jax', 'numpy', 'PIL'} & set(sys.modules)"
-  subprocess.run([sys.executable, '-c', code], check=True)
-
-
 # --- the command ---------------------------------------------------------------------------------
 
 
@@ -406,15 +400,3 @@ def test_mistakes(arguments, message, workdir, digit_files, monkeypatch, capsys)
     cli.run(predict.main)
   assert exit_info.value.code == cli.USER_ERROR
   assert re.fullmatch(rf'senet_jax: [^\n]*{message}[^\n]*\n', capsys.readouterr().err)
-
-
-def test_help_imports_nothing_slow():
-  code = (
-    'import sys, contextlib, io\n'
-    'from senet_jax.tools import predict\n'
-    'with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n'
-    '  predict.main(["--help"])\n'
-    'slow = {"jax", "flax", "numpy", "PIL", "rich"} & set(sys.modules)\n'
-    'assert not slow, slow\n'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)

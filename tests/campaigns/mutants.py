@@ -577,7 +577,7 @@ MUTANTS = (
     'training/optimizer.py',
     'parts.insert(0, optax.clip_by_global_norm(o.clip_norm))',
     'parts.append(optax.clip_by_global_norm(o.clip_norm))',
-    ('training/test_step.py',),
+    ('training/test_finetune.py',),
   ),
   Mutant(
     'the cosine ends behind the run',
@@ -633,7 +633,7 @@ MUTANTS = (
     'data/class_order.py',
     'self._shuffled(len(members), 1, number, lap)',
     'self._shuffled(len(members), 1, number)',
-    ('data/test_places365.py',),
+    ('data/test_stream.py',),
   ),
   Mutant(
     'no crop from the last row',

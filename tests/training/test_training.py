@@ -386,13 +386,6 @@ def test_full_disk(tmp_path, monkeypatch):
     train(small(steps=2), tmp_path)
 
 
-def test_of_equal_evaluations_the_later_is_the_best(tmp_path, monkeypatch):
-  results = {'loss': 1.0, 'top1_error': 50.0, 'top3_error': 20.0, 'top5_error': 10.0}
-  monkeypatch.setattr(classification, 'evaluate', lambda *_: dict(results))
-  assert train(small(), tmp_path)
-  assert saved.load(tmp_path, 'best', runtime.data_mesh()).step == 20
-
-
 def test_divergence_names_step_rate_and_checkpoint(tmp_path):
   config = small(
     optimizer__learning_rate=1e32, schedule__unit='steps', schedule__warmup=10.0,
@@ -524,13 +517,6 @@ def test_half_a_checkpoint_is_set_aside(tmp_path):
   shutil.rmtree(half / 'host')
   assert train(small(steps=2), tmp_path)
   assert not half.exists() and [p.name for p in (tmp_path / 'damaged').iterdir()] == ['1.0']
-
-
-def test_newest_and_best_are_kept(tmp_path):
-  config = small(checkpoint__keep=1, checkpoint__every_steps=3, optimizer__learning_rate=0.3)
-  assert train(config, tmp_path)
-  steps = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
-  assert steps == {20, summary(tmp_path)['best']['step']}
 
 
 def test_profile_of_chosen_steps(tmp_path, capsys):
