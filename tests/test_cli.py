@@ -28,13 +28,13 @@ MISTAKES = {
   ),
   'wrong_type': (
     ['--config.batch_size=many'],
-    r"batch_size='many' has the wrong type: it takes int, and is 128",
+    r"batch_size='many' must be a whole number from 1 to .*; it is 128 without this flag",
   ),
-  'wrong_boolean': (['--config.data.flip=maybe'], r"flip='maybe' has the wrong type: .* bool"),
-  'brackets': (['--config.data.mean=' + '(' * 5000], r'mean=.* takes tuple'),
-  'deep_brackets': (['--config.model.depths=' + '-' * 50_000 + '1'], r'depths=.* takes tuple'),
+  'wrong_boolean': (['--config.data.flip=maybe'], r"flip='maybe' must be True or False; it"),
+  'brackets': (['--config.data.mean=' + '(' * 5000], r'mean=.* must be a tuple of'),
+  'deep_brackets': (['--config.model.depths=' + '-' * 50_000 + '1'], r'depths=.* must be .*tuple'),
   'long_name': (['--config=' + 'x' * 5000], r'there is no file xxx'),
-  'float_for_int': (['--config.seed=2.5'], r"seed='2\.5' has the wrong type"),
+  'float_for_int': (['--config.seed=2.5'], r"seed='2\.5' must be a whole number"),
   'no_value': (['--config.seed'], r'--config\.seed needs a value'),
   'unknown_flag': (['--wrokdir=x'], r'unrecognized arguments: --wrokdir=x'),
   'unknown_model': (

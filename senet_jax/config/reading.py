@@ -136,8 +136,7 @@ def apply(config: ConfigDict, override: str) -> None:
     value = _parsed(declared, text)
   except (KeyError, *_NO_LITERAL) as error:
     raise UserError(
-      f'{flag}={shown(text)} has the wrong type: it takes {declared.value_type.__name__}, '
-      f'and is {fields[field]!r} without this flag.'
+      f'{flag}={shown(text)} must be {declared.allowed}; it is {fields[field]!r} without this flag.'
     ) from error
   with config.ignore_type():  # of the user's own file; it is checked here
     section[leaf] = declared.accepted(field, value)

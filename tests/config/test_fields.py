@@ -135,7 +135,7 @@ def test_none_on_the_command_line():
   for field in ('model.num_classes', 'model.shortcut', 'model.depths', 'bn.epsilon', 'data.dir'):
     assert dict(config_lib.flatten(reading.load(FILE, [f'--config.{field}=None'])))[field] is None
   assert reading.load(FILE, given).model.num_classes is None
-  with pytest.raises(UserError, match=r"seed='None' has the wrong type"):
+  with pytest.raises(UserError, match=r"seed='None' must be a whole number"):
     reading.load(FILE, ['--config.seed=None'])
   with pytest.raises(UserError, match='must be a tuple'):
     reading.load(FILE, ['--config.data.mean=None'])
