@@ -159,7 +159,7 @@ def test_mistakes_in_a_config_file(text, pattern, monkeypatch, capsys, tmp_path)
   assert re.search(pattern, message) and str(path) in message
 
 
-def test_missing_arguments(monkeypatch, capsys, tmp_path, request):
+def test_missing_arguments(monkeypatch, capsys, request):
   status, message = run(monkeypatch, capsys, '--config=configs/nothing.py', '--workdir=x')
   assert status == 2 and 'there is no file configs/nothing.py' in message
   config = BASE.format(root=request.config.rootpath)

@@ -92,7 +92,7 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
   [('senet ', {'train', 'predict'}), ('senet tr', {'train '}), ('senet train', {'train '}),
    ('senet train --wo', {'--workdir '}), ('senet predict --top', {'--top_k '})],
 )  # fmt: skip
-def test_a_shell_completes(line, answer, tmp_path):
+def test_a_shell_completes(line, answer):
   pytest.importorskip('argcomplete')
   asked = {'_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)), 'IFS': '\v'}
   code = 'from senet_jax.console import main; main()'

@@ -142,7 +142,7 @@ def _check_other(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize('block', SHELL, ids=str)
-def test_commands_are_understood(block, place, monkeypatch, capsys):
+def test_commands_are_understood(block, place, monkeypatch):
   for words in pages.commands(block.text):
     ours = _ours(words)
     try:
@@ -155,7 +155,7 @@ def test_commands_are_understood(block, place, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('block', [b for b in SHELL if not b.mark], ids=str)
-def test_commands_run(block, place, monkeypatch, capsys):
+def test_commands_run(block, place, monkeypatch):
   for words in pages.commands(block.text):
     module, arguments = _ours(words) or (words[0], words[1:])
     if module not in _QUICK and not any(a.startswith(_PRINTS) for a in arguments):
@@ -203,7 +203,7 @@ def test_fields_within_lines_exist(page):
 
 
 @pytest.mark.parametrize('page', pages.PAGES)
-def test_commands_within_lines_are_understood(page, place, monkeypatch, capsys):
+def test_commands_within_lines_are_understood(page, place, monkeypatch):
   for span in pages.spans(page):
     if not span.startswith(('senet ', 'python -m senet_jax.')) or '…' in span:
       continue
@@ -228,14 +228,14 @@ def test_examples_import_what_they_use(page):
 
 
 @pytest.mark.parametrize('page', EXAMPLES)
-def test_examples_run(page, place, capsys):
+def test_examples_run(page, place):
   """Those of a page one after the other; where a comment shows shapes, they are those."""
   _run_examples(page, {''})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('page', sorted({b.page for b in PYTHON if b.mark == 'takes'}))
-def test_longer_examples_run(page, place, capsys):
+def test_longer_examples_run(page, place):
   _run_examples(page, {'', 'takes'})
 
 

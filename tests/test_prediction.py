@@ -136,7 +136,7 @@ def test_readable(name, shown):
 # --- in Python -----------------------------------------------------------------------------------
 
 
-def test_same_error_as_evaluate(workdir, predictor, test_split, digit_files, tmp_path, capsys):
+def test_same_error_as_evaluate(workdir, predictor, test_split, digit_files, tmp_path):
   images, labels = test_split
   probabilities = predictor.probabilities(images)
   assert probabilities.shape == (360, 10) and probabilities.dtype == np.float32
@@ -364,7 +364,7 @@ def test_command(workdir, digit_files, tmp_path, capsys):
   assert np.mean(right) > 0.5
 
 
-def test_csv_and_all_classes(workdir, digit_files, tmp_path, capsys):
+def test_csv_and_all_classes(workdir, digit_files, tmp_path):
   output = tmp_path / 'all.csv'
   pattern = str(digit_files[0].parents[1] / '3' / '*.png')
   assert predict.main([f'--workdir={workdir}', '--top_k=99', f'--output={output}', pattern]) == 0

@@ -128,7 +128,7 @@ def test_tensorflow_is_missing(command, message, tmp_path):
   assert re.fullmatch(f'senet_jax: .*{message}.*--arrays_only.*\n', done.stderr)
 
 
-def test_other_import_errors(monkeypatch, capsys):
+def test_other_import_errors(capsys):
   def run(error):
     def command(argv):
       raise error

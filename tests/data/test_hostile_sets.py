@@ -263,7 +263,7 @@ def test_kills_and_two_at_once_leave_the_data_set_whole(prepared, tmp_path):
     assert splits == {'train': 1437, 'test': 360}
 
 
-def test_a_place_that_cannot_be_written_is_read(copied, capsys):
+def test_a_place_that_cannot_be_written_is_read(copied):
   if os.getuid() == 0:
     pytest.skip('root may write anywhere')
   copied.parent.chmod(0o500)

@@ -110,7 +110,7 @@ def test_command(digits_dir, capsys):
   assert f'train std:  {images.std():.4f}' in out
 
 
-def test_relative_data_dir(digits_dir, monkeypatch, capsys):
+def test_relative_data_dir(digits_dir, monkeypatch):
   monkeypatch.chdir(digits_dir.parent)
   assert prepare.prepare('digits', digits_dir.name) == digits_dir / 'digits' / '1.0.0'
   monkeypatch.setenv('HOME', str(digits_dir.parent))

@@ -158,7 +158,7 @@ def test_wrong_size(small, tmp_path, monkeypatch):
   assert not (tmp_path / 'tfds').exists()
 
 
-def test_official_size_but_not_all_images(official, tmp_path, monkeypatch):
+def test_official_size_but_not_all_images(official, tmp_path):
   """Such as a download whose end was reserved but never came."""
   data = bytearray((official / VAL).read_bytes())
   data[2048:] = bytes(len(data) - 2048)

@@ -224,7 +224,7 @@ def test_how_to_get_it(source, tmp_path):
     prepare_data.main(['--dataset=tiny_imagenet', f'--data_dir={tmp_path}', *args])
 
 
-def test_a_real_part(shared_data, tmp_path, monkeypatch):
+def test_a_real_part(shared_data, tmp_path):
   """Its first examples are a sample of it; images in colour come first."""
   name = 'tiny-imagenet-20c-250'
   with tarfile.open(shared_data / f'{name}.tar.xz') as archive:

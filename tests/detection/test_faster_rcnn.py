@@ -297,7 +297,6 @@ def test_proposals_of_the_whole_batch():
   np.testing.assert_array_equal(best.valid, [[True, True, False], [False, True, False]])
 
 
-def test_conventions_differ():
-  assert TORCHVISION != DETECTRON
+def test_conventions():
   assert create_model('faster_rcnn_r50_fpn').options is DETECTRON
   assert create_model('faster_rcnn_r50_fpn', settings='torchvision').options is TORCHVISION

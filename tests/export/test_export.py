@@ -133,7 +133,7 @@ def test_command_and_half_the_size_of_rounded_weights(made, tmp_path, capsys):
   assert f'{path} agrees with its network' in capsys.readouterr().out
 
 
-def test_predictions_of_a_file(made, shipped, photos, tmp_path, monkeypatch, capsys):
+def test_predictions_of_a_file(made, shipped, photos, tmp_path, capsys):
   predictor = file_predictor.load(made[0], 'onnxruntime', batch_size=4)
   for what, bound in (('probabilities', 1e-5), ('features', 1e-4)):
     expected = getattr(shipped, what)(photos)
@@ -303,7 +303,7 @@ def test_images_that_are_too_small():
     network.graph(model, variables, plain(32))
 
 
-def test_missing_library(tmp_path, monkeypatch, capsys):
+def test_missing_library(monkeypatch, capsys):
   monkeypatch.setattr(formats.importlib.util, 'find_spec', lambda name: None)
   error = complaint(tool.main, [SHIPPED, '--to=net.onnx'], monkeypatch, capsys)
   assert "pip install 'senet_jax[export]'" in error

@@ -41,12 +41,6 @@ def check_finite(tree):
     assert np.isfinite(leaf).all(), path
 
 
-def check_takes_part(gradients):
-  for path, gradient in jax.tree.leaves_with_path(gradients):
-    assert np.isfinite(gradient).all(), path
-    assert np.any(gradient), f'{path} does not take part'
-
-
 def check_moved(new, variables):
   """Each of the running statistics is another one."""
   moved = jax.tree.map(

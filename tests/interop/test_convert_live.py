@@ -123,7 +123,7 @@ def test_fine_tuning_from_a_workdir(workdir):
   assert said == [f'starts from step 0 of {workdir} with a new head of 10 classes']
 
 
-def test_workdir_is_no_run_to_resume(workdir, tmp_path):
+def test_workdir_is_no_run_to_resume(workdir):
   config = senet_jax.load(workdir).config
   config.data.fake, config.batch_size, config.steps = True, 8, 1
   with pytest.raises(convert.UserError, match=r'another configuration .*dataset\.converted_from'):

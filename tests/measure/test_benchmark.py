@@ -314,7 +314,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_all(monkeypatch, capsys, tmp_pa
   assert found['se_tax'][0]['batch_size'] == 4 and 'a batch of 8 instead of 16' in out
 
 
-def test_the_textbook_network_is_flax_s(monkeypatch):
+def test_the_textbook_network_is_flax_s():
   # 25,557,032 parameters: He et al.'s ResNet-50 with BN; SE adds 2,530,992 with biases.
   bench = cases.Bench.create(1, 32)
   sizes = []

@@ -94,7 +94,7 @@ def test_made_up_weights_find_as_much_as_trained_ones():
 
 
 @pytest.mark.slow
-def test_benchmark(monkeypatch, tmp_path, capsys):
+def test_benchmark(tmp_path):
   output = tmp_path / 'rates.json'
   arguments = [f'--models={NAMES}', '--batch=1', '--image_size=64', '--devices=1', '--repeats=1',
                '--seconds=0.01', f'--output={output}', *SMALL]  # fmt: skip
@@ -136,7 +136,7 @@ else:
 """
 
 
-def test_torchvision_runs_in_its_own_python(tmp_path, monkeypatch, capsys):
+def test_torchvision_runs_in_its_own_python(tmp_path, monkeypatch):
   python = fake_python(tmp_path, ANSWERS)
   monkeypatch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   monkeypatch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
@@ -160,7 +160,7 @@ def test_torchvision_runs_in_its_own_python(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_torchvision_gets_the_same_weights(tmp_path, monkeypatch):
+def test_torchvision_gets_the_same_weights(tmp_path):
   config = throughput.configuration(
     'faster_rcnn_r50_fpn', batch_size=1, dtype='float32', image_size=64
   )

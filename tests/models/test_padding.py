@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UserError
-from senet_jax.models import create_model, model_info
+from senet_jax.models import create_model
 
 SMALL = {'depths': (1, 1), 'width': 4, 'preact': False}
 
@@ -49,8 +49,3 @@ def test_same_padding_of_mobilenet():
     np.testing.assert_allclose(found[0, 0, 0], first, rtol=1e-4, atol=1e-5)
   with pytest.raises(UserError, match=r"model\.padding='VALID' is unknown"):
     create_model('mobilenet_v1', padding='VALID')
-
-
-def test_what_images_are_padded_with_is_known():
-  assert create_model('mobilenet_v1').padding == 'symmetric'
-  assert model_info('mobilenet_v1').family == 'mobilenet'

@@ -224,6 +224,6 @@ def test_mistakes(arguments, message, workdir, detector, folder, monkeypatch, ca
   assert Image.open(folder / '0' / 'photo.png').size == SIZES[0]
 
 
-def test_a_threshold_is_not_for_classes(folder, capsys):
+def test_a_threshold_is_not_for_classes(folder):
   with pytest.raises(UserError, match=r'--threshold=0\.5 has no effect on a network that names'):
     predict.main(['se_resnet20_cifar10', str(folder / '0' / 'photo.png'), '--threshold=0.5'])

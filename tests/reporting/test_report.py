@@ -41,7 +41,7 @@ def project(tmp_path):
   return tmp_path
 
 
-def test_record_and_table(project, capsys):
+def test_record_and_table(project):
   runs = [str(project / f'run{seed}') for seed in (0, 1)]
   command = 'python -m senet_jax.main --config=configs/a.py'
   report.main(['--record=a', f'--command={command}', '--note=a note', f'--root={project}', *runs])

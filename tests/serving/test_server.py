@@ -90,7 +90,7 @@ def test_what_is_missing_is_named(monkeypatch, capsys):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_the_command_from_its_first_line_to_its_end(number, tmp_path):
+def test_the_command_from_its_first_line_to_its_end(number):
   port = free_port()
   environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}
   command = [sys.executable, '-m', 'senet_jax.tools.serve', 'se_resnet20_cifar10', f'--port={port}']

@@ -70,7 +70,7 @@ def test_a_size_of_earlier_versions_is_read():
   assert not config_lib.differences(saved, growing(data__train_size=(12,)).to_dict())
 
 
-def test_a_size_that_is_never_reached_is_said(monkeypatch):
+def test_a_size_that_is_never_reached_is_said():
   config = growing(data__train_size_boundaries=(1.0, 9.0))
   mesh = jax.make_mesh((1,), ('data',))
   train_feed = feeds.training_feed(config, mesh)

@@ -166,6 +166,7 @@ def test_other_devices_under_local_normalisation():
 def test_finished_run_says_so_again(whole, capsys):
   before = summary(whole)
   assert train(small(), whole)
+  assert 'resumed from step 20 of 20' in capsys.readouterr().out
   after = summary(whole)
   assert after['params_sha256'] == before['params_sha256'] and after['final'] == before['final']
 
@@ -239,7 +240,7 @@ def test_what_must_lie_within_the_run(tmp_path):
     train(small(profile__start=20), tmp_path)
 
 
-def test_run_of_an_older_version(tmp_path, monkeypatch):
+def test_run_of_an_older_version():
   """A field that came later counts with its default."""
   saved_identity = {'seed': 0, 'model': {'name': 'se_resnet50'}}
   given = config_lib.default().to_dict()
