@@ -318,8 +318,8 @@ def _missing(error: ImportError) -> str | None:
   module = (error.name or '').partition('.')[0]
   if module in OF_TENSORFLOW:
     return (
-      f'the files of tfds need {OF_TENSORFLOW[module]}, which is not installed: '
-      "pip install 'senet_jax[tensorflow]'. Folders of photos, digits, data sets that are prepared "
+      f'{OF_TENSORFLOW[module]} is not installed, which files of tfds, SavedModel and TFLite need: '
+      "pip install 'senet_jax[tensorflow]'. Of data, folders of photos, digits, what is prepared "
       'as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
     )
   if module not in REQUIRED:
@@ -383,10 +383,11 @@ def _quiet_background() -> None:
     logging.getLogger(library).setLevel(logging.CRITICAL)
   threading.excepthook = _without_known(threading.excepthook)
   sys.unraisablehook = _without_known(sys.unraisablehook)
-  handler = logging.StreamHandler()
-  handler.setFormatter(logging.Formatter('senet_jax: %(message)s'))
-  logging.getLogger('senet_jax').addHandler(handler)
-  logging.getLogger('senet_jax').propagate = False
+  log = logging.getLogger('senet_jax')
+  log.propagate = False
+  if not log.handlers:  # `senet` runs a command within a command
+    log.addHandler(logging.StreamHandler())
+    log.handlers[0].setFormatter(logging.Formatter('senet_jax: %(message)s'))
 
 
 def _without_known(hook: Callable[[Any], object]) -> Callable[[Any], None]:

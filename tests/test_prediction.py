@@ -242,7 +242,7 @@ def test_unreadable_images(predictor, test_split, digit_files, tmp_path):
 @pytest.mark.parametrize(
   ('images', 'message'),
   [
-    ('photo.jpg', r'photo\.jpg is unreadable: No such file'),
+    ('photo.jpg', r'there is no file photo\.jpg; check the path'),
     (np.zeros((8, 8, 3), np.uint8), r'shape \(8, 8, 3\); give \[N, H, W, 3\]'),
     (np.zeros((1, 8, 8, 3), np.float32), r'is float32 \[8, 8, 3\]; give uint8'),
     ([np.zeros((8, 8, 2), np.uint8)], r'is uint8 \[8, 8, 2\]; give uint8'),
@@ -284,6 +284,8 @@ def test_classes_without_names(workdir, tmp_path):
 def test_no_run(tmp_path, workdir):
   with pytest.raises(UserError, match='holds no run'):
     senet_jax.load(tmp_path)
+  with pytest.raises(UserError, match=r'no directory se_resnet20_cifar11, .*se_resnet20_cifar10\?'):
+    senet_jax.load('se_resnet20_cifar11')
   with pytest.raises(UserError, match="no checkpoint '7'"):
     senet_jax.load(workdir, 7)
 

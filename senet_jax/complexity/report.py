@@ -121,6 +121,7 @@ def report(
   num_classes = num_classes or info.num_classes
   image_size = image_size or info.image_size
   published = (num_classes, image_size) == (info.num_classes, info.image_size)
+  published &= overrides.get('se', SEConfig()) == SEConfig()
   return Report(
     model=name,
     image_size=image_size,

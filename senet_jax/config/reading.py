@@ -110,9 +110,9 @@ def _file(name: str, *, studies: bool) -> pathlib.Path:
     return known[stem]
   near = difflib.get_close_matches(stem, known, 1)
   hint = f'did you mean {near[0]}? ' if near else ''
+  where = f'they are {", ".join(known)}.' if studies else '--config=list prints them.'
   raise UserError(
-    f'there is no file {shown(name)[1:-1]}, and none of that name in the package; '
-    f'{hint}--config=list prints them.'
+    f'there is no file {shown(name)[1:-1]}, and none of that name in the package; {hint}{where}'
   )
 
 

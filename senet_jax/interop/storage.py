@@ -16,6 +16,7 @@ from senet_jax.storage import files
 
 SAFETENSORS, NPZ = '.safetensors', '.npz'
 PICKLES = ('.pth', '.pt', '.bin', '.th', '.tar', '.ckpt')  # of torch
+SUFFIXES = (SAFETENSORS, NPZ, *PICKLES)
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
   if path.suffix in PICKLES:
     with whole(path):
       return torch_files.read(path), {}
-  raise UserError(f'{path} must end in {", ".join((SAFETENSORS, NPZ, *PICKLES))}.')
+  raise UserError(f'{path} must end in {", ".join(SUFFIXES)}.')
 
 
 def write_safetensors(

@@ -73,7 +73,7 @@ def check_attention(kind: str, se: SEConfig | None) -> None:
   Raises:
     UserError: there is none, the network has no place for it, or an option has no effect.
   """
-  errors.one_of('model.attention', kind, _KINDS)
+  errors.one_of('model.attention', kind, _KINDS, 'One of your own needs register_attention first.')
   if se is None:
     if kind != 'se':
       raise errors.UserError(

@@ -65,7 +65,11 @@ class TrainedNetwork(abc.ABC):
     found: list = []
     for image, result in zip(images, self._stream(images, run, ahead), strict=True):
       if isinstance(result, UnreadableImage):
-        name = str(image) if isinstance(image, str | os.PathLike) else f'image {len(found)}'
+        name = f'image {len(found)}'
+        if isinstance(image, str | os.PathLike):
+          name = str(image)
+          if not os.path.exists(image):
+            raise UserError(f'there is no file {name}; check the path.') from result
         raise UserError(f'{name} is unreadable: {result}; leave it out.') from result
       found.append(result)
     return found

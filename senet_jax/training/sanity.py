@@ -113,6 +113,12 @@ def _of_examples(config: ConfigDict, feeds: Feeds) -> Iterator[str]:
       f'config.data.train_split={data.train_split} and config.data.eval_split={data.eval_split} '
       f'have {shared} examples in common: their errors say nothing of other images.'
     )
+  examples = feeds.train.split.num_examples
+  if config.batch_size > examples * data.repeats:
+    yield (
+      f'config.batch_size={config.batch_size} is more than the {examples} training images: a step '
+      'has some of them several times.'
+    )
   by_class = getattr(feeds.train, 'by_class', None)
   if by_class is not None and by_class.sizes.min() == 1 < by_class.sizes.max():
     yield (

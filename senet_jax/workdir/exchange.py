@@ -109,6 +109,9 @@ def read(
     arrays, size = tflite.read(source)
     word = about.About(images={'size': size, 'resize': round(size / _TENSORFLOW_CROP)})
     return _of(source, mapping.choose(arrays, names.TFLITE, model, variant), arrays, word)
+  if source.is_file() and source.suffix not in storage.SUFFIXES:
+    others = (CAFFEMODEL, *keras.SUFFIXES, tflite.SUFFIX)
+    raise UserError(f'{source} must end in {", ".join((*storage.SUFFIXES, *others))}.')
   content, metadata = storage.read(source)
   if 'senet_jax' in metadata:
     return _checked(_read_ours(source, content, metadata), model)

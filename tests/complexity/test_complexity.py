@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax import errors
-from senet_jax.complexity import counts as complexity_lib
+from senet_jax.complexity import counts as complexity_lib, report
 from senet_jax.layers import SEConfig, SqueezeExcite
 from senet_jax.models import create_model, model_info
 from senet_jax.tools import complexity as tool
@@ -282,6 +282,7 @@ def test_tool_prints_and_writes_a_network(capsys, tmp_path):
   assert model['stages']['stage5']['se_params'] == cost.stages['stage5'].se_params
   assert (len(model['layers']), model['paper_gflops']) == (len(cost.layers), 3.87)
   assert model['deviation_percent'] == pytest.approx(-0.2458, abs=1e-4)
+  assert report.report('se_resnet50', se={'ratio': 8}).paper_gflops is None  # of ratio 16
 
 
 def test_tool_summarises_a_network(capsys, tmp_path):

@@ -17,7 +17,9 @@ def said(fields: dict, examples: int = 50_000, devices: int = 1, labels=None) ->
   config.update_from_flattened_dict(fields)
   config_lib.check(config)
   by_class = None if labels is None else ClassOrder(np.array(labels), 0)
-  feeds = Feeds(types.SimpleNamespace(size=devices), types.SimpleNamespace(by_class=by_class), None)
+  split = types.SimpleNamespace(num_examples=examples)
+  train = types.SimpleNamespace(by_class=by_class, split=split)
+  feeds = Feeds(types.SimpleNamespace(size=devices), train, None)
   return sanity.warnings(tasks.task_of(config), Plan.create(config, examples), feeds)
 
 
@@ -70,6 +72,14 @@ def test_a_plateau_that_the_warning_allows_can_lower_the_rate():
 def test_class_with_one_image():
   [line] = said({'data.sampling': 'class_aware'}, labels=[0, 0, 0, 1])
   assert 'only example of a class as often as all 3 of the largest one' in line
+
+
+def test_batch_of_more_images_than_there_are():
+  few = {'batch_size': 64, 'schedule.name': 'constant'}
+  assert not said(few, examples=64)
+  [line] = said(few, examples=20)
+  assert 'batch_size=64 is more than the 20 training images' in line
+  assert not said({**few, 'data.repeats': 4}, examples=20)
 
 
 def test_a_trial_of_three_steps_has_warnings_and_goes_on():
