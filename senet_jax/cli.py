@@ -318,9 +318,10 @@ def _missing(error: ImportError) -> str | None:
   module = (error.name or '').partition('.')[0]
   if module in OF_TENSORFLOW:
     return (
-      f'{OF_TENSORFLOW[module]} is not installed, which the files of tfds and TFLite and SavedModels need: '
-      "pip install 'senet_jax[tensorflow]'. Of data, folders of photos, digits, what is prepared "
-      'as arrays (CIFAR: tools.prepare_data --arrays_only) and --config.data.fake=True do without.'
+      f'{OF_TENSORFLOW[module]} is not installed, which the files of tfds and TFLite and '
+      "SavedModels need: pip install 'senet_jax[tensorflow]'. Of data, folders of photos, digits, "
+      'what is prepared as arrays (CIFAR: tools.prepare_data --arrays_only) and '
+      '--config.data.fake=True do without.'
     )
   if module not in REQUIRED:
     return None
