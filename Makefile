@@ -55,6 +55,7 @@ clean:
 $(VENV)/.base: setup.cfg $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "senet_jax needs Python 3.11 or newer; give one: make PYTHON=python3.12")'
+	@echo 'installing about 1 GB into $(VENV), which takes some minutes'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile -c $(CONSTRAINTS) -e .
 	touch $@
