@@ -21,9 +21,6 @@ _ALIKE = 0.5
 # One of these is the first convolution of each network.
 _STEMS = ('stem_conv', 'stem_conv1', 'stem_1/conv', 'stage1_block1/conv', 'backbone/stem_conv')
 
-# Of entries that do not fit, so many are named.
-_NAMED = 3
-
 _Shape = tuple[int, ...]
 
 
@@ -345,16 +342,14 @@ def with_head(variant: Variant, arrays: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def mismatches(expected: Mapping[str, _Shape], there: Mapping[str, _Shape]) -> str:
-  """Returns how many entries are missing, extra or misshaped in `there`, and the first of each."""
+  """All entries that are missing, extra or misshaped in `there`, for a message."""
   lists = {
     'missing': [name for name in expected if name not in there],
     'extra': [name for name in there if name not in expected],
     'misshaped': _misshaped(expected, there),
   }
   return '; '.join(
-    f'{len(names)} {what}: {", ".join(names[:_NAMED])}{", …" if len(names) > _NAMED else ""}'
-    for what, names in lists.items()
-    if names
+    f'{len(names)} {what}: {", ".join(names)}' for what, names in lists.items() if names
   )
 
 
