@@ -540,7 +540,9 @@ def _begin(config: ConfigDict, *, build: bool) -> None:
     Sizes.create(config, 50_000)
   examples = 50_000
   planned = Plan.create(config, examples)
-  for line in sanity.warnings(task, planned, Feeds(types.SimpleNamespace(size=1), None, None)):
+  train = types.SimpleNamespace(split=types.SimpleNamespace(num_examples=50_000))
+  feeds = Feeds(types.SimpleNamespace(size=1), train, None)
+  for line in sanity.warnings(task, planned, feeds):
     assert line and '\n' not in line
   schedule = optimizer.make_schedule(config, planned.total, planned.steps_per_epoch)
   jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
