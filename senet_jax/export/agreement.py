@@ -41,8 +41,8 @@ class Agreement:
 
   @property
   def worst(self) -> float:
-    """The largest `relative`."""
-    return max(row['relative'] for row in self.rows)
+    """The largest `relative`; NaN if one is."""
+    return float(np.max([row['relative'] for row in self.rows]))
 
   def check(self, path: pathlib.Path) -> None:
     """Raises UserError if the file does not agree with the network."""
@@ -109,9 +109,11 @@ def _row(path: pathlib.Path, name: str, parts: Sequence[Any], card: Card) -> dic
   given, wanted, network = map(np.concatenate, parts)
   spread = float(network.std())
   difference = float(np.abs(given - wanted).max())
-  found = {'max_difference': difference, 'spread': spread, 'relative': difference / spread}
+  # Outputs that are all equal, as those of one class are, have no spread.
+  of_spread = lambda x: x / spread if spread else (np.inf if x else 0.0)  # noqa: E731
+  found = {'max_difference': difference, 'spread': spread, 'relative': of_spread(difference)}
   if card.dtype != 'float32':
-    found['from_float32'] = float(np.abs(given - network).max()) / spread
+    found['from_float32'] = of_spread(float(np.abs(given - network).max()))
     if name != FEATURES:
       found['same_top1'] = float(np.mean(given.argmax(-1) == network.argmax(-1)))
   return found
