@@ -109,14 +109,19 @@ def _row(path: pathlib.Path, name: str, parts: Sequence[Any], card: Card) -> dic
   given, wanted, network = map(np.concatenate, parts)
   spread = float(network.std())
   difference = float(np.abs(given - wanted).max())
-  # Outputs that are all equal, as those of one class are, have no spread.
-  of_spread = lambda x: x / spread if spread else (np.inf if x else 0.0)  # noqa: E731
-  found = {'max_difference': difference, 'spread': spread, 'relative': of_spread(difference)}
+  found = {'max_difference': difference, 'spread': spread, 'relative': _over(difference, spread)}
   if card.dtype != 'float32':
-    found['from_float32'] = of_spread(float(np.abs(given - network).max()))
+    found['from_float32'] = _over(float(np.abs(given - network).max()), spread)
     if name != FEATURES:
       found['same_top1'] = float(np.mean(given.argmax(-1) == network.argmax(-1)))
   return found
+
+
+def _over(difference: float, spread: float) -> float:
+  """Returns a difference relative to a spread, which outputs that are all equal do not have."""
+  if spread == 0:
+    return 0.0 if difference == 0 else float('inf')
+  return difference / spread
 
 
 def _outputs(predictor: Predictor, card: Card, photos: Sequence[Photo]) -> dict[str, np.ndarray]:

@@ -239,7 +239,7 @@ def _plain_name(name: str) -> str:
 def find_candidates(
   arrays: Mapping[str, np.ndarray], sources: Collection[str] = SOURCES
 ) -> list[Variant]:
-  """Variants whose names are among those of `arrays`, by a glance that builds no network."""
+  """Returns the variants whose names `arrays` has, by a glance that builds no network."""
   found = [
     variant
     for variant in VARIANTS.values()

@@ -219,7 +219,7 @@ def _usual_classes(variant: Variant) -> tuple[int, ...]:
 
 
 def known_class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | None:
-  """The names of the classes of the published weights; None where there are other classes."""
+  """Returns the names of the classes of published weights; None where there are other classes."""
   if variant.dataset == 'cifar10':
     return names_of_classes.CIFAR10 if num_classes == len(names_of_classes.CIFAR10) else None
   if variant.dataset == _COCO:
@@ -233,7 +233,7 @@ def known_class_names(variant: Variant, num_classes: int) -> tuple[str, ...] | N
 
 
 def config_of(variant: Variant, images: names.Images, usual: bool) -> ConfigDict:
-  """A configuration under which our network computes what `variant` does, of the same images."""
+  """Returns the configuration of our network that computes what `variant` does, of such images."""
   recipes = {'cifar10': config_lib.cifar, _COCO: config_lib.coco}
   config = recipes.get(variant.dataset, config_lib.imagenet)(variant.model)
   for field, value in variant.overrides.items():
