@@ -22,7 +22,8 @@ _box_option = functools.partial(_box, function=True)
 
 _METRICS = ('loss', 'top1_error', 'top5_error', 'ap', 'ap50', 'ap75')
 # Larger ones are mistakes: an array of them would not fit into any machine.
-_MOST_IMAGES, _MOST_CLASSES, _MOST_CHANNELS, _MOST_PIXELS = 2**20, 10**6, 2**16, 2**14
+_MOST_IMAGES, _MOST_CLASSES, _MOST_CHANNELS = 2**20, 10**6, 2**16
+MOST_PIXELS = 2**14  # of a side
 _MOST_BOXES = 2**12
 
 _RUN = {
@@ -176,15 +177,15 @@ _DATA = {
     300.0, 'seconds that a stream waits for an image before the run ends',
     within=(POSITIVE, 10**8)),
   'data.image_size': _class_option(
-    None, "side of the network's input; None: the usual one", int, within=(1, _MOST_PIXELS)),
+    None, "side of the network's input; None: the usual one", int, within=(1, MOST_PIXELS)),
   'data.train_size': _class(
     None, 'side of the images in training, or several one after the other: (128, 160, 192); None: '
-    'image_size, that of evaluations', int, within=(1, _MOST_PIXELS), lengths=range(1, 9)),
+    'image_size, that of evaluations', int, within=(1, MOST_PIXELS), lengths=range(1, 9)),
   'data.train_size_boundaries': _class(
     (), 'places where the next of several train_size begins, in schedule.unit; empty: equal parts '
     'of the run', float, within=(POSITIVE, INT32), lengths=range(8)),
   'data.resize': _class_option(
-    None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * _MOST_PIXELS)),
+    None, "shorter side before an evaluation's centre crop", int, within=(1, 2 * MOST_PIXELS)),
   'data.interpolation': _class_option(
     'bilinear', 'filter of that resizing', choices=('bilinear', 'bicubic')),
   'data.resize_keep_aspect': _class_option(
@@ -196,10 +197,10 @@ _DATA = {
     (), 'deviation of red, green and blue, 0 to 255, to divide by', float,
     within=(POSITIVE, None), lengths=(0, 3)),
   'data.shorter_side': _box_option(
-    800, 'detectors: shorter side of a resized image, in pixels', within=(1, _MOST_PIXELS)),
+    800, 'detectors: shorter side of a resized image, in pixels', within=(1, MOST_PIXELS)),
   'data.longer_side': _box_option(
     1333, 'detectors: longer side that it has at most; longer images are made smaller',
-    within=(1, _MOST_PIXELS)),
+    within=(1, MOST_PIXELS)),
   'data.max_boxes': _box(
     100, 'detectors: boxes of an image in training, at most; the batch is padded to it',
     within=(1, _MOST_BOXES)),
@@ -217,7 +218,7 @@ _DATA = {
     within=(POSITIVE, None), lengths=(2,)),
   'data.rotation': _class(0.0, 'largest angle of a random rotation, degrees', within=(0, 180)),
   'data.pad': _class(
-    4, 'pixels around an image before a random crop of its size', within=(0, _MOST_PIXELS)),
+    4, 'pixels around an image before a random crop of its size', within=(0, MOST_PIXELS)),
   'data.pad_fill': _class(
     'zeros', 'what that border and the corners of a rotation show (streams: reflections)',
     choices=('zeros', 'nearest')),
@@ -232,7 +233,7 @@ _DATA = {
     0.0, "standard deviation of AlexNet's random shift along the colours' main axes",
     within=(0, None)),
   'data.cutout': _class(
-    0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * _MOST_PIXELS)),
+    0, 'side of a square of zeros at a random place; 0: none', within=(0, 2 * MOST_PIXELS)),
   'data.randaugment': _class(
     None, "RandAugment as timm writes it, 'rand-m7-mstd0.5-inc1'; None: none", str),
   'data.erasing': _class(

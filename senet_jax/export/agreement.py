@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from senet_jax.errors import UserError
-from senet_jax.export import program
+from senet_jax.export import folding, program
 from senet_jax.export.card import FEATURES, LOGITS, PROBABILITIES, Card
 from senet_jax.export.formats import Format
 from senet_jax.export.graph import Graph
@@ -30,9 +30,9 @@ class Agreement:
   Attributes:
     rows: for each batch size and output: `batch`, `output`, `max_difference`, `spread` (the
       standard deviation of what the network gives) and `relative`, the first over the second. With
-      rounded weights that is against the network of the same rounded weights; `from_float32` is
-      the difference from the network itself, relative too, and `same_top1` the share of photos
-      with the same best class.
+      rounded weights that is against the graph of the same rounded weights. Then `unrounded` is the
+      difference of the graph before rounding from the network, `from_float32` that of the file
+      from the network, both relative, and `same_top1` the share of photos with the same best class.
     photos: that were compared.
   """
 
@@ -41,8 +41,9 @@ class Agreement:
 
   @property
   def worst(self) -> float:
-    """The largest `relative`; NaN if one is."""
-    return float(np.max([row['relative'] for row in self.rows]))
+    """The largest `relative` or `unrounded`; NaN if one is."""
+    compared = ('relative', 'unrounded')
+    return float(np.max([row[name] for row in self.rows for name in compared if name in row]))
 
   def check(self, path: pathlib.Path) -> None:
     """Raises UserError if the file does not agree with the network."""
@@ -68,7 +69,7 @@ def compare(
     path: of the file.
     card: of the file.
     predictor: the network, in float32.
-    graph: that the file is made of.
+    graph: that the file is made of, before its weights are rounded.
     photos: any; by default those that come with scikit-learn.
   """
   size = card.batch or BATCH
@@ -77,7 +78,7 @@ def compare(
              for start in range(0, len(chosen), size)]  # fmt: skip
   if card.batch is None:
     batches.insert(0, chosen[:1])
-  raw = [np.stack([predictor.read(photo) for photo in batch]) for batch in batches]
+  raw = [np.stack(predictor.read_all(batch)) for batch in batches]
   given = (
     raw if card.uint8 else [np.asarray(card.preprocessing.to_input(jnp.asarray(x))) for x in raw]
   )
@@ -85,32 +86,39 @@ def compare(
   # Of accelerators, too, whose convolutions are of fewer digits by default.
   with jax.default_matmul_precision('float32'):
     network = [_outputs(predictor, card, batch) for batch in batches]
-    expected = network
-    if card.dtype != 'float32':
-      call = jax.jit(program.function(graph))
-      expected = [jax.device_get(call(x)) for x in given]
+    graphs = [graph, folding.rounded(graph, card.dtype)] if card.dtype != 'float32' else []
+    calls = [jax.jit(program.function(some)) for some in graphs]
+    of_graphs = [[jax.device_get(call(x)) for x in given] for call in calls]
   rows = []
   for length in sorted({len(x) for x in raw}):
     here = [i for i, x in enumerate(raw) if len(x) == length]
     for name in card.outputs:
-      parts = [[of[i].get(name) for i in here] for of in (results, expected, network)]
-      rows.append({'batch': length, 'output': name, **_row(path, name, parts, card)})
+      parts = [[of[i].get(name) for i in here] for of in (results, network, *of_graphs)]
+      rows.append({'batch': length, 'output': name, **_row(path, name, parts)})
   return Agreement(rows, len(chosen))
 
 
-def _row(path: pathlib.Path, name: str, parts: Sequence[Any], card: Card) -> dict[str, Any]:
-  """Returns the numbers of one output, of the file, what it should give, and the network."""
+def _row(path: pathlib.Path, name: str, parts: Sequence[Any]) -> dict[str, Any]:
+  """Returns the numbers of one output of the file, the network, and the graph if it is rounded.
+
+  Args:
+    path: of the file.
+    name: of the output.
+    parts: for each of these three, the graph before rounding and behind it, what each batch gives.
+  """
   for given, wanted in zip(*parts[:2], strict=True):
     if np.shape(given) != np.shape(wanted):
       raise UserError(
         f'{path} gives {name} of the shape {list(np.shape(given))}, and the network '
         f'{list(np.shape(wanted))}; export it again.'
       )
-  given, wanted, network = map(np.concatenate, parts)
+  given, network, *graphs = map(np.concatenate, parts)
   spread = float(network.std())
+  wanted = graphs[-1] if graphs else network
   difference = float(np.abs(given - wanted).max())
   found = {'max_difference': difference, 'spread': spread, 'relative': _over(difference, spread)}
-  if card.dtype != 'float32':
+  if graphs:
+    found['unrounded'] = _over(float(np.abs(graphs[0] - network).max()), spread)
     found['from_float32'] = _over(float(np.abs(given - network).max()), spread)
     if name != FEATURES:
       found['same_top1'] = float(np.mean(given.argmax(-1) == network.argmax(-1)))

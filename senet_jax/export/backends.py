@@ -1,7 +1,8 @@
 """Runtimes for ONNX files: a file becomes a function from images to outputs."""
 
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -23,15 +24,14 @@ def onnxruntime(path: pathlib.Path) -> Call:
   options = ort.SessionOptions()
   options.intra_op_num_threads = runtime.usable_cores()
   options.log_severity_level = 4
-  try:
+  with _damaged(path, _errors_of_onnxruntime()):
     session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-  except _errors_of_onnxruntime() as error:
-    raise _damaged(path, error) from error
+    (given,) = session.get_inputs()
   names = [output.name for output in session.get_outputs()]
-  (given,) = session.get_inputs()
 
   def call(images: np.ndarray) -> dict[str, np.ndarray]:
-    return dict(zip(names, session.run(names, {given.name: images}), strict=True))
+    with _damaged(path, _errors_of_onnxruntime()):
+      return dict(zip(names, session.run(names, {given.name: images}), strict=True))
 
   return call
 
@@ -40,7 +40,7 @@ def _errors_of_onnxruntime() -> tuple[type[Exception], ...]:
   from onnxruntime.capi import onnxruntime_pybind11_state as state
 
   return (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument,
-          state.NotImplemented, state.RuntimeException)  # fmt: skip
+          state.NotImplemented, state.RuntimeException, ValueError)  # fmt: skip
 
 
 def openvino(path: pathlib.Path, precision: str = 'f32') -> Call:
@@ -57,22 +57,26 @@ def openvino(path: pathlib.Path, precision: str = 'f32') -> Call:
 
   options = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY',
              'INFERENCE_NUM_THREADS': runtime.usable_cores()}  # fmt: skip
-  try:
+  with _damaged(path, (RuntimeError, ValueError)):
     compiled = openvino.Core().compile_model(str(path), 'CPU', options)
-  except RuntimeError as error:
-    raise _damaged(path, error) from error
-  request = compiled.create_infer_request()
+    request = compiled.create_infer_request()
   names = [output.get_any_name() for output in compiled.outputs]
 
   def call(images: np.ndarray) -> dict[str, np.ndarray]:
-    results = request.infer([np.ascontiguousarray(images)])
+    with _damaged(path, (RuntimeError, ValueError)):
+      results = request.infer([np.ascontiguousarray(images)])
     return {name: np.array(results[i]) for i, name in enumerate(names)}
 
   return call
 
 
-def _damaged(path: pathlib.Path, error: Exception) -> UserError:
-  return UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}')
+@contextlib.contextmanager
+def _damaged(path: pathlib.Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+  """Says in one line which file it is that a runtime cannot open or run."""
+  try:
+    yield
+  except errors as error:
+    raise UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}') from error
 
 
 BACKENDS: dict[str, Callable[[pathlib.Path], Call]] = {

@@ -5,7 +5,10 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from senet_jax import __version__
+from senet_jax.config.defaults import MOST_PIXELS
 from senet_jax.data.preprocessing import Transform
 from senet_jax.errors import UserError
 from senet_jax.storage import files
@@ -78,7 +81,7 @@ def from_dict(found: Any, path: pathlib.Path) -> Card:
     raise UserError(f'{path} is no file of senet export: it does not say of which network it is.')
   try:
     return _checked({name: found[name] for name in names})
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise UserError(f'{path} is damaged: {" ".join(str(error).split())[:200]}.') from error
 
 
@@ -99,7 +102,7 @@ def _checked(values: dict[str, Any]) -> Card:
   """Returns a card of values that have the right types.
 
   Raises:
-    TypeError, ValueError, KeyError: they have not.
+    KeyError, TypeError, ValueError, OverflowError: they have not.
   """
   fields = dict(values.pop('preprocessing'))
   fields.pop('colours', None)
@@ -110,20 +113,30 @@ def _checked(values: dict[str, Any]) -> Card:
       raise ValueError(f'{name} has {len(fields[name])} numbers')
   plain = Transform(shape=(height, width, channels), **fields)
   sizes = (height, width, plain.resize, plain.image_size)
-  if channels != 3 or not all(isinstance(x, int) and 0 < x < 2**15 for x in sizes):
+  if channels != 3 or not all(isinstance(x, int) and 0 < x <= 2 * MOST_PIXELS for x in sizes):
     raise ValueError(f'images are {plain.shape}')
+  if plain.interpolation not in ('bilinear', 'bicubic') or not (
+    np.isfinite([*plain.mean, *plain.std]).all() and min(plain.std) > 0
+  ):
+    raise ValueError(f'preprocessing is {fields!r:.200}')
   wrong = [name for name, kind in _KINDS.items() if not isinstance(values[name], kind)]
   if wrong:
     raise TypeError(f'{wrong[0]} is {values[wrong[0]]!r:.80}')
-  if not set(values['outputs']) <= {LOGITS, PROBABILITIES, FEATURES} or (
-    values['dtype'] not in DTYPES
-  ):
-    raise ValueError(f'outputs are {values["outputs"]!r:.80}, weights {values["dtype"]!r:.80}')
   values['outputs'] = tuple(values['outputs'])
+  for name, known in _KNOWN.items():
+    if values[name] not in known:
+      raise ValueError(f'{name} is {values[name]!r:.80}')
+  if values['batch'] is not None and values['batch'] < 1:
+    raise ValueError(f'batch is {values["batch"]}')
   values['class_names'] = tuple(map(str, values['class_names']))
   return Card(preprocessing=plain, **values)
 
 
+_KNOWN: dict[str, Any] = {
+  'layout': ('NCHW', 'NHWC'),
+  'dtype': DTYPES,
+  'outputs': [(first, *more) for first in (LOGITS, PROBABILITIES) for more in ((), (FEATURES,))],
+}
 _KINDS: dict[str, Any] = {
   **dict.fromkeys(
     ('format', 'network', 'model', 'params_sha256', 'git_commit', 'layout', 'dtype'), str

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from senet_jax import prediction
-from senet_jax.errors import UserError, one_of
+from senet_jax.config.defaults import MOST_PIXELS
+from senet_jax.errors import UserError, one_of, shown
 from senet_jax.export import agreement, card as cards, folding, formats, network as networks
 from senet_jax.export.agreement import Agreement
 from senet_jax.export.card import Card
@@ -75,8 +76,9 @@ def export(
   module = formats.load(format)
   one_of('--dtype', dtype, cards.DTYPES)
   count = _batch(batch, format, module.ANY_BATCH)
-  if path.exists():
-    raise UserError(f'--to={path} is there already; choose another file.')
+  for there in (path,) if module.CARD_INSIDE else (path, cards.beside(path)):
+    if there.exists():
+      raise UserError(f'--to={path}: {there} is there already; choose another file.')
   _check_writable(path)
   predictor = read(network, checkpoint, size)
   made = Card(
@@ -86,7 +88,7 @@ def export(
     step=predictor.step,
     params_sha256=state.params_sha256(predictor.variables),
     git_commit=git_commit() or '',
-    versions=summary.versions(),
+    versions=summary.versions() | formats.versions(module),
     layout=module.LAYOUT,
     uint8=uint8,
     batch=count,
@@ -98,11 +100,11 @@ def export(
   )  # fmt: skip
   graph = _graph(made, predictor)
   with files.whole(path) as partial:
-    module.write(graph, partial, made)
+    module.write(folding.rounded(graph, dtype), partial, made)
     found = agreement.compare(module, partial, made, predictor, graph, photos)
     found.check(path)
-    if not module.CARD_INSIDE:
-      cards.write_beside(made, path)
+  if not module.CARD_INSIDE:
+    cards.write_beside(made, path)
   return found
 
 
@@ -124,7 +126,8 @@ def check(
     photos: as of `export`.
 
   Raises:
-    UserError: the file is damaged, of another format or of another network.
+    UserError: the file is damaged, of another format or of another network, or its card says of
+      images and classes what is not so.
   """
   path = pathlib.Path(path)
   if format is not None:
@@ -137,15 +140,30 @@ def check(
   if card.format != there:
     raise UserError(f'{path} is {there}, but its card is of {card.format}; export it again.')
   name = network if network is not None else card.network
-  predictor = read(name, card.step if checkpoint is None else checkpoint, None)
-  predictor = dataclasses.replace(predictor, preprocessing=card.preprocessing)
+  size = card.preprocessing.image_size
+  predictor = read(name, card.step if checkpoint is None else checkpoint, size)
   if state.params_sha256(predictor.variables) != card.params_sha256:
     raise UserError(
       f'{path} is of another network than {name}: a {card.model} with the weights '
       f'{card.params_sha256[:12]}…, step {card.step}; give the --workdir that it was made of.'
     )
+  _check_card(path, card, predictor, module.LAYOUT)
   graph = _graph(card, predictor)
   return agreement.compare(module, path, card, predictor, graph, photos)
+
+
+def _check_card(path: pathlib.Path, card: Card, predictor: Predictor, layout: str) -> None:
+  """Checks what others take from a card, and no comparison of outputs would notice."""
+  says = {**dataclasses.asdict(card.preprocessing), 'layout': card.layout, 'model': card.model,
+          'class_names': card.class_names}  # fmt: skip
+  true = {**dataclasses.asdict(predictor.preprocessing), 'layout': layout,
+          'model': predictor.config.model.name, 'class_names': predictor.class_names}  # fmt: skip
+  for name, value in true.items():
+    if says[name] != value:
+      raise UserError(
+        f'{path} says that {name} is {shown(says[name])}, and its network {shown(value)}; '
+        'export it again.'
+      )
 
 
 def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) -> Predictor:
@@ -155,10 +173,15 @@ def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) ->
     network: as of `export`.
     checkpoint: as of `export`.
     size: side of its images; None: that of the run.
+
+  Raises:
+    UserError: the network cannot be read, or the size is none.
   """
   found = prediction.load(network, checkpoint, batch_size=agreement.BATCH, task=CLASSIFICATION)
   plain = found.preprocessing
-  side = size or plain.image_size
+  side = plain.image_size if size is None else size
+  if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
+    raise UserError(f'--size={shown(side)} must be an integer from 1 to {MOST_PIXELS}.')
   plain = dataclasses.replace(
     plain,
     shape=(side, side, 3),
@@ -170,7 +193,8 @@ def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) ->
 
 
 def _graph(card: Card, predictor: Predictor) -> Graph:
-  graph = networks.graph(
+  """Returns the graph that a file is made of, before its weights are rounded."""
+  return networks.graph(
     predictor.model,
     jax.tree.map(np.asarray, predictor.variables),
     predictor.preprocessing,
@@ -178,7 +202,6 @@ def _graph(card: Card, predictor: Predictor) -> Graph:
     probabilities=cards.PROBABILITIES in card.outputs,
     features=cards.FEATURES in card.outputs,
   )
-  return graph if card.dtype == 'float32' else folding.rounded(graph, jnp.dtype(card.dtype))
 
 
 def _batch(given: int | str | None, format: str, any_batch: bool) -> int | None:

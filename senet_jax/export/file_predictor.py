@@ -58,6 +58,22 @@ class FilePredictor(Predictor):
       )
     return lambda _, images: self._outputs(images)[name]
 
+  def check(self, path: pathlib.Path) -> None:
+    """Runs the file on black images, and compares the shapes of its outputs with its card.
+
+    Raises:
+      UserError: they differ; the message names the file `path`.
+    """
+    images, classes = self.card.batch or 1, len(self.class_names)
+    results = self._outputs(np.zeros((images, *self.preprocessing.shape), np.uint8))
+    for name in self.card.outputs:
+      shape = results[name].shape if name in results else ()
+      if len(shape) != 2 or shape[0] != images or (name != FEATURES and shape[1] != classes):
+        raise UserError(
+          f'{path} gives {name} of the shape {list(shape)} for {images} images, and its card names '
+          f'{classes} classes; export it again.'
+        )
+
   def _outputs(self, images) -> dict[str, np.ndarray]:
     x = np.asarray(images)
     if not self.card.uint8:
@@ -74,15 +90,18 @@ def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> File
     batch_size: images that run at once, where the file takes any number.
 
   Raises:
-    UserError: it is of another format or damaged, or the runtime is not installed.
+    UserError: it is of another format or damaged, or gives something else than its card says; the
+      runtime is not installed; or `batch_size` is below 1.
   """
+  if batch_size < 1:
+    raise UserError(f'batch_size={batch_size} must be at least 1.')
   path = pathlib.Path(path)
   call = backends.checked(backend)
   there = formats.of(path)
   if there != 'onnx':
     raise UserError(f'--backend={backend} runs ONNX files, and {path} is {there}.')
   card = formats.load(there).read_card(path)
-  return FilePredictor(
+  found = FilePredictor(
     config=ConfigDict(),
     model=nn.Module(),
     variables={},
@@ -94,3 +113,5 @@ def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> File
     card=card,
     call=call(path),
   )
+  found.check(path)
+  return found

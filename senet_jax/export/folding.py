@@ -8,6 +8,7 @@ the padding of the convolution behind; what is left of them becomes one `affine`
 import collections
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from senet_jax.export.graph import Graph, Node
@@ -24,7 +25,7 @@ def folded(graph: Graph) -> Graph:
   return _rewritten(graph, _rounded)
 
 
-def rounded(graph: Graph, dtype: np.dtype) -> Graph:
+def rounded(graph: Graph, dtype: str) -> Graph:
   """Returns a graph whose weights of convolutions and products are of `dtype`.
 
   They become float32 again where they are used.
@@ -34,7 +35,7 @@ def rounded(graph: Graph, dtype: np.dtype) -> Graph:
     if node.op not in _LINEAR:
       return node
     kernel, bias = node.constants
-    return node.replace(constants=(kernel.astype(dtype), bias))
+    return node.replace(constants=(kernel.astype(jnp.dtype(dtype)), bias))
 
   return _rewritten(graph, rule)
 

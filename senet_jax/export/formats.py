@@ -71,6 +71,12 @@ def require(library: str, what: str) -> None:
     raise UserError(f'{what} needs {library}, which is not installed: pip install {package}.')
 
 
+def versions(module: Format) -> dict[str, str]:
+  """Returns the versions of the libraries of a format that `load` returned."""
+  return {library: str(importlib.import_module(library).__version__)
+          for library in module.LIBRARIES}  # fmt: skip
+
+
 def of(path: pathlib.Path) -> str:
   """Returns the name of the format that a file has.
 

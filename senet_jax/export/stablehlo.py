@@ -67,7 +67,7 @@ def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndar
     done = subprocess.run(
       [sys.executable, '-c', _RUN, str(path.absolute()), str(given), str(results)],
       cwd=scratch,
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_TRACEBACK_FILTERING': 'off'},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

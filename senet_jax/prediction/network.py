@@ -56,6 +56,14 @@ class TrainedNetwork(abc.ABC):
       UnreadableImage: it is none, damaged, or too large.
     """
 
+  def read_all(self, images: Sequence[Photo]) -> list:
+    """Returns what `read` makes of each image.
+
+    Raises:
+      UserError: an image cannot be read; the message names it.
+    """
+    return self._all(images, lambda read: read)
+
   def _all(self, images: Sequence[Photo], run: Run, ahead: int = 1) -> list:
     """Returns what `_stream` yields.
 

@@ -22,7 +22,7 @@ from senet_jax.reporting import tables
 from senet_jax.storage import files
 
 _COLUMNS = 'output batch difference spread relative'
-_ROUNDED = ' from_float32 same_top1'
+_ROUNDED = ' unrounded from_float32 same_top1'
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
       uint8=args.uint8,
       probabilities=args.probabilities,
       features=args.features,
-      dtype=args.dtype,
+      dtype=args.dtype or 'float32',
       photos=photos,
     )
   rounded = 'from_float32' in found.rows[0]
@@ -68,7 +68,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
   numbers = [f'{row[name]:.1e}' for name in ('max_difference', 'spread', 'relative')]
   if 'from_float32' in row:
     same = row.get('same_top1')
-    numbers += [f'{row["from_float32"]:.1e}', '-' if same is None else f'{100 * same:.1f} %']
+    numbers += [f'{row[name]:.1e}' for name in ('unrounded', 'from_float32')]
+    numbers.append('-' if same is None else f'{100 * same:.1f} %')
   return row['output'], f'{row["batch"]}', *numbers
 
 
@@ -91,7 +92,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--uint8', action='store_true', help='take raw RGB of the right size, and normalise it')
   add('--probabilities', action='store_true', help='give probabilities instead of logits')
   add('--features', action='store_true', help='give what goes into the last layer, too')
-  add('--dtype', default='float32', help='of the weights: float32 (default) or bfloat16')
+  add('--dtype', help='of the weights: float32 (default) or bfloat16')
   add('--photos', nargs='+', help='to compare with (default: those of scikit-learn)')
   parser.add_output()
   args = parser.parse_args(argv)
@@ -100,7 +101,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
       if getattr(args, name) is None:
         parser.error(f'--{name} is missing')
     return args
-  for name in ('to', 'batch', 'size', 'uint8', 'probabilities', 'features'):
+  for name in ('to', 'batch', 'size', 'uint8', 'probabilities', 'features', 'dtype'):
     if getattr(args, name):
       raise UserError(f'--{name} has no effect with --check, which reads it in the file.')
   return args

@@ -52,7 +52,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add = parser.add_argument
   add('photos', nargs='+', help='files, folders and patterns in quotes')
   add('--workdir', type=cli.path_or_bucket, help='of the run; or the first argument')
-  add('--checkpoint', default='best', help='best (default), latest, or a step')
+  add('--checkpoint', help='best (default), latest, or a step')
   add('--task', choices=_TASKS, help='what the network must be for (default: either)')
   add('--top_k', type=int, help=f'classes to name; default: {_TOP_K}')
   add('--threshold', type=float, help=f'least score of an object, 0 to 1; default: {_THRESHOLD}')
@@ -91,9 +91,12 @@ def _load(args: argparse.Namespace, photos: int):
 
   given = args.batch_size
   if args.backend is None and args.workdir.suffix != '.onnx':
-    network = prediction.load(args.workdir, args.checkpoint, batch_size=given, task=args.task)
+    network = prediction.load(
+      args.workdir, args.checkpoint or 'best', batch_size=given, task=args.task
+    )
     most = runtime.fill_devices(photos, network.mesh.size)
     return dataclasses.replace(network, batch_size=min(network.batch_size, most))
+  _refuse(args, ('checkpoint',), 'a file, which is of one')
   if args.task == DETECTION:
     raise UserError(f'--task={args.task}: {args.workdir} is a file, and files name classes alone.')
   from senet_jax.export import file_predictor

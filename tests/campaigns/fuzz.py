@@ -49,6 +49,7 @@ import google_crc32c
 import httpx2
 import jax
 import numpy as np
+import onnx
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
@@ -72,7 +73,7 @@ from senet_jax.data.sizes import Sizes
 from senet_jax.detection import average_precision, detections
 from senet_jax.detection.feeds import DetectionEvalFeed, DetectionFeed
 from senet_jax.errors import UserError
-from senet_jax.export import formats
+from senet_jax.export import file_predictor, formats
 from senet_jax.interop import mapping
 from senet_jax.measure import evidence, evidence_tables, plan
 from senet_jax.prediction import showing
@@ -901,12 +902,22 @@ def weights(rng: np.random.Generator, material: Material, folder: pathlib.Path) 
 
 
 def exported_files(rng: np.random.Generator, material: Material, folder: pathlib.Path) -> None:
-  """A file of tools.export with its card, inside or beside it."""
+  """A file of tools.export with its card, inside or beside it; one with another card runs."""
   data, card = material.exported
-  inside = rng.random() < 0.5
-  path = folder / ('net.onnx' if inside else 'net.tflite')
-  if inside:
+  kind = rng.integers(3)
+  path = folder / ('net.tflite' if kind == 2 else 'net.onnx')
+  if kind == 0:
     path.write_bytes(mutated(rng, data))
+  elif kind == 1:
+    model = onnx.load_from_string(data)
+    key = str(rng.choice([*card]))
+    value = mutated_json(rng, card[key])
+    text = value if isinstance(value, str) else json.dumps(value)
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    props[key] = text.encode(errors='replace').decode()
+    onnx.helper.set_model_props(model, props)
+    path.write_bytes(model.SerializeToString())
+    file_predictor.load(path, 'onnxruntime').probabilities(np.zeros((1, 8, 8, 3), np.uint8))
   else:
     path.write_bytes(b'\x1c\x00\x00\x00TFL3')
     beside = mutated(rng, _json(card)) if rng.random() < 0.5 else _json(mutated_json(rng, card))

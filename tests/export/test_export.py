@@ -16,6 +16,7 @@ from PIL import Image
 import senet_jax
 from senet_jax import layers, models
 from senet_jax.data.preprocessing import Transform
+from senet_jax.errors import UserError
 from senet_jax.export import (
   agreement,
   exported,
@@ -103,7 +104,8 @@ def test_card(made, shipped):
   told = {entry.key: entry.value for entry in model.metadata_props}
   assert tuple(json.loads(told['class_names'])) == shipped.class_names
   assert json.loads(told['preprocessing'])['mean'] == list(shipped.preprocessing.mean)
-  assert json.loads(told['versions'])['jax'] == jax.__version__
+  versions = json.loads(told['versions'])
+  assert (versions['jax'], versions['onnx']) == (jax.__version__, onnx.__version__)
   assert len(told['params_sha256']) == 64
   card = onnx_format.read_card(made[0])
   assert (card.network, card.uint8, card.batch) == (SHIPPED, True, None)
@@ -114,7 +116,7 @@ def test_rounded_weights(name, tmp_path):
   path = tmp_path / 'half'
   found = exported.export(SHIPPED, path, name, dtype='bfloat16', batch=2)
   (row,) = found.rows
-  assert row['relative'] < BOUND < row['from_float32'] < 0.1
+  assert max(row['relative'], row['unrounded']) < BOUND < row['from_float32'] < 0.1
   assert row['same_top1'] > 0.7
   assert exported.check(path).worst < BOUND
 
@@ -149,9 +151,82 @@ def test_file_of_another_network_is_not_kept(tmp_path, monkeypatch):
   monkeypatch.setattr(
     onnx_format, 'run', lambda path, x: [{k: 1.01 * v for k, v in y.items()} for y in real(path, x)]
   )
-  with pytest.raises(senet_jax.errors.UserError, match='differs from the network by'):
+  with pytest.raises(UserError, match='differs from the network by'):
     exported.export(SHIPPED, tmp_path / 'net.onnx')
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_faulty_folding_is_noticed_whatever_the_weights_are(dtype, tmp_path, monkeypatch):
+  real = folding.folded
+
+  def wrong(traced):
+    right = real(traced)
+    kernel, bias = right.outputs['logits'].constants
+    last = right.outputs['logits'].replace(constants=(1.01 * kernel, bias))
+    return graph.Graph(right.images, {'logits': last})
+
+  monkeypatch.setattr(folding, 'folded', wrong)
+  with pytest.raises(UserError, match='differs from the network by'):
+    exported.export(SHIPPED, tmp_path / 'net.onnx', dtype=dtype)
+  assert not list(tmp_path.iterdir())
+
+
+def with_card(made, path, **changes):
+  """`path`, with the ONNX file whose card says something else."""
+  model = onnx.load(made[0])
+  props = {entry.key: entry.value for entry in model.metadata_props} | changes
+  onnx.helper.set_model_props(model, props)
+  onnx.save(model, path)
+  return path
+
+
+def preprocessing(made, **changes):
+  return json.dumps(onnx_format.read_card(made[0]).to_dict()['preprocessing'] | changes)
+
+
+def test_card_that_says_something_else_than_the_network(made, tmp_path):
+  names = [f'class {i}' for i in range(10)]
+  for word, changes in (
+    ('mean', {'preprocessing': preprocessing(made, mean=[0, 0, 0])}),
+    ('interpolation', {'preprocessing': preprocessing(made, interpolation='bicubic')}),
+    ('class_names', {'class_names': json.dumps(names)}),
+    ('layout', {'layout': 'NHWC'}),
+    ('model', {'model': 'resnet20_cifar'}),
+  ):
+    path = with_card(made, tmp_path / f'{word}.onnx', **changes)
+    with pytest.raises(UserError, match=f'says that {word} is .*, and its network'):
+      exported.check(path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'class_names': '["a", "b"]'}, r'of the shape \[1, 10\] for 1 images, .* names 2 classes'),
+    ({'outputs': '["logits"]'}, r'gives logits of the shape \[\]'),
+    ({'outputs': '[]'}, r'is damaged: outputs is \(\)'),
+    ({'batch': '3', 'uint8': 'false'}, 'cannot be run: .*tensor'),
+    ({'batch': '0'}, 'is damaged: batch is 0'),
+    ({'layout': 'HWCN'}, "is damaged: layout is 'HWCN'"),
+    ({'shape': [16, 16, 3]}, 'cannot be run: .*dimensions'),
+    ({'std': [0.0, 1.0, 1.0]}, 'is damaged: preprocessing is'),
+    ({'shape': [float('inf'), 16, 3]}, 'is damaged'),
+  ],
+)
+def test_card_that_says_something_else_than_the_file(changes, words, made, tmp_path):
+  if {'shape', 'std'} & changes.keys():
+    changes = {'preprocessing': preprocessing(made, **changes)}
+  path = with_card(made, tmp_path / 'net.onnx', **changes)
+  with pytest.raises(UserError, match=words):
+    file_predictor.load(path, 'onnxruntime')
+
+
+def test_stablehlo_file_that_does_not_run_says_why(tmp_path):
+  path = tmp_path / 'net.stablehlo'
+  stablehlo_of = graph.trace(lambda _, x: {'logits': x.mean((1, 2))}, {}, (8, 8, 3), 'float32')
+  written(stablehlo, folding.folded(stablehlo_of), path)
+  with pytest.raises(UserError, match=r'does not run in JAX: .*(8|shape)'):
+    stablehlo.run(path, [np.zeros((1, 9, 9, 3), np.float32)])
 
 
 # --- every operation ------------------------------------------------------------------------------
@@ -264,6 +339,9 @@ def test_padded_pooling_in_tensorflow_lite(tmp_path):
     (['--to=net.onnx', '--format=onx'], "did you mean 'onnx'"),
     (['--to=net.tflite', '--batch=any'], 'fixed number of images; give --batch=1'),
     (['--to=net.onnx', '--batch=0'], '--batch'),
+    (['--to=net.onnx', '--size=100000'], '--size=100000 must be an integer from 1 to 16384'),
+    (['--to=net.onnx', '--photos=there.onnx'], 'there.onnx is unreadable: '),
+    (['--to=net', '--format=stablehlo'], 'net.json is there already'),
     (['--to=net.onnx', '--dtype=int8'], 'allowed: float32, bfloat16'),
     (['--to=/proc/nothing/net.onnx'], '/proc/nothing'),
     (['--to=there.onnx'], 'is there already'),
@@ -271,6 +349,7 @@ def test_padded_pooling_in_tensorflow_lite(tmp_path):
     (['--check=there.onnx'], 'is none of stablehlo, onnx'),
     (['--check=text.onnx'], 'is no'),
     (['--check=there.onnx', '--uint8'], 'has no effect with --check'),
+    (['--check=there.onnx', '--dtype=bfloat16'], '--dtype has no effect with --check'),
     (['--check=MADE', '--format=tflite'], 'is onnx, not tflite'),
   ],
 )
@@ -278,12 +357,14 @@ def test_mistakes(arguments, words, made, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'there.onnx').write_bytes(b'not a file of any format')
   (tmp_path / 'text.onnx').write_bytes(b'\x08\x08 and then no more')
+  (tmp_path / 'net.json').write_bytes(b'{}')
   arguments = [argument.replace('MADE', str(made[0])) for argument in arguments]
   if not any(argument.startswith(('--check', '--workdir')) for argument in arguments):
     arguments = [SHIPPED, *arguments]
   error = complaint(tool.main, arguments, monkeypatch, capsys)
   assert words in error and error.count('\n') == 1
-  assert {path.name for path in tmp_path.iterdir()} == {'there.onnx', 'text.onnx'}
+  assert {path.name for path in tmp_path.iterdir()} == {'there.onnx', 'text.onnx', 'net.json'}
+  assert (tmp_path / 'net.json').read_bytes() == b'{}'
 
 
 def test_weights_of_another_network(made, tmp_path, monkeypatch, capsys):
@@ -299,7 +380,7 @@ def test_weights_of_another_network(made, tmp_path, monkeypatch, capsys):
 def test_images_that_are_too_small():
   model = models.create_model('inception_v3', 10)
   variables = tree_of(model, 75)
-  with pytest.raises(senet_jax.errors.UserError, match='images of 32x32 pixels leave nothing'):
+  with pytest.raises(UserError, match='images of 32x32 pixels leave nothing'):
     network.graph(model, variables, plain(32))
 
 
@@ -335,6 +416,20 @@ for attempt in (1, 2):  # before the package is imported, and behind it
   )  # fmt: skip
   assert done.stdout.count('no such network') == 2
   assert isinstance(sys.modules['senet_jax.export'], types.ModuleType)
+
+
+@pytest.mark.parametrize(
+  ('option', 'words'),
+  [
+    ('--batch_size=0', 'batch_size=0 must be at least 1'),
+    ('--checkpoint=latest', '--checkpoint=latest has no effect on a file'),
+  ],
+)
+def test_options_of_runs_with_a_file(option, words, made, tmp_path, monkeypatch, capsys):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  argv = [str(made[0]), str(tmp_path / 'a.png'), option]
+  error = complaint(predict.main, argv, monkeypatch, capsys)
+  assert words in error and error.count('\n') == 1
 
 
 def test_backend_needs_a_file(tmp_path, monkeypatch, capsys):
