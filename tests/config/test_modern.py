@@ -55,7 +55,9 @@ NVIDIA = {
   'batch_size': 1024, 'optimizer.name': 'sgd', 'optimizer.momentum': 0.875,
   'optimizer.learning_rate': 0.256, 'optimizer.base_batch': 256, 'schedule.name': 'cosine',
   'schedule.warmup': 8.0, 'optimizer.weight_decay': 1 / 16384, 'optimizer.decay_mask': 'kernels',
-  'label_smoothing': 0.1, 'data.crop_area': (0.08, 1.0),
+  'label_smoothing': 0.1, 'data.crop_area': (0.08, 1.0), 'model.stride_in': '3x3',
+  'model.pool_align': 'torch', 'data.mean': (123.675, 116.28, 103.53),
+  'data.std': (58.395, 57.12, 57.375),
 }  # fmt: skip
 
 # What the configurations of libffcv/ffcv-imagenet for ResNet-50 share; 512 images on each GPU.
@@ -113,7 +115,15 @@ def test_nvidia(epochs, mixup, top):
   expected = {**NVIDIA, 'epochs': float(epochs), 'data.mixup': mixup}
   given = fields(config)
   assert {name: given[name] for name in expected} == expected
+  changed = config_lib.changed(config).keys() - {*expected, 'model.name'}
+  assert changed == {'data.name', 'data.feed', 'data.eval_split', 'data.pad', 'log.every_steps'}
   assert config.model.name == 'se_resnext101_32x4d' and setup.peak_rate(config) == 1.024
+  # From nothing to 1.024 in eight epochs, and to nothing at the end.
+  per_epoch, total = IMAGES / 1024, total_steps(config, IMAGES)
+  rate = make_schedule(config, total, per_epoch)
+  at = {epoch: float(rate(round(epoch * per_epoch))) for epoch in (0, 4, 8, epochs)}
+  peak = 1.024
+  assert at == pytest.approx({0: 0.0, 4: peak / 2, 8: peak, epochs: 0.0}, abs=2e-3)
   text = ' '.join(header('imagenet_se_resnext101_nvidia.py').split())
   assert f'{total_steps(config, IMAGES):,}' in text and f'top-1 {top} ' in text
 
