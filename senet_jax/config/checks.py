@@ -198,6 +198,11 @@ def _check_data(config: ConfigDict) -> None:
       f'config.data.repeats={data.repeats} is for config.data.sampling=uniform, not for '
       f'{data.sampling}; leave one of them out.'
     )
+  if data.repeats > config.batch_size:
+    raise UserError(
+      f'config.data.repeats={data.repeats} of an image do not fit into a batch of '
+      f'{config.batch_size}; use a larger batch_size or fewer.'
+    )
   if data.feed == 'stream':
     if (config.steps_per_dispatch or 1) > 1 and not data.fake:
       raise UserError(

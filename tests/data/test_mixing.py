@@ -151,6 +151,7 @@ def test_an_odd_share_of_a_batch_cannot_be_mixed():
       r'makes every target 0 or 1, so that config\.label_smoothing=0\.1 would have no effect',
     ),
     ({'model.drop_path': 1.0}, r'model\.drop_path=1\.0 must be a finite number.* below 1'),
+    ({'data.repeats': 9, 'batch_size': 8}, r'repeats=9 of an image do not fit into a batch of 8'),
     ({'data.repeats': 3, 'data.sampling': 'class_aware'}, r'repeats=3 is for .*sampling=uniform'),
   ],
 )
