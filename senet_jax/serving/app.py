@@ -89,6 +89,7 @@ class Model(BaseModel):
   mean_gates: list[Gates] | None = Field(description='over a data set, where they are known')
   max_bytes: int
   max_pixels: int
+  max_seconds: float = Field(description='of a request, to its answer')
 
 
 def create_app(
@@ -213,4 +214,5 @@ def _describe(
     mean_gates=None if mean_gates is None else _listed(mean_gates),
     max_bytes=limits.bytes,
     max_pixels=limits.pixels,
+    max_seconds=limits.seconds,
   )

@@ -160,7 +160,7 @@ def test_what_the_network_is(app, classifier):
   assert found['parameters'] == count == 272_095
   assert found['classes'] == list(classifier.predictor.class_names)
   assert found['preprocessing']['image_size'] == 32 and found['mean_gates'] is None
-  assert found['max_bytes'] == LIMITS.bytes
+  assert found['max_bytes'] == LIMITS.bytes and found['max_seconds'] == LIMITS.seconds
 
 
 def test_a_network_without_se(photos):

@@ -1,5 +1,6 @@
-"""The command that serves: its socket, a real connection, and its end."""
+"""The command that serves: its socket, real connections, and its end."""
 
+import asyncio
 import http.client
 import os
 import signal
@@ -7,7 +8,10 @@ import socket
 import subprocess
 import sys
 
+import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 
 from senet_jax.errors import UserError
 from senet_jax.serving import server
@@ -15,8 +19,9 @@ from senet_jax.serving.guard import Guard
 from senet_jax.serving.limits import Limits
 from senet_jax.tools import serve
 from tests.helpers.commands import complaint
+from tests.helpers.encoded import encoded
 from tests.helpers.ports import free_port
-from tests.helpers.served import served
+from tests.helpers.served import senet_serve, served
 
 
 async def _length(scope, receive, send):
@@ -123,3 +128,32 @@ def test_the_command_from_its_first_line_to_its_end(number):
     assert running.returncode == 130 and error == 'senet_jax: interrupted.\n'
   else:
     assert running.returncode == -signal.SIGTERM and error == ''
+
+
+@pytest.mark.thorough
+def test_the_command_under_a_hundred_requests_and_what_is_no_photo():
+  rng = np.random.default_rng(0)
+  photos = [encoded(rng.integers(0, 256, (60, 90, 3), np.uint8)) for _ in range(20)]
+  refused = [
+    (encoded(Image.new('1', (10_000, 10_000))), 400, '10000 x 10000 pixels are more than'),
+    (b'<svg><script>alert(1)</script></svg>', 400, 'the photo is unreadable: no JPEG'),
+    (bytes(50 * 2**20), 413, 'the photo is larger than 16 MB; send a smaller one.'),
+  ]
+
+  async def ask(url):
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+      post = lambda photo: client.post('/api/predict', content=photo)  # noqa: E731
+      alone = [(await post(photo)).json() for photo in photos]
+      given = [*photos * 5, *(photo for photo, _, _ in refused)]
+      return alone, await asyncio.gather(*map(post, given)), await post(photos[0])
+
+  with senet_serve('se_resnet20_cifar10') as url:
+    alone, responses, last = asyncio.run(ask(url))
+  assert [r.status_code for r in responses[:100]] == [200] * 100
+  for i, response in enumerate([*responses[:100], last]):
+    best, expected = response.json()['predictions'][0], alone[i % 20]['predictions'][0]
+    assert best['name'] == expected['name']
+    assert best['probability'] == pytest.approx(expected['probability'], rel=1e-3)
+  for response, (_, status, message) in zip(responses[100:], refused, strict=True):
+    assert response.status_code == status and message in response.json()['error']

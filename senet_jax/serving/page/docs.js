@@ -1,5 +1,7 @@
 // The API in words, from its OpenAPI description.
-const api = await (await fetch('/openapi.json')).json();
+import { need } from './ask.js';
+
+const api = await need('/openapi.json');
 const main = document.querySelector('main');
 
 const element = (name, ...children) => {
@@ -22,7 +24,7 @@ const bodies = (content) => Object.entries(content).map(([type, { schema }]) => 
 
 document.title = api.info.title;
 document.querySelector('h1').textContent = api.info.title;
-main.append(element('p', api.info.description));
+document.querySelector('#about').textContent = api.info.description;
 for (const [path, methods] of Object.entries(api.paths)) {
   for (const [method, { summary, parameters, requestBody, responses }] of Object.entries(methods)) {
     const query = (parameters ?? []).map(({ name, schema }) => `${name}=${schema.default}`).join('&');

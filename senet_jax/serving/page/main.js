@@ -1,9 +1,11 @@
 // The page: two photos, and what the network makes of them.
+import { ask, need } from './ask.js';
 import { GateView } from './gates.js';
 
 const $ = (selector, root = document) => root.querySelector(selector);
-const model = await (await fetch('/api/model')).json();
-const gateView = new GateView($('#gates'), model.mean_gates);
+const photos = [];
+let model, gateView;
+let filming; // what turns the camera off: the page has one, which is on for one photo
 
 class Photo {
   constructor(place) {
@@ -17,6 +19,7 @@ class Photo {
       input.addEventListener('change', () => { this.take(input.files[0]); input.value = ''; });
     }
     $('.camera', this.root).addEventListener('click', () => this.camera());
+    $('.off', this.root).addEventListener('click', () => filming.abort());
     for (const [event, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
       this.root.addEventListener(event, () => this.root.classList.toggle('over', over));
     }
@@ -30,11 +33,12 @@ class Photo {
     status.className = `status ${how}`;
   }
 
+  // Takes a photo in the place of what is here, or on its way.
   async take(file) {
     if (!file) return;
-    this.stop();
+    filming?.abort();
     this.asked?.abort();
-    const asked = this.asked = new AbortController();
+    const { signal } = this.asked = new AbortController();
     const image = $('img', this.root);
     URL.revokeObjectURL(image.src);
     image.src = URL.createObjectURL(file);
@@ -45,15 +49,15 @@ class Photo {
     $('.button span', this.root).textContent = 'Another photo';
     $('#photos').classList.toggle('both', photos.every((photo) => photo.full));
     this.say('The network looks at it …');
-    let answer;
+    let answer = {}, wrong = '';
     try {
-      answer = await ask(file, asked.signal);
+      answer = await classify(file, signal);
     } catch (error) {
-      if (asked.signal.aborted) return; // another photo has come
-      answer = { error: error.message };
+      wrong = error.message;
     }
+    if (signal.aborted) return; // another photo has come
     this.root.classList.remove('busy');
-    this.say(answer.error ?? '', 'bad');
+    this.say(wrong, 'bad');
     this.list(answer.predictions ?? []);
     gateView.show(this.place, answer.gates ?? []);
   }
@@ -76,42 +80,63 @@ class Photo {
 
   // Shows what the camera sees, and takes it at the second click; phones without leave ask their own.
   async camera() {
-    const video = $('video', this.root), button = $('.camera', this.root);
+    const video = $('video', this.root), { classList } = this.root;
     if (!navigator.mediaDevices) return $('.phone', this.root).click();
-    if (!this.stream) {
-      try {
-        this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
-      } catch (error) {
-        return this.say(`There is no camera to use: ${error.message}`, 'bad');
-      }
-      video.srcObject = this.stream;
+    if (classList.contains('live')) return this.shoot();
+    if (classList.contains('filming')) return; // the browser still asks whether it may
+    filming?.abort();
+    const { signal } = filming = new AbortController();
+    signal.addEventListener('abort', () => this.dark());
+    classList.add('filming');
+    if (!classList.contains('busy')) this.say('');
+    const end = (why) => {
+      if (signal.aborted) return;
+      filming.abort();
+      this.say(why, 'bad');
+    };
+    try {
+      const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
+      const [track] = stream.getTracks();
+      if (signal.aborted) return track.stop();
+      signal.addEventListener('abort', () => track.stop());
+      track.addEventListener('ended', () => end('The camera has gone.'));
+      video.srcObject = stream;
       video.hidden = false;
-      this.root.classList.add('live');
-      button.textContent = 'Take it';
-      return video.play();
+      await video.play();
+    } catch (error) {
+      end(`There is no camera to use: ${error.message}`);
     }
-    const canvas = document.createElement('canvas');
-    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-    canvas.getContext('2d').drawImage(video, 0, 0);
-    canvas.toBlob((blob) => this.take(blob), 'image/jpeg', 0.95);
+    if (signal.aborted) return;
+    classList.add('live');
+    $('.camera', this.root).textContent = 'Take it';
   }
 
-  stop() {
-    this.stream?.getTracks().forEach((track) => track.stop());
-    this.stream = null;
-    $('video', this.root).hidden = true;
-    this.root.classList.remove('live');
+  shoot() {
+    const { signal } = filming, video = $('video', this.root), canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    canvas.toBlob((blob) => { if (!signal.aborted) this.take(blob); }, 'image/jpeg', 0.95);
+  }
+
+  dark() {
+    const video = $('video', this.root);
+    video.srcObject = null;
+    video.hidden = true;
+    this.root.classList.remove('filming', 'live');
     $('.camera', this.root).textContent = 'Camera';
   }
 }
 
-async function ask(file, signal) {
+async function classify(file, signal) {
   if (file.size > model.max_bytes) {
-    return { error: `The photo is larger than ${(model.max_bytes / 2 ** 20).toFixed(0)} MB.` };
+    throw new Error(`The photo is larger than ${+(model.max_bytes / 2 ** 20).toPrecision(3)} MB; choose a smaller one.`);
   }
+  const body = await file.arrayBuffer().catch(() => { // a folder, or gone meanwhile
+    throw new Error('The file cannot be read; choose another.');
+  });
   const headers = { 'Content-Type': 'application/octet-stream' };
-  const response = await fetch('/api/predict?gates=true', { method: 'POST', body: file, headers, signal });
-  return response.json();
+  // The server gives up first, and says why.
+  return ask('/api/predict?gates=true', model.max_seconds + 5, { method: 'POST', body, headers, signal });
 }
 
 function describe() {
@@ -125,9 +150,6 @@ function describe() {
   $('#all p').textContent = classes.join(', ');
 }
 
-const photos = [0, 1].map((place) => new Photo(place));
-describe();
-
 // What is dropped beside a photo, or pasted, goes to the one that is in use or empty.
 const given = (data) => [...data.files].find((file) => file.type.startsWith('image/')) ?? data.files[0];
 const wanted = (target) => photos.find((photo) => photo.root.contains(target))
@@ -135,6 +157,13 @@ const wanted = (target) => photos.find((photo) => photo.root.contains(target))
 document.addEventListener('dragover', (event) => event.preventDefault());
 document.addEventListener('drop', (event) => {
   event.preventDefault();
-  wanted(event.target).take(given(event.dataTransfer));
+  const photo = wanted(event.target), file = given(event.dataTransfer);
+  if (file) photo?.take(file);
+  else photo?.say('That is no file; save it first, and drop the file.', 'bad');
 });
-document.addEventListener('paste', (event) => wanted(document.activeElement).take(given(event.clipboardData)));
+document.addEventListener('paste', (event) => wanted(document.activeElement)?.take(given(event.clipboardData)));
+
+model = await need('/api/model');
+gateView = new GateView($('#gates'), model.mean_gates);
+photos.push(...[0, 1].map((place) => new Photo(place)));
+describe();
