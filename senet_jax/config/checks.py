@@ -12,6 +12,9 @@ from senet_jax.config.fields import FREE, LENGTH
 from senet_jax.config.randaugment import Policy
 from senet_jax.errors import UserError, shown
 
+# What has fields: `model`, `model.se`, ….
+SECTIONS = tuple(dict.fromkeys(name.rpartition('.')[0] for name in FIELDS if '.' in name))
+
 # Fields that earlier versions had, with the values that change nothing today.
 _REMOVED = {'model.scan_blocks': (None, False)}
 
@@ -66,6 +69,13 @@ def owner(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
   for section in sections:
     config = config[section]
   return config, leaf
+
+
+def section_of(part: ConfigDict) -> str:
+  """Returns how the names of the fields of a part begin: `model.se.`; empty of all of it."""
+  whole = default()
+  found = (s for s in SECTIONS if owner(whole, f'{s}.')[0].keys() == part.keys())
+  return next((f'{section}.' for section in found), '')
 
 
 def _modernized(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,22 +6,29 @@ mistakes as tracebacks.
 
 import ast
 import contextlib
-import difflib
 import importlib.util
 import inspect
 import os
 import pathlib
+import traceback
 import types
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from senet_jax.config.checks import check_fields, flatten, from_fields, owner
+from senet_jax.config.checks import (
+  SECTIONS,
+  check_fields,
+  flatten,
+  from_fields,
+  owner,
+  section_of,
+)
 from senet_jax.config.defaults import FIELDS
 from senet_jax.config.fields import Field
 from senet_jax.config.study import Study
-from senet_jax.errors import UserError, one_of, shown
+from senet_jax.errors import UserError, did_you_mean, one_of, shown
 
 # How arguments begin that change a field.
 FIELD, NO_FIELD = '--config.', '--noconfig.'
@@ -29,6 +36,10 @@ FIELD, NO_FIELD = '--config.', '--noconfig.'
 _NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 # In a checkout a link to its `configs/`.
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+# What a file is called as a module, by which its frames are known; and methods of ConfigDict.
+_MODULE = 'config_file'
+_ACCESSES = ('__getattr__', '__getitem__', '__setattr__', '__setitem__')
+_ALL_FIELDS = 'See --fields for all of them.'
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 
 
@@ -77,7 +88,42 @@ def _mistakes_in(source: str) -> Iterator[None]:
   except UserError as error:
     raise UserError(f'{source}: {error}') from error
   except BaseException as error:  # also SystemExit: a command that exits with 0 is taken for done
-    raise UserError(f'{source}: {type(error).__name__}: {error}') from error
+    where = f'{source}{_line_of(error)}'
+    try:
+      _check_access(error)
+    except UserError as clearer:
+      raise UserError(f'{where}: {clearer}') from error
+    raise UserError(f'{where}: {type(error).__name__}: {error}') from error
+
+
+def _line_of(error: BaseException) -> str:
+  """Returns the last line of the user's file that was on the way to an error, in words."""
+  lines = [
+    line
+    for frame, line in traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get('__name__') == _MODULE
+  ]
+  return f', line {lines[-1]}' if lines else ''
+
+
+def _check_access(error: BaseException) -> None:
+  """Says clearly what ml_collections says of a field with the values of all fields.
+
+  Raises:
+    UserError: `error` is of a field that no configuration has, or of a value that it may not have.
+  """
+  for frame, _ in traceback.walk_tb(error.__traceback__):
+    scope = frame.f_locals
+    part, leaf = scope.get('self'), scope.get('key', scope.get('attribute'))
+    if not isinstance(part, ConfigDict) or frame.f_code.co_name not in _ACCESSES:
+      continue
+    name = f'{section_of(part)}{leaf}'
+    one_of('the field', name, [*FIELDS, *SECTIONS], _ALL_FIELDS)
+    if 'value' in scope and name in SECTIONS:
+      several = [field for field in FIELDS if field.startswith(f'{name}.')]
+      raise UserError(f'config.{name} is no field but has some; set config.{several[0]}, ….')
+    if 'value' in scope:
+      FIELDS[name].accepted(name, scope['value'])
 
 
 def _call(flag: str, path: str, function: str) -> Any:
@@ -108,11 +154,11 @@ def _file(name: str, *, studies: bool) -> pathlib.Path:
   stem = name.removeprefix(folder).removesuffix('.py')
   if stem in known:
     return known[stem]
-  near = difflib.get_close_matches(stem, known, 1)
-  hint = f'did you mean {near[0]}? ' if near else ''
+  guess = did_you_mean(stem, known)
   where = f'they are {", ".join(known)}.' if studies else '--config=list prints them.'
   raise UserError(
-    f'there is no file {shown(name)[1:-1]}, and none of that name in the package; {hint}{where}'
+    f'there is no file {shown(name)[1:-1]}, and none of that name in the package; '
+    f'{guess and f"{guess} "}{where}'
   )
 
 
@@ -125,7 +171,7 @@ def apply(config: ConfigDict, override: str) -> None:
   fields = dict(flatten(config))
   flag, equals, text = override.partition('=')
   field = flag.removeprefix(NO_FIELD).removeprefix(FIELD)
-  one_of('the field --config.X with X', field, fields, 'See --print_config for all fields.')
+  one_of('the field', field, fields, _ALL_FIELDS)
   declared = FIELDS[field]
   if not equals:
     if declared.kind is not bool:
@@ -154,7 +200,7 @@ def _parsed(field: Field, text: str) -> Any:
 
 
 def _module(file: pathlib.Path) -> types.ModuleType:
-  spec = importlib.util.spec_from_file_location('config_file', file)
+  spec = importlib.util.spec_from_file_location(_MODULE, file)
   if spec is None or spec.loader is None:
     raise ImportError(f'{file} is no Python file')
   module = importlib.util.module_from_spec(spec)

@@ -41,6 +41,8 @@ SUFFIXES = (storage.SAFETENSORS, storage.NPZ, *storage.PICKLES, CAFFEMODEL, *ker
             tflite.SUFFIX)  # fmt: skip
 _IMAGENET_CLASSES = 1000
 _COCO = 'coco'
+# Between the workdir and the step of an origin; steps have at most so many digits.
+_AT_STEP, _LONGEST_STEP = ', step ', 10
 _TENSORFLOW_CROP = 0.875  # share of the shorter side that its networks are evaluated on
 
 
@@ -56,6 +58,7 @@ class Weights:
     origin: where it is from, for people.
     ours: whether it is from a workdir or file of this package.
     notes: lines on what was checked and what is missing, for people.
+    step: of the checkpoint; 0 where there was none.
   """
 
   config: ConfigDict
@@ -65,6 +68,7 @@ class Weights:
   origin: str
   ours: bool
   notes: tuple[str, ...] = ()
+  step: int = 0
 
 
 # --- in ------------------------------------------------------------------------------------------
@@ -139,8 +143,9 @@ def _read_workdir(workdir: pathlib.Path, checkpoint: str) -> Weights:
     variables=jax.tree.map(np.asarray, run.variables),
     num_classes=run.model.num_classes,
     class_names=run.class_names,
-    origin=f'{workdir}, step {run.step}',
+    origin=f'{workdir}{_AT_STEP}{run.step}',
     ours=True,
+    step=run.step,
   )
 
 
@@ -175,7 +180,14 @@ def _read_ours(path: pathlib.Path, arrays: dict[str, Any], metadata: dict[str, s
     class_names=class_names,
     origin=str(path),
     ours=True,
+    step=_step_of(metadata.get('origin', '')),
   )
+
+
+def _step_of(origin: str) -> int:
+  """Returns the step that the origin of a workdir ends in; 0 of another one."""
+  _, link, step = origin.rpartition(_AT_STEP)
+  return int(step) if link and step.isdecimal() and len(step) <= _LONGEST_STEP else 0
 
 
 def _of(

@@ -47,7 +47,7 @@ def load(
   saved.check_task(weights.config, task, str(name))
   model = network.build_model(weights.config, weights.num_classes)
   variables = runtime.put_everywhere(weights.variables, mesh)
-  return Saved(weights.config, model, variables, 0, weights.class_names)
+  return Saved(weights.config, model, variables, weights.step, weights.class_names)
 
 
 def read_config(name: str | os.PathLike) -> ConfigDict:

@@ -5,14 +5,13 @@ of TPUs are in libtpu.
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import os
 import pathlib
 import re
 from importlib import metadata
 
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import UserError, did_you_mean, one_of
 
 _FOLDER = pathlib.Path(__file__).parent
 _GIB = 2**30
@@ -109,9 +108,8 @@ class Target:
       return cls(text, platform, CHIPS[name], topology, files[name].read_text())
     known = [f'tpu:{name}:{names.split()[1]}' for name, names in TOPOLOGIES.items()]
     known += ['gpu:h200', 'gpu:h100:1x1x8', HERE]
-    near = difflib.get_close_matches(text, known, n=1)
-    hint = f'did you mean {near[0]!r}? ' if near else ''
-    raise UserError(f'--target={text!r} is unknown; {hint}Examples: {", ".join(known)}.')
+    guess = did_you_mean(text, known)
+    raise UserError(f'--target={text!r} is unknown; {guess} Examples: {", ".join(known)}.')
 
   def prepare(self) -> None:
     """Sets the environment so that JAX can compile for it; before JAX is imported.
