@@ -1,6 +1,7 @@
 """The command line of `senet_jax.main`: `--config`, its fields, `--workdir`."""
 
 import argparse
+import json
 import typing
 
 from senet_jax import cli
@@ -47,6 +48,14 @@ class _PrintFields(argparse.Action):
     for name, field in found.items():
       print(f'{name} = {field.default!r}: {field.help} ({field.allowed})')
     parser.exit()
+
+
+def print_config(config: 'ConfigDict') -> None:
+  """Prints the fields of a configuration as plain YAML."""
+  from ml_collections import ConfigDict
+
+  # Tuples would be marked as Python's.
+  print(ConfigDict(json.loads(json.dumps(config.to_dict()))))
 
 
 def _print_configs() -> None:

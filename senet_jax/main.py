@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     return 0 if argv else cli.USER_ERROR
   options = flags.parse(argv)
   if options.print_config:
-    print(options.config)
+    flags.print_config(options.config)
     return 0
 
   from senet_jax import runtime

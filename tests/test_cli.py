@@ -105,7 +105,7 @@ MISTAKES = {
   ),
   'init_from': (
     ['--config.init_from={tmp}/x'],
-    r'config\.init_from: \S+/x holds no run: there is no config\.json',
+    r'config\.init_from: \S+/x holds no run: there is no such directory; check the path',
   ),
   'workdir_is_file': (['--workdir={tmp}/file'], r'file'),
   'workdir_in_file': (['--workdir={tmp}/file/run'], r'Not a directory: \S+; a part of the path'),
@@ -193,7 +193,7 @@ def test_print_config_shows_overrides(monkeypatch, capsys, request):
   out = capsys.readouterr().out
   assert exit_info.value.code == 0
   assert 'steps: 7' in out and 'flip: false' in out and 'fused: false' in out
-  assert re.search(r'stages: .*\n\s+- 2\n\s+- 3', out)
+  assert re.search(r'stages:\n\s+- 2\n\s+- 3\n', out) and '!!' not in out
   monkeypatch.setattr(sys, 'argv', ['main', config, *arguments, '--config.model.se.fused=auto'])
   with pytest.raises(SystemExit):
     cli.run(main.main)

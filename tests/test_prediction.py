@@ -284,8 +284,19 @@ def test_classes_without_names(workdir, tmp_path):
 def test_no_run(tmp_path, workdir):
   with pytest.raises(UserError, match='holds no run'):
     senet_jax.load(tmp_path)
-  with pytest.raises(UserError, match=r'no directory se_resnet20_cifar11, .*se_resnet20_cifar10\?'):
-    senet_jax.load('se_resnet20_cifar11')
+  with pytest.raises(
+    UserError, match=r"mean 'se_resnet20_cifar10'\? Give the workdir of a run, hf:"
+  ):
+    senet_jax.load('se_resnet20')
+  names = re.escape(', '.join(senet_jax.list_pretrained()))
+  for name, end in (('flowers', '.'), ('senet154', '; it can be trained, but no .*')):
+    what = f'^{name} is neither a directory nor a trained network in the package{end} '
+    with pytest.raises(
+      UserError, match=f'{what}Give the workdir of a run, hf:OWNER/REPO, or one of .*: {names}\\.$'
+    ):
+      senet_jax.load(name)
+  with pytest.raises(UserError, match=r'^runs/flowers holds no run: there is no such directory'):
+    senet_jax.load('runs/flowers')
   with pytest.raises(UserError, match="no checkpoint '7'"):
     senet_jax.load(workdir, 7)
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from senet_jax import __version__, config as config_lib, runtime
 from senet_jax.data import class_names as names_of_classes
 from senet_jax.detection import coco
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, did_you_mean
 from senet_jax.interop import (
   about,
   caffe,
@@ -31,7 +31,8 @@ from senet_jax.interop import (
   torch,
 )
 from senet_jax.interop.names import Variant
-from senet_jax.models import CLASSIFICATION, create_model
+from senet_jax.models import CLASSIFICATION, all_models, create_model
+from senet_jax.storage import buckets
 from senet_jax.workdir import saved
 from senet_jax.workdir.network import build_model, init_variables, task_of
 
@@ -79,6 +80,28 @@ def is_name(name: str | os.PathLike) -> bool:
   return hub.is_name(name) or shipped.is_name(name)
 
 
+def check_there(name: str | os.PathLike) -> None:
+  """Checks that a name is that of a network in the package or on the hub, or there is such a path.
+
+  Raises:
+    UserError: it is none of these; the message says what is in the package.
+  """
+  if is_name(name) or buckets.in_bucket(name) or os.path.lexists(os.path.expanduser(name)):
+    return
+  text, known = os.fspath(name), shipped.list_pretrained()
+  if os.path.basename(text) != text:
+    raise UserError(f'{text} holds no run: there is no such directory; check the path.')
+  hint = did_you_mean(text, known)
+  if text in all_models():
+    hint = 'it can be trained, but no weights of it are there.'
+  raise UserError(
+    f'{text} is neither a directory nor a trained network in the package'
+    f'{f"; {hint}" if hint else "."} '
+    f'Give the workdir of a run, hf:OWNER/REPO, or one of senet_jax.list_pretrained(): '
+    f'{", ".join(known)}.'
+  )
+
+
 def read(
   source: str | os.PathLike,
   model: str | None = None,
@@ -101,6 +124,8 @@ def read(
     found = read(path, model, variant)
     return dataclasses.replace(found, origin=found.origin.replace(str(path), str(source)))
   source = pathlib.Path(source)
+  if not source.suffix:
+    check_there(source)
   if source.is_dir():
     return _checked(_read_workdir(source, checkpoint), model)
   if source.suffix == CAFFEMODEL:

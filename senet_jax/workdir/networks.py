@@ -1,8 +1,6 @@
 """A trained network by whatever names it: a workdir, the package, or the Hugging Face hub."""
 
-import difflib
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,7 +9,6 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.errors import UserError
-from senet_jax.interop import shipped
 from senet_jax.models import CLASSIFICATION
 from senet_jax.storage import buckets
 from senet_jax.workdir import exchange, network, saved
@@ -40,8 +37,8 @@ def load(
   Raises:
     UserError: there is none of that name, or it is damaged, of no known network or another task.
   """
+  exchange.check_there(name)
   if not exchange.is_name(name):
-    _check_no_mistake(str(name))
     return saved.load(name, checkpoint, mesh, objective, task)
   weights = exchange.read(name)
   saved.check_task(weights.config, task, str(name))
@@ -56,19 +53,10 @@ def read_config(name: str | os.PathLike) -> ConfigDict:
   Raises:
     UserError: as of `load`.
   """
+  exchange.check_there(name)
   if exchange.is_name(name):
     return exchange.read(name).config
   return saved.read_config(buckets.absolute(str(name)))
-
-
-def _check_no_mistake(name: str) -> None:
-  """Raises UserError if `name` is nearly one of the package, and nothing else."""
-  near = difflib.get_close_matches(name, shipped.list_pretrained(), 1, 0.8)
-  if near and not pathlib.Path(name).exists():
-    raise UserError(
-      f'there is no directory {name}, and no network of that name in the package; did you mean '
-      f'{near[0]}?'
-    )
 
 
 def pairs(workdirs: Sequence[_Name], checkpoints: Sequence[str]) -> list[tuple[_Name, str]]:
