@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -88,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
   def __init__(self, name: str, doc: str):
     super().__init__(
-      prog=f'python -m senet_jax.{name}',
+      prog=_typed(name),
       description=doc,
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
@@ -149,9 +150,15 @@ class Parser(argparse.ArgumentParser):
 
   def add_output(self) -> None:
     """Adds `--output`, where a command that prints a table writes it as JSON too."""
-    self.add_argument(
-      '--output', type=pathlib.Path, help='also write the numbers to this JSON file'
-    )
+    self.add_argument('--output', type=new_file, help='also write the numbers to this JSON file')
+
+
+def _typed(name: str) -> str:
+  """Returns the words with which the command `senet_jax.NAME` was called."""
+  module = f'senet_jax.{name}'
+  if module in sys.orig_argv:
+    return f'python -m {module}'
+  return f'senet {"train" if name == "main" else name.removeprefix("tools.")}'
 
 
 def number(text: str) -> int:
@@ -191,6 +198,48 @@ def path_or_bucket(text: str) -> buckets.Path:
     return buckets.to_path(text)
   except UserError as error:  # argparse would keep its message to itself
     raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def new_file(text: str) -> pathlib.Path:
+  """Parses the path of a file that is to be written; that it can be is found before any work."""
+  path = pathlib.Path(text)
+  if path.is_dir():
+    raise argparse.ArgumentTypeError(f'{path} is a directory; give a file')
+  return new_path(text)
+
+
+def new_folder(text: str) -> pathlib.Path:
+  """The same of a directory, which may be there."""
+  path = pathlib.Path(text)
+  if path.is_file():
+    raise argparse.ArgumentTypeError(f'{path} is a file; give a directory')
+  return new_path(text)
+
+
+def new_path(text: str) -> pathlib.Path:
+  """The same of either."""
+  path = pathlib.Path(text)
+  if why := unwritable(path):
+    raise argparse.ArgumentTypeError(why)
+  return path
+
+
+def new_workdir(text: str) -> buckets.Path:
+  """The same of a directory, which may be in a bucket; that nothing is asked."""
+  path = path_or_bucket(text)
+  return path if buckets.in_bucket(path) else new_folder(os.fspath(path))
+
+
+def unwritable(path: pathlib.Path) -> str | None:
+  """Returns why nothing can be written at `path`, None if it can; leaves nothing there."""
+  folder = path if path.is_dir() else path.parent
+  there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
+  try:
+    tempfile.TemporaryFile(dir=there).close()
+  except OSError as error:
+    what = _USER_OS_ERRORS.get(error.errno or 0, 'choose another path')
+    return f'{error.strerror}: {there}; {what}'
+  return None
 
 
 def run(command: Callable[[list[str]], int | None]) -> NoReturn:

@@ -21,7 +21,7 @@ def make_parser(doc: str = '') -> cli.Parser:
   parser.add_bare(
     '--workdir',
     required=False,
-    type=cli.path_or_bucket,
+    type=cli.new_workdir,
     metavar='DIR',
     help='takes checkpoints, metrics, curves; one that has a checkpoint is resumed',
   )
@@ -58,10 +58,11 @@ def print_config(config: 'ConfigDict') -> None:
   print(ConfigDict(json.loads(json.dumps(config.to_dict()))))
 
 
-def _print_configs() -> None:
+def print_shipped(*, studies: bool = False) -> None:
+  """Prints the names of the configurations, or studies, in the package, and what each is."""
   from senet_jax.config import reading
 
-  for name, path in reading.shipped().items():
+  for name, path in reading.shipped(studies=studies).items():
     print(f'{name:34} {cli.first_line(path)}')
 
 
@@ -95,6 +96,6 @@ def parse_with_config(
 
   options, overrides = parser.parse_with_overrides(argv)
   if options.config == 'list':
-    _print_configs()
+    print_shipped()
     parser.exit()
   return options, reading.load(options.config, overrides)

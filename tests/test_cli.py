@@ -1,5 +1,7 @@
 """Every mistake a user can make ends in one line and exit status 2, before any device work."""
 
+import importlib
+import pathlib
 import re
 import subprocess
 import sys
@@ -283,3 +285,56 @@ def test_only_known_errors_of_threads_are_kept_quiet():
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert 'RuntimeError: of the feed' in done.stderr and 'ValueError: of an object' in done.stderr
   assert 'Orbax' not in done.stderr and 'closed' not in done.stderr
+
+
+WRITTEN = {
+  'evaluate': ['--output', '--per_class', '--detections', '--confusion', '--figures'],
+  'predict': ['--output', '--embeddings'],
+  'study': ['--output', '--figure', '--workdir'],
+  'prune': ['--output', '--figure', '--to'],
+  'activations': ['--output'],
+  'benchmark': ['--output'],
+  'complexity': ['--output'],
+  'convert': ['--to'],
+  'evidence': ['--output', '--pack'],
+  'export': ['--output', '--to'],
+  'latency': ['--output', '--plot'],
+  'profile': ['--output', '--trace'],
+  'report': ['--curves', '--blocks'],
+  'scaling': ['--output'],
+}
+NEEDED = {
+  'activations': ['x'], 'convert': ['--from=x'], 'latency': ['resnet18'], 'predict': ['x', 'y'],
+  'profile': ['--config=x'], 'prune': ['x'], 'scaling': ['x'], 'study': ['--study=ratio'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('tool', 'flag'), [(t, f) for t, flags in WRITTEN.items() for f in flags])
+def test_what_cannot_be_written_is_told_before_the_work(tool, flag, tmp_path):
+  (tmp_path / 'file').write_text('')
+  module = importlib.import_module(f'senet_jax.tools.{tool}')
+  path = tmp_path / 'file' / 'sub' / 'out.csv'
+  given = [f'{flag}={path}', *NEEDED.get(tool, [])]
+  needed = {'activations': '--output', 'convert': '--to', 'study': '--workdir'}.get(tool, flag)
+  given += [] if needed == flag else [f'{needed}={tmp_path / "out"}']
+  with pytest.raises(
+    UserError, match=f'^argument {flag}: Not a directory: {tmp_path}/file; a part'
+  ):
+    module.main(given)
+  assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_a_file_is_no_directory(tmp_path):
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(
+    UserError, match=r'^argument --output: \S+/folder is a directory; give a file'
+  ):
+    importlib.import_module('senet_jax.tools.scaling').main(['x', f'--output={tmp_path}/folder'])
+  with pytest.raises(UserError, match=r'^argument --figures: \S+/file is a file; give a directory'):
+    importlib.import_module('senet_jax.tools.evaluate').main(['x', f'--figures={tmp_path}/file'])
+  assert cli.unwritable(pathlib.Path('/proc/out/x')) == (
+    'No such file or directory: /proc; check the path'
+  )
+  assert cli.unwritable(tmp_path / 'folder' / 'new' / 'x') is None
+  assert not list((tmp_path / 'folder').iterdir())

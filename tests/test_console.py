@@ -60,13 +60,25 @@ def test_the_wheel_has_the_configurations(installed, tmp_path):
   ('arguments', 'status', 'message'),
   [(['--help'], 0, 'Trains and evaluates a network.'), ([], 2, 'senet train --config'),
    (['evalute'], 2, "'evaluate'"), (['--version'], 0, '0.1'),
-   (['evaluate', '--help'], 0, 'python -m senet_jax.tools.evaluate'),
+   (['evaluate', '--help'], 0, 'usage: senet evaluate ['),
+   (['train', '--help'], 0, 'usage: senet train ['),
+   (['predict'], 2, 'required: photos (see senet predict --help)'),
+   (['study'], 2, '--study is missing: FILE.py, or one in the package: cifar10_r20, '),
+   (['study', '--study=list'], 0, 'ratio '),
    (['train', '--config=digit_se_r20', '--workdir=x'], 2, 'did you mean digits_se_r20')],
 )  # fmt: skip
 def test_commands(arguments, status, message, tmp_path):
   done = _senet(ROOT, tmp_path, *arguments)
   assert done.returncode == status and message in done.stdout + done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_a_module_is_called_what_was_typed(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'senet_jax.tools.predict'], capture_output=True, text=True,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)}, cwd=tmp_path,
+  )  # fmt: skip
+  assert '(see python -m senet_jax.tools.predict --help)' in done.stderr
 
 
 def test_every_tool_is_a_command():

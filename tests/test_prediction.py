@@ -18,8 +18,10 @@ from senet_jax import cli
 from senet_jax.data import class_names, datasets, image_folder, photos
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.errors import UserError
+from senet_jax.interop import shipped
 from senet_jax.tools import evaluate as evaluate_tool, predict
 from senet_jax.training.loop import train
+from tests.helpers.paths import ROOT
 from tests.helpers.small_run import configured
 
 # Long enough to tell most of the digits apart.
@@ -279,6 +281,12 @@ def test_classes_without_names(workdir, tmp_path):
   assert senet_jax.load(tmp_path / 'run').class_names == (*'abcdefgh', 'class 8', 'class 9')
   kept.unlink()
   assert senet_jax.load(tmp_path / 'run').class_names == tuple(f'class {i}' for i in range(10))
+
+
+def test_a_network_in_the_package_has_the_step_of_its_run():
+  for name in senet_jax.list_pretrained():
+    record = ROOT / shipped.facts(name)['record'] / 'summary.json'
+    assert senet_jax.load(name).step == json.loads(record.read_text())['steps']
 
 
 def test_no_run(tmp_path, workdir):

@@ -19,7 +19,6 @@ number. ImageNet's `plane` is the carpenter's; `airliner` flies.
 
 import argparse
 import math
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
@@ -99,7 +98,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.activations', __doc__)
   add = parser.add_argument
   parser.add_bare('--workdir', type=cli.path_or_bucket, help='of the run')
-  add('--output', required=True, type=pathlib.Path, help='directory for figures and numbers')
+  add('--output', required=True, type=cli.new_folder, help='directory for figures and numbers')
   add('--checkpoint', default='best', help='best (default), latest, or a step')
   add('--split', help="default: the run's evaluation split")
   add('--data_dir', help="default: the run's")

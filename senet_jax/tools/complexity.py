@@ -18,7 +18,6 @@ is known: no choice of elementwise operations (additions of branches, squeeze, s
 """
 
 import argparse
-import pathlib
 import typing
 
 from senet_jax import cli
@@ -86,7 +85,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--se.squeeze', default=missing, help='avg, max or none')
   add('--se.stages', type=_stages, default=missing, help='all, or stages such as 2,3')
   add('--se.no-bias', dest='se.use_bias', action='store_false', default=missing, help='no biases')
-  add('--output', type=pathlib.Path, help='also write the numbers to this .json, .csv or .md file')
+  add('--output', type=cli.new_file, help='also write the numbers to this .json, .csv or .md file')
   args = parser.parse_args(argv)
   given = {k for k, v in vars(args).items() if v not in (None, False)} | _se_options(args).keys()
   if args.paper and given - {'paper', 'output'}:

@@ -60,13 +60,16 @@ def _write_folder(args: argparse.Namespace, folder: pathlib.Path) -> None:
   print(f'{weights.config.model.name}, from {weights.origin}: written to {folder}, for timm')
 
 
+def _target(text: str) -> pathlib.Path:
+  cli.new_path(text.removeprefix('hf:'))
+  return pathlib.Path(text)
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.convert', __doc__)
   add = parser.add_argument
   add('--from', dest='source', required=True, type=pathlib.Path, help='a file, or a workdir')
-  add(
-    '--to', required=True, type=pathlib.Path, help='a .safetensors file, a new workdir, or hf:DIR'
-  )
+  add('--to', required=True, type=_target, help='a .safetensors file, a new workdir, or hf:DIR')
   add('--model', help='our name of the network; default: what the weights look like')
   add('--variant', help='another code base and its name of the network: timm:legacy_seresnet50')
   add('--checkpoint', default='best', help='of a workdir: best (default), latest, or a step')

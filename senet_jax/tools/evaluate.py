@@ -117,13 +117,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--exclude', type=pathlib.Path, help='file with the images to leave out, one a line')
   add('--top_k', type=_numbers, metavar='K,K,...',
       help='default: 1,3,5, or as many as there are classes')  # fmt: skip
-  add('--per_class', type=pathlib.Path, help='write error or AP of each class to this .csv file')
-  add('--detections', type=pathlib.Path, help='write what a detector found to this .json file')
+  add('--per_class', type=cli.new_file, help='write error or AP of each class to this .csv file')
+  add('--detections', type=cli.new_file, help='write what a detector found to this .json file')
   add('--from_detections', type=pathlib.Path, metavar='FILE.json',
       help='judge what this file has, as --detections writes it, instead of a network')  # fmt: skip
-  add('--figures', type=pathlib.Path,
+  add('--figures', type=cli.new_folder,
       help='draw precision over recall and confusions of a detector into this folder')  # fmt: skip
-  add('--confusion', type=pathlib.Path,
+  add('--confusion', type=cli.new_file,
       help='write images by class and prediction to this .csv or .npz file')  # fmt: skip
   parser.add_output()
   args = parser.parse_args(argv)

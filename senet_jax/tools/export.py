@@ -83,7 +83,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   parser.add_bare(
     '--workdir', required=False, help='of the run, or a name that tools.predict takes'
   )
-  add('--to', type=pathlib.Path, help='the file, or the directory of a savedmodel')
+  add('--to', type=cli.new_path, help='the file, or the directory of a savedmodel')
   add('--format', help='stablehlo, onnx, savedmodel or tflite (default: what --to ends in)')
   add('--check', type=pathlib.Path, metavar='FILE', help='compare an exported file again')
   add('--checkpoint', help='best (default), latest, or a step')

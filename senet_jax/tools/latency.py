@@ -14,7 +14,6 @@ time that SE adds, the median over the turns and the 95 % interval of their mean
 """
 
 import argparse
-import pathlib
 from typing import Any
 
 from senet_jax import cli, errors
@@ -63,7 +62,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add('--dtype', default='float32', help='float32 or bfloat16')
   add('--repeats', type=cli.number, default=5, help='turns')
   add('--seconds', type=cli.positive, default=1.0, help='of a network in a turn, about')
-  add('--plot', type=pathlib.Path, help='also draw the times to this PNG file')
+  add('--plot', type=cli.new_file, help='also draw the times to this PNG file')
   add_arguments(parser)
   args = parser.parse_args(argv)
   errors.one_of('--dtype', args.dtype, _DTYPES)

@@ -12,7 +12,6 @@ that detects objects draws them on the photos in the folder --output, beside det
 
 import argparse
 import dataclasses
-import pathlib
 
 from senet_jax import cli
 from senet_jax.errors import UserError
@@ -62,12 +61,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   add(
     '--output',
-    type=pathlib.Path,
+    type=cli.new_path,
     help='also write the answers to this .json or .csv file; of objects, or a folder of pictures',
   )
   add(
     '--embeddings',
-    type=pathlib.Path,
+    type=cli.new_file,
     help='also write what goes into the last layer to this .npz file: `paths`, `features`',
   )
   add('--backend', help='onnxruntime (default) or openvino, for a file of tools.export')

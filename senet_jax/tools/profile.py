@@ -40,7 +40,9 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--top', type=int, default=12, help='kernels and arrays to list')
   parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
-  parser.add_argument('--trace', help='directory for a trace of three more, on `here`')
+  parser.add_argument(
+    '--trace', type=cli.new_folder, help='directory for a trace of three more, on `here`'
+  )
   parser.add_output()
   args, overrides = parser.parse_with_overrides(argv)
   if args.per_device is not None and args.per_device < 1:
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
     per_device=args.per_device,
     top=args.top,
     steps=args.steps,
-    trace_directory=args.trace,
+    trace_directory=args.trace and str(args.trace),
   )
   found = [profile(overrides)]
   for other in args.compare:

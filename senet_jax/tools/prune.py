@@ -23,7 +23,6 @@ each branch with SE the same share goes. To drop channels and blocks, drop the c
 """
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
@@ -103,7 +102,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='share of each branch to drop',
   )
   add('--by', choices=pruning_choices.RANKINGS, help='default: gates; of the table, all')
-  add('--to', type=pathlib.Path, help='new workdir for the smaller network')
+  add('--to', type=cli.new_path, help='new workdir for the smaller network')
   add('--seed', type=int, default=0, help='of --by=random with --to; default: 0')
   add('--seeds', type=int, default=5, help='random choices in the table; default: 5')
   add('--split', help="to evaluate on; default: the run's evaluation split")
@@ -111,7 +110,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--images_per_class', type=int, default=50, help='for the gates; default: 50')
   add('--data_dir', help="default: the run's")
   add('--batch_size', type=int, help='images at once over all devices; default: of the run')
-  add('--figure', type=pathlib.Path, help='also draw the table to this PNG file')
+  add('--figure', type=cli.new_file, help='also draw the table to this PNG file')
   parser.add_output()
   args = parser.parse_args(argv)
   for flag, least in (('images_per_class', 1), ('seeds', 1), ('seed', 0)):

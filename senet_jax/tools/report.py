@@ -29,10 +29,10 @@ def main(argv: list[str]) -> None:
   form = parser.add_mutually_exclusive_group()
   form.add_argument('--record', metavar='NAME', help='of the results file to write')
   form.add_argument(
-    '--curves', type=pathlib.Path, metavar='FILE.png', help='picture of several runs to write'
+    '--curves', type=cli.new_file, metavar='FILE.png', help='picture of several runs to write'
   )
   form.add_argument(
-    '--blocks', type=pathlib.Path, metavar='DIR', help='for the drawings of the blocks'
+    '--blocks', type=cli.new_folder, metavar='DIR', help='for the drawings of the blocks'
   )
   parser.add_argument('--command', help='that made the runs, to be kept with the result')
   parser.add_argument('--note', default='', help='what a reader of the number should know')

@@ -19,7 +19,7 @@ if one failed or is missing, 75 after SIGTERM or Ctrl-C, with a table of what is
 import dataclasses
 import pathlib
 
-from senet_jax import cli
+from senet_jax import cli, flags
 from senet_jax.errors import UserError
 from senet_jax.storage import files
 
@@ -60,18 +60,31 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]):
   parser = cli.Parser('tools.study', __doc__)
   add = parser.add_argument
-  add('--study', required=True, help='FILE.py or FILE.py:small')
-  parser.add_bare('--workdir', type=pathlib.Path)
+  add('--study', help='FILE.py, or the name of one in the package; NAME:small; list prints them')
+  parser.add_bare('--workdir', required=False, type=pathlib.Path)
   add('--records', type=pathlib.Path, help='directory with the summaries of runs made before')
   add('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
   add('--rows', type=cli.words, help='only these, with commas')
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')
   add('--together', type=cli.number, default=1, help='runs at a time')
   add('--table', action='store_true', help='only print the table')
-  add('--figure', type=pathlib.Path, metavar='FILE.png', help='error against time of training')
+  add('--figure', type=cli.new_file, metavar='FILE.png', help='error against time of training')
   add('--note', default='', help='below the table: what a reader should know')
   parser.add_output()
-  return parser.parse_with_overrides(argv)
+  args, overrides = parser.parse_with_overrides(argv)
+  if args.study == 'list':
+    flags.print_shipped(studies=True)
+    parser.exit()
+  if args.study is None:
+    from senet_jax.config import reading
+
+    known = ', '.join(reading.shipped(studies=True))
+    parser.error(f'--study is missing: FILE.py, or one in the package: {known}')
+  if args.workdir is None:
+    parser.error('--workdir is missing')
+  if not args.table and (why := cli.unwritable(args.workdir)):
+    parser.error(f'argument --workdir: {why}')
+  return args, overrides
 
 
 def _shard(text: str) -> slice:

@@ -157,9 +157,6 @@ def test_networks_in_the_package(tmp_path, monkeypatch):
   assert senet_jax.list_pretrained() == sorted(json.loads(
     (ROOT / 'senet_jax' / 'pretrained' / 'index.json').read_text()
   ))  # fmt: skip
-  for name in senet_jax.list_pretrained():
-    record = ROOT / shipped.facts(name)['record'] / 'summary.json'
-    assert senet_jax.load(name).step == json.loads(record.read_text())['steps']
   arrays = {
     e.name: np.full(e.shape, 0.1, np.float32) for e in mapping.entries('akamaster:resnet20', 10)
   }
