@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from senet_jax.errors import UserError
@@ -62,6 +62,8 @@ def _partial(path: pathlib.Path) -> pathlib.Path:
 def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[None]:
   """Keeps other processes out of a directory, which is made if missing; ends with the process, too.
 
+  A directory that was made and has nothing in it at the end is not left.
+
   Args:
     directory: on a disk or in a bucket.
     option: that gives another one, for the message.
@@ -74,6 +76,7 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
       yield
     return
   directory = pathlib.Path(directory)
+  made = [path for path in (directory, *directory.parents) if not path.exists()]
   directory.mkdir(parents=True, exist_ok=True)
   with (directory / '.lock').open('a+', encoding='utf-8') as file, _opened(directory) as itself:
     try:
@@ -93,7 +96,42 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}')
     file.flush()
-    yield
+    try:
+      yield
+    finally:
+      _remove_empty(directory, made)
+
+
+def _remove_empty(directory: pathlib.Path, made: list[pathlib.Path]) -> None:
+  """Removes the lock of a directory with nothing else in it, and those `made` that are empty."""
+  with contextlib.suppress(OSError):  # it may have been removed, and others may be in use
+    if os.listdir(directory) == ['.lock']:
+      (directory / '.lock').unlink()
+      for path in made:
+        path.rmdir()
+
+
+@contextlib.contextmanager
+def provisional(directory: str | os.PathLike) -> Iterator[Callable[[], None]]:
+  """Removes what a block has made in a directory on a disk if it fails too early.
+
+  Args:
+    directory: one that is there, and locked, so that nobody else makes something in it.
+
+  Yields:
+    What the block calls when it has come so far that all is to stay.
+  """
+  if buckets.in_bucket(directory):
+    yield lambda: None
+    return
+  before, stays = set(os.listdir(directory)), []
+  try:
+    yield lambda: stays.append(True)
+  except BaseException:
+    if not stays:
+      for name in set(os.listdir(directory)) - before:
+        _remove(pathlib.Path(directory, name))
+    raise
 
 
 @contextlib.contextmanager

@@ -61,3 +61,24 @@ def test_a_deleted_lock_lets_nobody_in(tmp_path):
       pass
   with files.locked(tmp_path):
     pass
+
+
+def test_a_lock_leaves_no_empty_directory(tmp_path):
+  with files.locked(tmp_path / 'new' / 'run'):
+    assert (tmp_path / 'new' / 'run' / '.lock').exists()
+  assert not list(tmp_path.iterdir())
+  with files.locked(tmp_path / 'new' / 'run'):
+    (tmp_path / 'new' / 'run' / 'kept').touch()
+  assert {path.name for path in (tmp_path / 'new' / 'run').iterdir()} == {'.lock', 'kept'}
+
+
+def test_what_a_block_made_stays_once_it_says_so(tmp_path):
+  (tmp_path / 'before').touch()
+  for stays, left in ((False, {'before'}), (True, {'before', 'file', 'folder'})):
+    with pytest.raises(UserError, match='refused'), files.provisional(tmp_path) as keep:
+      (tmp_path / 'file').touch()
+      (tmp_path / 'folder').mkdir()
+      if stays:
+        keep()
+      raise UserError('refused')
+    assert {path.name for path in tmp_path.iterdir()} == left

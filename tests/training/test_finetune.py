@@ -185,6 +185,17 @@ def test_no_such_source(tmp_path, source):
     train(small(init_from=f'{source.parent}/../{source.parent.name}/{source.name}'), source)
 
 
+def test_a_refused_start_leaves_nothing(tmp_path, source):
+  other = small(init_from=str(source), model__width=8, log__tensorboard=True)
+  with pytest.raises(UserError, match='is another network than this'):
+    train(other, tmp_path / 'runs' / 'a')
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'notes.txt').write_text('mine')
+  with pytest.raises(UserError, match='is another network than this'):
+    train(other, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+
+
 def test_options_without_a_source():
   with pytest.raises(UserError, match=r'^config\.new_head=True has no effect without config\.ini'):
     config_lib.check(small(new_head=True))
