@@ -65,7 +65,7 @@ def test_the_wheel_has_the_configurations(installed, tmp_path):
    (['predict'], 2, 'required: photos (see senet predict --help)'),
    (['study'], 2, '--study is missing: FILE.py, or one in the package: cifar10_r20, '),
    (['study', '--study=list'], 0, 'ratio '),
-   (['train', '--config=digit_se_r20', '--workdir=x'], 2, 'did you mean digits_se_r20')],
+   (['train', '--config=digit_se_r20', '--workdir=x'], 2, "did you mean 'digits_se_r20'?")],
 )  # fmt: skip
 def test_commands(arguments, status, message, tmp_path):
   done = _senet(ROOT, tmp_path, *arguments)

@@ -62,7 +62,7 @@ def _partial(path: pathlib.Path) -> pathlib.Path:
 def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[None]:
   """Keeps other processes out of a directory, which is made if missing; ends with the process, too.
 
-  A directory that was made and has nothing in it at the end is not left.
+  Where nothing was made in it until the end, the lock goes, and so does a directory that was made.
 
   Args:
     directory: on a disk or in a bucket.
@@ -78,6 +78,7 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
   directory = pathlib.Path(directory)
   made = [path for path in (directory, *directory.parents) if not path.exists()]
   directory.mkdir(parents=True, exist_ok=True)
+  before = set(os.listdir(directory))
   with (directory / '.lock').open('a+', encoding='utf-8') as file, _opened(directory) as itself:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,13 +100,13 @@ def locked(directory: str | os.PathLike, option: str = '--workdir') -> Iterator[
     try:
       yield
     finally:
-      _remove_empty(directory, made)
+      _undo(directory, made, before)
 
 
-def _remove_empty(directory: pathlib.Path, made: list[pathlib.Path]) -> None:
-  """Removes the lock of a directory with nothing else in it, and those `made` that are empty."""
+def _undo(directory: pathlib.Path, made: list[pathlib.Path], before: set[str]) -> None:
+  """Removes a lock that is all that is new in its directory, and those `made` that are empty."""
   with contextlib.suppress(OSError):  # it may have been removed, and others may be in use
-    if os.listdir(directory) == ['.lock']:
+    if set(os.listdir(directory)) - before == {'.lock'}:
       (directory / '.lock').unlink()
       for path in made:
         path.rmdir()

@@ -300,7 +300,7 @@ def test_mistakes_in_a_study(study, message):
 def test_mistakes_in_the_command(study_file, tmp_path):
   with pytest.raises(UserError, match='must be I/N'):
     tool.main([study_file, f'--workdir={tmp_path}', '--shard=3/2'])
-  with pytest.raises(UserError, match=r'did you mean ratio\? they are .*ratio, '):
+  with pytest.raises(UserError, match=r"did you mean 'ratio'\? they are .*ratio, "):
     reading.load_study('ratoi:small')
   with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
     reading.load_study(f'{STUDIES[0]}:tiny')
