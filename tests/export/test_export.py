@@ -1,5 +1,6 @@
 """Exported files: what they give in their own runtimes, what is in them, and what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -156,17 +157,20 @@ def test_file_of_another_network_is_not_kept(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
+def faulty(right, scale=1.0, shift=0.0):
+  """A graph whose last layer is another."""
+  last = right.outputs['logits']
+  kernel, bias = last.constants
+  return graph.Graph(
+    right.images, {'logits': last.replace(constants=(scale * kernel, bias + shift))}
+  )
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_faulty_folding_is_noticed_whatever_the_weights_are(dtype, tmp_path, monkeypatch):
   real = folding.folded
 
-  def wrong(traced):
-    right = real(traced)
-    kernel, bias = right.outputs['logits'].constants
-    last = right.outputs['logits'].replace(constants=(1.01 * kernel, bias))
-    return graph.Graph(right.images, {'logits': last})
-
-  monkeypatch.setattr(folding, 'folded', wrong)
+  monkeypatch.setattr(folding, 'folded', lambda traced: faulty(real(traced), scale=1.01))
   with pytest.raises(UserError, match='differs from the network by'):
     exported.export(SHIPPED, tmp_path / 'net.onnx', dtype=dtype)
   assert not list(tmp_path.iterdir())
@@ -227,6 +231,18 @@ def test_stablehlo_file_that_does_not_run_says_why(tmp_path):
   written(stablehlo, folding.folded(stablehlo_of), path)
   with pytest.raises(UserError, match=r'does not run in JAX: .*(8|shape)'):
     stablehlo.run(path, [np.zeros((1, 9, 9, 3), np.float32)])
+
+
+def test_outputs_without_a_spread(made, shipped, tmp_path):
+  """A network whose weights are zeros: its logits are equal, and a file gives them or does not."""
+  card = dataclasses.replace(onnx_format.read_card(made[0]), uint8=False, outputs=('logits',))
+  variables = jax.tree.map(np.zeros_like, jax.device_get(shipped.variables))
+  constant = dataclasses.replace(shipped, variables=variables)
+  right = network.graph(shipped.model, variables, shipped.preprocessing)
+  for some, relative in ((right, 0.0), (faulty(right, shift=1e-6), float('inf'))):
+    path = tmp_path / f'{relative}.onnx'
+    onnx_format.write(some, path, card)
+    assert agreement.compare(onnx_format, path, card, constant, some).worst == relative
 
 
 # --- every operation ------------------------------------------------------------------------------
