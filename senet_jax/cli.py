@@ -212,7 +212,7 @@ def new_folder(text: str) -> pathlib.Path:
   """The same of a directory, which may be there."""
   path = pathlib.Path(text)
   if path.is_file():
-    raise argparse.ArgumentTypeError(f'{path} is a file; give a directory')
+    raise argparse.ArgumentTypeError(f'{path} is a file; choose a directory')
   return new_path(text)
 
 

@@ -331,7 +331,9 @@ def test_a_file_is_no_directory(tmp_path):
     UserError, match=r'^argument --output: \S+/folder is a directory; give a file'
   ):
     importlib.import_module('senet_jax.tools.scaling').main(['x', f'--output={tmp_path}/folder'])
-  with pytest.raises(UserError, match=r'^argument --figures: \S+/file is a file; give a directory'):
+  with pytest.raises(
+    UserError, match=r'^argument --figures: \S+/file is a file; choose a directory'
+  ):
     importlib.import_module('senet_jax.tools.evaluate').main(['x', f'--figures={tmp_path}/file'])
   assert cli.unwritable(pathlib.Path('/proc/out/x')) == (
     'No such file or directory: /proc; check the path'

@@ -78,7 +78,7 @@ def test_addresses():
     (['se_resnet20_cifar10', '--max_megabytes=0'], 'must be greater than 0'),
     (['se_resnet20_cifar10', '--timeout=nan'], 'must be greater than 0'),
     (['se_resnet20_cifar10', '--max_requests=0'], 'must be an integer of at least 1'),
-    (['nothing', '--port=0'], 'holds no run'),
+    (['nothing', '--port=0'], 'nothing is neither a directory nor a trained network'),
   ],
 )
 def test_mistakes_are_one_line(arguments, message, monkeypatch, capsys, tmp_path):
