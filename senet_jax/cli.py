@@ -238,7 +238,7 @@ def unwritable(path: pathlib.Path) -> str | None:
     tempfile.TemporaryFile(dir=there).close()
   except OSError as error:
     what = _USER_OS_ERRORS.get(error.errno or 0, 'choose another path')
-    return f'{error.strerror}: {there}; {what}'
+    return f'{path} cannot be written: {error.strerror}: {there}; {what}'
   return None
 
 

@@ -9,7 +9,7 @@ USER_ERROR = 2
 
 # More choices than this make a message that nobody reads, and so do longer values.
 _LISTED, _SHOWN = 40, 200
-# What `near` takes for alike: 'dgo' and 'dog' are by 0.67, 'cbam' and 'eca' by 0.57, and no typo.
+# What `near` takes for alike: 'dgo' and 'dog' are by 0.67; 'adam' and 'lamb' by 0.5, and no typo.
 _ALIKE = 0.65
 # Where one is very near, those that are less so by more are no guesses: 'ratio' of 'ration'.
 _WORSE = 0.1

@@ -318,7 +318,8 @@ def test_what_cannot_be_written_is_told_before_the_work(tool, flag, tmp_path):
   needed = {'activations': '--output', 'convert': '--to', 'study': '--workdir'}.get(tool, flag)
   given += [] if needed == flag else [f'{needed}={tmp_path / "out"}']
   with pytest.raises(
-    UserError, match=f'^argument {flag}: Not a directory: {tmp_path}/file; a part'
+    UserError,
+    match=rf'^argument {flag}: \S+ cannot be written: Not a directory: {tmp_path}/file; a part',
   ):
     module.main(given)
   assert [p.name for p in tmp_path.iterdir()] == ['file']
@@ -336,7 +337,7 @@ def test_a_file_is_no_directory(tmp_path):
   ):
     importlib.import_module('senet_jax.tools.evaluate').main(['x', f'--figures={tmp_path}/file'])
   assert cli.unwritable(pathlib.Path('/proc/out/x')) == (
-    'No such file or directory: /proc; check the path'
+    '/proc/out/x cannot be written: No such file or directory: /proc; check the path'
   )
   assert cli.unwritable(tmp_path / 'folder' / 'new' / 'x') is None
   assert not list((tmp_path / 'folder').iterdir())

@@ -109,7 +109,8 @@ class Target:
     known = [f'tpu:{name}:{names.split()[1]}' for name, names in TOPOLOGIES.items()]
     known += ['gpu:h200', 'gpu:h100:1x1x8', HERE]
     guess = did_you_mean(text, known)
-    raise UserError(f'--target={text!r} is unknown; {guess} Examples: {", ".join(known)}.')
+    hint = f'{guess} ' if guess else ''
+    raise UserError(f'--target={text!r} is unknown; {hint}Examples: {", ".join(known)}.')
 
   def prepare(self) -> None:
     """Sets the environment so that JAX can compile for it; before JAX is imported.
