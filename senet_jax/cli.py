@@ -3,7 +3,6 @@
 import argparse
 import ast
 import ctypes
-import errno
 import importlib.util
 import logging
 import os
@@ -12,14 +11,13 @@ import re
 import select
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from senet_jax.errors import USER_ERROR, Stalled, UserError
-from senet_jax.storage import buckets
+from senet_jax.errors import OS_ERRORS, USER_ERROR, Stalled, UserError
+from senet_jax.storage import buckets, files
 
 # Set by a command for those that it starts: its process, with which they end.
 PARENT = 'SENET_JAX_PARENT'
@@ -39,20 +37,6 @@ PREEMPTED = 75
 
 # What asyncio says to those that call its loop too late.
 _LATE = 'Event loop is closed'
-
-_USER_OS_ERRORS = {
-  errno.ENOSPC: 'free some space or choose another directory',
-  errno.EDQUOT: 'free some space or choose another directory',
-  errno.EACCES: 'choose a path that you may read and write',
-  errno.EPERM: 'choose a path that you may read and write',
-  errno.EROFS: 'choose a directory on a writable file system',
-  errno.ENOENT: 'check the path',
-  errno.ENOTDIR: 'a part of the path is a file, not a directory',
-  errno.EEXIST: 'it is a file; choose a directory',
-  errno.EISDIR: 'give a file, not a directory',
-  errno.ELOOP: 'the path has a link to itself; remove it',
-  errno.ENAMETOOLONG: 'give a shorter path',
-}
 
 # What setup.cfg requires, and wrapt, which clu does, by the names of their modules.
 REQUIRED = {
@@ -219,7 +203,7 @@ def new_folder(text: str) -> pathlib.Path:
 def new_path(text: str) -> pathlib.Path:
   """The same of either."""
   path = pathlib.Path(text)
-  if why := unwritable(path):
+  if why := files.unwritable(path):
     raise argparse.ArgumentTypeError(why)
   return path
 
@@ -228,18 +212,6 @@ def new_workdir(text: str) -> buckets.Path:
   """The same of a directory, which may be in a bucket; that nothing is asked."""
   path = path_or_bucket(text)
   return path if buckets.in_bucket(path) else new_folder(os.fspath(path))
-
-
-def unwritable(path: pathlib.Path) -> str | None:
-  """Returns why nothing can be written at `path`, None if it can; leaves nothing there."""
-  folder = path if path.is_dir() else path.parent
-  there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
-  try:
-    tempfile.TemporaryFile(dir=there).close()
-  except OSError as error:
-    what = _USER_OS_ERRORS.get(error.errno or 0, 'choose another path')
-    return f'{path} cannot be written: {error.strerror}: {there}; {what}'
-  return None
 
 
 def run(command: Callable[[list[str]], int | None]) -> NoReturn:
@@ -280,9 +252,9 @@ def _explanation(error: Exception) -> str | None:
     return str(error)
   if isinstance(error, ImportError):
     return _too_old() or _missing(error)
-  if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
+  if isinstance(error, OSError) and error.errno in OS_ERRORS:
     what = f'{error.strerror}: {error.filename}' if error.filename else str(error)
-    return f'{what}; {_USER_OS_ERRORS[error.errno]}.'
+    return f'{what}; {OS_ERRORS[error.errno]}.'
   text = str(error)
   if isinstance(error, RuntimeError) and 'home directory' in text:  # of pathlib
     return 'there is no home directory for ~ to stand for; set HOME, or give a path without ~.'

@@ -1,6 +1,7 @@
 """Errors that a user can cause, worded so that the message alone tells what to do."""
 
 import difflib
+import errno
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,22 @@ _ALIKE = 0.65
 _WORSE = 0.1
 _GUESSES = 3
 _SHORTEST_BEGINNING = 3
+
+
+# What to do about the errors of the system that a user can cause.
+OS_ERRORS = {
+  errno.ENOSPC: 'free some space or choose another directory',
+  errno.EDQUOT: 'free some space or choose another directory',
+  errno.EACCES: 'choose a path that you may read and write',
+  errno.EPERM: 'choose a path that you may read and write',
+  errno.EROFS: 'choose a directory on a writable file system',
+  errno.ENOENT: 'check the path',
+  errno.ENOTDIR: 'a part of the path is a file, not a directory',
+  errno.EEXIST: 'it is a file; choose a directory',
+  errno.EISDIR: 'give a file, not a directory',
+  errno.ELOOP: 'the path has a link to itself; remove it',
+  errno.ENAMETOOLONG: 'give a shorter path',
+}
 
 
 class UserError(ValueError):

@@ -336,8 +336,8 @@ def test_a_file_is_no_directory(tmp_path):
     UserError, match=r'^argument --figures: \S+/file is a file; choose a directory'
   ):
     importlib.import_module('senet_jax.tools.evaluate').main(['x', f'--figures={tmp_path}/file'])
-  assert cli.unwritable(pathlib.Path('/proc/out/x')) == (
+  assert files.unwritable(pathlib.Path('/proc/out/x')) == (
     '/proc/out/x cannot be written: No such file or directory: /proc; check the path'
   )
-  assert cli.unwritable(tmp_path / 'folder' / 'new' / 'x') is None
+  assert files.unwritable(tmp_path / 'folder' / 'new' / 'x') is None
   assert not list((tmp_path / 'folder').iterdir())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from senet_jax import __version__
-from senet_jax.config.defaults import MOST_PIXELS
+from senet_jax.config.defaults import FIELDS, MOST_PIXELS
 from senet_jax.data.preprocessing import Transform
 from senet_jax.errors import UserError
 from senet_jax.storage import files
@@ -115,7 +115,7 @@ def _checked(values: dict[str, Any]) -> Card:
   sizes = (height, width, plain.resize, plain.image_size)
   if channels != 3 or not all(isinstance(x, int) and 0 < x <= 2 * MOST_PIXELS for x in sizes):
     raise ValueError(f'images are {plain.shape}')
-  if plain.interpolation not in ('bilinear', 'bicubic') or not (
+  if plain.interpolation not in FIELDS['data.interpolation'].choices or not (
     np.isfinite([*plain.mean, *plain.std]).all() and min(plain.std) > 0
   ):
     raise ValueError(f'preprocessing is {fields!r:.200}')

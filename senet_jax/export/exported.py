@@ -1,6 +1,5 @@
 """Makes files of trained networks, and keeps those that agree in their own runtimes."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -79,7 +78,8 @@ def export(
   for there in (path,) if module.CARD_INSIDE else (path, cards.beside(path)):
     if there.exists():
       raise UserError(f'--to={path}: {there} is there already; choose another file.')
-  _check_writable(path)
+  if why := files.unwritable(path):
+    raise UserError(f'--to={why}.')
   predictor = read(network, checkpoint, size)
   made = Card(
     format=format,
@@ -215,14 +215,3 @@ def _batch(given: int | str | None, format: str, any_batch: bool) -> int | None:
   if isinstance(given, bool) or not isinstance(given, int) or given < 1:
     raise UserError(f'--batch={given!r} must be an integer of at least 1, or {ANY}.')
   return given
-
-
-def _check_writable(path: pathlib.Path) -> None:
-  """Raises what writing would, before the work."""
-  with contextlib.suppress(_Enough), files.whole(path) as partial:
-    partial.touch()
-    raise _Enough
-
-
-class _Enough(Exception):
-  """Ends a block of `files.whole` that leaves nothing."""

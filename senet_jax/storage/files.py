@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from senet_jax.errors import UserError
+from senet_jax.errors import OS_ERRORS, UserError
 from senet_jax.storage import buckets, leases, processes
 
 
@@ -41,6 +41,18 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial.replace(path)
   finally:
     _remove(partial)
+
+
+def unwritable(path: pathlib.Path) -> str | None:
+  """Returns why nothing can be written at `path`, None if it can; leaves nothing there."""
+  folder = path if path.is_dir() else path.parent
+  there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
+  try:
+    tempfile.TemporaryFile(dir=there).close()
+  except OSError as error:
+    what = OS_ERRORS.get(error.errno or 0, 'choose another path')
+    return f'{path} cannot be written: {error.strerror}: {there}; {what}'
+  return None
 
 
 def _partial(path: pathlib.Path) -> pathlib.Path:
@@ -113,8 +125,8 @@ def _undo(directory: pathlib.Path, made: list[pathlib.Path], before: set[str]) -
 
 
 @contextlib.contextmanager
-def provisional(directory: str | os.PathLike) -> Iterator[Callable[[], None]]:
-  """Removes what a block has made in a directory on a disk if it fails too early.
+def provisional(directory: str | os.PathLike) -> Iterator[Callable[[], object]]:
+  """Removes what a block has made in a directory on a disk, unless it says that it may stay.
 
   Args:
     directory: one that is there, and locked, so that nobody else makes something in it.
@@ -125,14 +137,15 @@ def provisional(directory: str | os.PathLike) -> Iterator[Callable[[], None]]:
   if buckets.in_bucket(directory):
     yield lambda: None
     return
-  before, stays = set(os.listdir(directory)), []
-  try:
-    yield lambda: stays.append(True)
-  except BaseException:
-    if not stays:
-      for name in set(os.listdir(directory)) - before:
-        _remove(pathlib.Path(directory, name))
-    raise
+  before = set(os.listdir(directory))
+  with contextlib.ExitStack() as undo:
+    undo.callback(_remove_new, pathlib.Path(directory), before)
+    yield undo.pop_all
+
+
+def _remove_new(directory: pathlib.Path, before: set[str]) -> None:
+  for name in set(os.listdir(directory)) - before:
+    _remove(directory / name)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def _parse(argv: list[str]):
     parser.error(f'--study is missing: FILE.py, or one in the package: {known}')
   if args.workdir is None:
     parser.error('--workdir is missing')
-  if not args.table and (why := cli.unwritable(args.workdir)):
+  if not args.table and (why := files.unwritable(args.workdir)):
     parser.error(f'argument --workdir: {why}')
   return args, overrides
 

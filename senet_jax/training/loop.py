@@ -62,7 +62,7 @@ def train(
     first = runtime.is_first()
     with (
       files.locked(workdir) if first else contextlib.nullcontext(),
-      files.provisional(workdir) if first else contextlib.nullcontext() as stays,
+      files.provisional(workdir) if first else contextlib.nullcontext(lambda: None) as stays,
       Reporter(
         workdir, task.describe, tensorboard=config.log.tensorboard, silent=not first, watch=watch
       ) as reporter,
@@ -71,8 +71,7 @@ def train(
     ):
       run = Run(task, workdir, feeds, plan, reporter, checkpoints, tracing, stop)
       run.begin()
-      if stays:
-        stays()
+      stays()
       finished = _until_done(run)
     if finished and first:
       finish.finish(task, feeds, run.state, run.progress_now(), workdir, reporter)
