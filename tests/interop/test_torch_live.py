@@ -46,26 +46,43 @@ def weights_of(variant, num_classes=CLASSES):
   }
 
 
+def images_of(size):
+  return np.random.default_rng(size).standard_normal((3, size, size, 3), np.float32)
+
+
+def outputs_of(network, points, images):
+  """Outputs of the torch modules `points` and, called '', of the network, channels last."""
+  seen = {}
+  hooks = [
+    network.get_submodule(name).register_forward_hook(
+      lambda module, inputs, output, name=name: seen.setdefault(name, []).append(output)
+    )
+    for name in ['', *points]
+  ]
+  with torch.no_grad():
+    for image in images:  # one by one: in double, a convolution unfolds its whole batch
+      network(torch.from_numpy(image.transpose(2, 0, 1))[None].double())
+  for hook in hooks:
+    hook.remove()
+  return {name: np.moveaxis(torch.cat(output).numpy(), 1, -1) for name, output in seen.items()}
+
+
 def compare(variant, sizes, points, tolerance):
   """Compares logits and the activations at `points`, {torch module: our module}."""
   model_name = VARIANTS[variant].model
+  channels = [2, 1, 0] if variant == 'cadene:bninception' else [0, 1, 2]  # which takes blue first
   network = randomized(network_of(variant), sizes[-1])
   arrays = arrays_of(network)
+  network.double()  # ours computes in float32
+  expected = {size: outputs_of(network, points, images_of(size)[..., channels]) for size in sizes}
+  del network  # of which VGG has a gigabyte
   variables = from_torch(model_name, arrays, variant, num_classes=CLASSES)
   exported = to_torch(model_name, variables, variant)
   assert set(exported) == {name for name in arrays if not name.endswith('num_batches_tracked')}
   for name, array in exported.items():
-    np.testing.assert_array_equal(array, arrays[name], name)
-  del arrays, exported  # which VGG has 0.5 GB of, each
-  # Ours computes in float32.
-  network.double()
-  seen = {}
-  for theirs in points:
-    network.get_submodule(theirs).register_forward_hook(
-      lambda module, inputs, output, theirs=theirs: seen.update({theirs: output})
-    )
+    assert np.array_equal(array, arrays[name]), name
+  del arrays, exported
   model = create_model(model_name, CLASSES, **model_overrides(model_name, variant))
-  channels = [2, 1, 0] if variant == 'cadene:bninception' else [0, 1, 2]  # which takes blue first
 
   @jax.jit
   def run(variables, images):
@@ -80,19 +97,14 @@ def compare(variant, sizes, points, tolerance):
     )
 
   for size in sizes:
-    images = np.random.default_rng(size).standard_normal((3, size, size, 3), np.float32)
-    with torch.no_grad():
-      theirs = torch.from_numpy(images.transpose(0, 3, 1, 2)).double()[:, channels]
-      expected = network(theirs).numpy()
-    logits, state = run(variables, images)
-    assert len(seen) == len(points)
-    for theirs, output in seen.items():
+    logits, state = run(variables, images_of(size))
+    near(logits, expected[size].pop(''), tolerance, f'logits at {size}')
+    assert set(expected[size]) == set(points)
+    for theirs, output in expected[size].items():
       node = state['intermediates']
       for part in points[theirs].split('/'):
         node = node[part]
-      output = output.numpy().transpose(0, 2, 3, 1)
       near(node['__call__'][0], output, tolerance, f'{theirs} at {size}')
-    near(logits, expected, tolerance, f'logits at {size}')
 
 
 def stages(*depths):
@@ -168,7 +180,7 @@ def test_same_function(variant, points, sizes):
 
 
 def test_layer_behind_the_convolutions_of_vgg():
-  """Torch has a map's channels outside, and ours inside; the whole network needs five gigabytes."""
+  """Torch has a map's channels outside, and ours inside; the whole network is in the slow tier."""
   arrays = weights_of('torchvision:vgg16_bn')
   variables = from_torch('vgg16_bn', arrays, 'torchvision:vgg16_bn', num_classes=CLASSES)
   images = np.random.default_rng(0).standard_normal((2, 7, 7, 512), np.float32)
