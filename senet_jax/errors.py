@@ -79,6 +79,16 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   raise UserError(f'{problem}{"" if problem.endswith("?") else "."} {hint}'.rstrip())
 
 
+def at_least(field: str, given, least) -> None:
+  """Checks that the number `given` for `field` is at least `least`.
+
+  Raises:
+    UserError: it is smaller, or NaN.
+  """
+  if not given >= least:
+    raise UserError(f'{field}={shown(given)} must be at least {least}.')
+
+
 def did_you_mean(given, names: Iterable) -> str:
   """Returns the question whether one of the `near` names was meant, empty if none is near."""
   guesses = near(str(given), map(str, names))

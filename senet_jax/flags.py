@@ -29,9 +29,9 @@ def make_parser(doc: str = '') -> cli.Parser:
   add('--fields', action=_PrintFields, nargs='?', metavar='BEGINNING',
       help='print what each field does and may be, or each like optimizer, and end')  # fmt: skip
   add('--coordinator', metavar='HOST:PORT', help='of the first of several processes')
-  add('--num_processes', type=int, metavar='N', help='that train together')
+  add('--num_processes', type=cli.number, metavar='N', help='that train together')
   add('--process_id', type=int, metavar='I', help='of this one, from 0')
-  add('--hosts_timeout', type=int, default=300, metavar='SECONDS',
+  add('--hosts_timeout', type=cli.number, default=300, metavar='SECONDS',
       help='to wait for the other processes at the start (300)')  # fmt: skip
   return parser
 

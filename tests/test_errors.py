@@ -1,9 +1,9 @@
-"""What a message guesses was meant: never a name that is not near."""
+"""Checks of what was given, and what their messages guess was meant: never what is not near."""
 
 import pytest
 
 from senet_jax.config import FIELDS
-from senet_jax.errors import UserError, near, one_of
+from senet_jax.errors import UserError, at_least, near, one_of
 from senet_jax.models import list_models
 
 
@@ -39,3 +39,10 @@ def test_nothing_is_guessed_where_nothing_is_near():
     one_of('model.attention', 'cbam', ['se', 'eca', 'ese', 'ge'])
   with pytest.raises(UserError, match=r"='eac' is unknown; did you mean 'eca'\? \(allowed"):
     one_of('model.attention', 'eac', ['se', 'eca', 'ese', 'ge'])
+
+
+@pytest.mark.parametrize('given', [0, -1, 0.5, float('nan')])
+def test_the_least_that_a_number_may_be(given):
+  at_least('k', 1, 1)
+  with pytest.raises(UserError, match=f'^k={given} must be at least 1\\.$'):
+    at_least('k', given, 1)

@@ -407,8 +407,8 @@ def test_real_photos_through_the_command(workdir, imagenet_sample, capsys):
   ('arguments', 'message'),
   [
     (['--output=x.txt', '{photo}'], r'--output=x\.txt must end in \.json or \.csv'),
-    (['--top_k=0', '{photo}'], '--top_k=0 must be at least 1'),
-    (['--batch_size=0', '{photo}'], 'batch_size=0 must be at least 1'),
+    (['--top_k=0', '{photo}'], "--top_k: '0' must be an integer of at least 1"),
+    (['--batch_size=0', '{photo}'], "--batch_size: '0' must be an integer of at least 1"),
     (['nothing.png'], "no file or folder 'nothing.png'"),
     ([], 'the following arguments are required: photos'),
     (['--checkpoint=9', '{photo}'], "no checkpoint '9'"),

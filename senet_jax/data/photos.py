@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image, features
 
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, at_least
 
 
 def _readable_formats() -> dict[str, tuple[str, ...]]:
@@ -88,8 +88,7 @@ def allow_pixels(count: int) -> None:
     UserError: it is not positive.
   """
   global most_pixels
-  if count < 1:
-    raise UserError(f'max_pixels={count} must be at least 1.')
+  at_least('max_pixels', count, 1)
   most_pixels = count
   Image.MAX_IMAGE_PIXELS = None  # ours holds for all
 

@@ -101,8 +101,7 @@ class DetectorSettings:
     values = [(field, getattr(self, field)) for field in counts]
     values += [('pre_nms', n) for n in self.pre_nms] + [('post_nms', n) for n in self.post_nms]
     for field, count in values:
-      if count < 1:
-        raise errors.UserError(f'{field}={count} must be at least 1.')
+      errors.at_least(field, count, 1)
 
 
 DETECTRON = DetectorSettings()

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from senet_jax import runtime
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, at_least
 from senet_jax.export import backends, formats
 from senet_jax.export.backends import Call
 from senet_jax.export.card import FEATURES, LOGITS, PROBABILITIES, Card
@@ -93,8 +93,7 @@ def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> File
     UserError: it is of another format or damaged, or gives something else than its card says; the
       runtime is not installed; or `batch_size` is below 1.
   """
-  if batch_size < 1:
-    raise UserError(f'batch_size={batch_size} must be at least 1.')
+  at_least('batch_size', batch_size, 1)
   path = pathlib.Path(path)
   call = backends.checked(backend)
   there = formats.of(path)

@@ -15,7 +15,7 @@ from PIL import Image
 from senet_jax.data import class_names, photos
 from senet_jax.data.photos import UnreadableImage
 from senet_jax.data.preprocessing import Transform
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import UserError, at_least, one_of
 from senet_jax.layers import HEAD, excitations
 from senet_jax.prediction.network import TrainedNetwork
 from senet_jax.prediction.photo import Photo, opened_photo, several
@@ -110,8 +110,7 @@ class Predictor(TrainedNetwork):
 
   def best(self, probabilities: np.ndarray, k: int) -> list[Prediction]:
     """Returns the `k` most probable classes of one image, given `[K]`."""
-    if k < 1:
-      raise UserError(f'k={k} must be at least 1.')
+    at_least('k', k, 1)
     labels = np.argsort(-probabilities, kind='stable')[:k]
     return [
       Prediction(class_names.readable(self.class_names[i]), int(i), float(probabilities[i]))

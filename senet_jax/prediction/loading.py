@@ -7,7 +7,7 @@ from senet_jax import runtime
 from senet_jax.data import class_names
 from senet_jax.data.preprocessing import evaluation_transform
 from senet_jax.detection.feeds import Normalize
-from senet_jax.errors import UserError
+from senet_jax.errors import at_least
 from senet_jax.models import CLASSIFICATION
 from senet_jax.prediction.classifier import Predictor
 from senet_jax.prediction.detector import Detector
@@ -53,8 +53,8 @@ def load(
     UserError: no run, no such checkpoint, a damaged one, a network of another task, or a batch size
       below 1.
   """
-  if batch_size is not None and batch_size < 1:
-    raise UserError(f'batch_size={batch_size} must be at least 1.')
+  if batch_size is not None:
+    at_least('batch_size', batch_size, 1)
   mesh = runtime.data_mesh()
   run = networks.load(workdir, str(checkpoint), mesh, task=task)
   classifies = network.task_of(run.config) == CLASSIFICATION

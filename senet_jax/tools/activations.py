@@ -22,7 +22,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import UserError, at_least, one_of
 from senet_jax.reporting import tables
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--checkpoint', default='best', help='best (default), latest, or a step')
   add('--split', help="default: the run's evaluation split")
   add('--data_dir', help="default: the run's")
-  add('--batch_size', type=int, help='images at once over all devices; default: of the run')
+  add('--batch_size', type=cli.number, help='images at once over all devices; default: of the run')
   add('--classes', type=_names, default=(), metavar='NAME,NAME,...',
       help="default: all up to ten (the figure has five); of ImageNet the paper's four; else four"
       )  # fmt: skip
@@ -119,8 +119,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   args = parser.parse_args(argv)
   for flag in ('images_per_class', 'channels'):
-    if getattr(args, flag) < 2:
-      raise UserError(f'--{flag}={getattr(args, flag)} must be at least 2.')
+    at_least(f'--{flag}', getattr(args, flag), 2)
   return args
 
 

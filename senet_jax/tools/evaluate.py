@@ -107,8 +107,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
       help='best (default), latest, or a step; of all workdirs, or once for each')  # fmt: skip
   add('--split', help="default: the run's evaluation split")
   add('--data_dir', help="default: the (first) run's")
-  add('--batch_size', type=int, help='crops at once over all devices; default: of the run')
-  add('--size', type=int, help="side of the crop; default: the run's")
+  add('--batch_size', type=cli.number, help='crops at once over all devices; default: of the run')
+  add('--size', type=cli.number, help="side of the crop; default: the run's")
   add('--resize', '--scales', dest='scales', type=_numbers, default=(), metavar='S,S,...', help=
       'shorter side of the resized image, or several; default: the usual one of the network'
       )  # fmt: skip
@@ -129,8 +129,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv)
   if not (args.workdir or args.from_detections):
     parser.error('--workdir is missing')
-  if args.size is not None and args.size < 1:
-    raise UserError(f'--size={args.size} must be at least 1.')
   for flag, suffixes in _SUFFIXES.items():
     if (path := getattr(args, flag)) and path.suffix not in suffixes:
       raise UserError(f'--{flag}={path} must end in {" or ".join(suffixes)}.')

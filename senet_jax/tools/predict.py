@@ -53,11 +53,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--workdir', type=cli.path_or_bucket, help='of the run; or the first argument')
   add('--checkpoint', help='best (default), latest, or a step')
   add('--task', choices=_TASKS, help='what the network must be for (default: either)')
-  add('--top_k', type=int, help=f'classes to name; default: {_TOP_K}')
+  add('--top_k', type=cli.number, help=f'classes to name; default: {_TOP_K}')
   add('--threshold', type=float, help=f'least score of an object, 0 to 1; default: {_THRESHOLD}')
-  add('--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million')
   add(
-    '--batch_size', type=int, help=f'photos at once; default: {_BATCH_SIZE}, of objects 1 a device'
+    '--max_pixels', type=cli.number, help='take photos of up to so many pixels; default: 89 million'
+  )
+  add(
+    '--batch_size',
+    type=cli.number,
+    help=f'photos at once; default: {_BATCH_SIZE}, of objects 1 a device',
   )
   add(
     '--output',
@@ -73,8 +77,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv)
   if args.embeddings and args.embeddings.suffix != '.npz':
     raise UserError(f'--embeddings={args.embeddings} must end in .npz.')
-  if args.top_k is not None and args.top_k < 1:
-    raise UserError(f'--top_k={args.top_k} must be at least 1.')
   if args.workdir is None:
     first, *args.photos = args.photos
     if not args.photos:

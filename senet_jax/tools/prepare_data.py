@@ -113,7 +113,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='of CIFAR, write the arrays alone, without TensorFlow',
   )
   parser.add_argument(
-    '--max_pixels', type=int, help='take photos of up to so many pixels; default: 89 million'
+    '--max_pixels', type=cli.number, help='take photos of up to so many pixels; default: 89 million'
   )
   parser.add_argument('--overwrite', action='store_true', help='prepare it anew')
   return parser.parse_args(argv)

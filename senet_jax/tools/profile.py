@@ -31,22 +31,22 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--config', required=True, help='file of the run, as of senet_jax.main')
   parser.add_argument('--target', default='here', help='machine to compile for')
   parser.add_argument('--mode', choices=('train', 'inference'), default='train')
-  parser.add_argument('--per_device', type=int, help='images a device; else config.batch_size')
+  parser.add_argument(
+    '--per_device', type=cli.number, help='images a device; else config.batch_size'
+  )
   parser.add_argument(
     '--compare',
     action='append',
     default=[],
     help="such as 'model.name=resnet50' or 'model.se.fused=False'; again for one more",
   )
-  parser.add_argument('--top', type=int, default=12, help='kernels and arrays to list')
-  parser.add_argument('--steps', type=int, default=0, help='steps to time, on `here`')
+  parser.add_argument('--top', type=cli.number, default=12, help='kernels and arrays to list')
+  parser.add_argument('--steps', type=cli.number, default=0, help='steps to time, on `here`')
   parser.add_argument(
     '--trace', type=cli.new_folder, help='directory for a trace of three more, on `here`'
   )
   parser.add_output()
   args, overrides = parser.parse_with_overrides(argv)
-  if args.per_device is not None and args.per_device < 1:
-    parser.error(f'--per_device={args.per_device} must be at least 1')
 
   from senet_jax.measure.targets import HERE, Target
 

@@ -26,7 +26,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from senet_jax import cli
-from senet_jax.errors import UserError
+from senet_jax.errors import UserError, at_least
 from senet_jax.excitation import pruning_choices
 from senet_jax.reporting import tables
 from senet_jax.storage import files
@@ -104,18 +104,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--by', choices=pruning_choices.RANKINGS, help='default: gates; of the table, all')
   add('--to', type=cli.new_path, help='new workdir for the smaller network')
   add('--seed', type=int, default=0, help='of --by=random with --to; default: 0')
-  add('--seeds', type=int, default=5, help='random choices in the table; default: 5')
+  add('--seeds', type=cli.number, default=5, help='random choices in the table; default: 5')
   add('--split', help="to evaluate on; default: the run's evaluation split")
   add('--gates_split', help="to take the gates from; default: the run's training split")
-  add('--images_per_class', type=int, default=50, help='for the gates; default: 50')
+  add('--images_per_class', type=cli.number, default=50, help='for the gates; default: 50')
   add('--data_dir', help="default: the run's")
-  add('--batch_size', type=int, help='images at once over all devices; default: of the run')
+  add('--batch_size', type=cli.number, help='images at once over all devices; default: of the run')
   add('--figure', type=cli.new_file, help='also draw the table to this PNG file')
   parser.add_output()
   args = parser.parse_args(argv)
-  for flag, least in (('images_per_class', 1), ('seeds', 1), ('seed', 0)):
-    if getattr(args, flag) < least:
-      raise UserError(f'--{flag}={getattr(args, flag)} must be at least {least}.')
+  at_least('--seed', args.seed, 0)
   if args.figure and args.figure.suffix != '.png':
     raise UserError(f'--figure={args.figure} must end in .png.')
   if not args.to:

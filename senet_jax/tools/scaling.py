@@ -19,14 +19,12 @@ def main(argv: list[str]) -> None:
   parser = cli.Parser('tools.scaling', __doc__)
   parser.add_argument('profiles', nargs='+', type=pathlib.Path, metavar='PROFILE')
   parser.add_argument('--chips', default='8,64,256,1024', help='how many, with commas')
-  parser.add_argument('--images_per_core', type=float, required=True)
+  parser.add_argument('--images_per_core', type=cli.positive, required=True)
   parser.add_output()
   args = parser.parse_args(argv)
   chips = args.chips.split(',')
   if not all(n.isdecimal() and int(n) for n in chips):
     parser.error(f'--chips={args.chips} must be whole numbers above 0, with commas')
-  if not args.images_per_core > 0:
-    parser.error(f'--images_per_core={args.images_per_core} must be above 0')
   counts = [int(n) for n in chips]
   rows = [
     row for path in args.profiles for row in scaling.predictions(path, counts, args.images_per_core)

@@ -483,7 +483,7 @@ def test_lists_that_name_no_image(lines, message):
     (['--scales=7,8'], 'shorter side is 7 are smaller than the crop of 8'),
     (['--size=9', '--resize=8'], 'shorter side is 8 are smaller than the crop of 9'),
     (['--scales=a'], "'a' must be whole numbers from 1 on"),
-    (['--size=0'], '--size=0 must be at least 1'),
+    (['--size=0'], "--size: '0' must be an integer of at least 1"),
     (['--top_k=0,1'], "'0,1' must be whole numbers from 1 on"),
     (['--per_class=x.json'], r'--per_class=x\.json must end in \.csv'),
     (['--confusion=x'], r'--confusion=x must end in \.csv or \.npz'),

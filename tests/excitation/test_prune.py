@@ -548,7 +548,7 @@ def test_amounts_without_being_asked():
     (['--to={there}/file', '--channels=.1'], 'is there already; choose another directory'),
     (['--figure=a.pdf'], r'--figure=a\.pdf must end in \.png'),
     (['--by=loss'], "invalid choice: 'loss'"),
-    (['--seeds=0'], '--seeds=0 must be at least 1'),
+    (['--seeds=0'], "--seeds: '0' must be an integer of at least 1"),
     (['--split=tset'], "'tset' is unknown"),
     (['--checkpoint=9'], "no checkpoint '9'"),
   ],

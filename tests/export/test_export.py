@@ -141,6 +141,8 @@ def test_predictions_of_a_file(made, shipped, photos, tmp_path, capsys):
   for what, bound in (('probabilities', 1e-5), ('features', 1e-4)):
     expected = getattr(shipped, what)(photos)
     np.testing.assert_allclose(getattr(predictor, what)(photos), expected, atol=bound)
+  with pytest.raises(UserError, match='batch_size=0 must be at least 1'):
+    file_predictor.load(made[0], 'onnxruntime', batch_size=0)
   photos[0].save(tmp_path / 'photo.png')
   argv = ['predict', str(made[0]), str(tmp_path / 'photo.png'), '--top_k=1']
   assert predict.main(argv[1:]) == 0
@@ -437,7 +439,7 @@ for attempt in (1, 2):  # before the package is imported, and behind it
 @pytest.mark.parametrize(
   ('option', 'words'),
   [
-    ('--batch_size=0', 'batch_size=0 must be at least 1'),
+    ('--batch_size=0', "--batch_size: '0' must be an integer of at least 1"),
     ('--checkpoint=latest', '--checkpoint=latest has no effect on a file'),
   ],
 )

@@ -82,7 +82,7 @@ def test_mistakes(tmp_path):
     tool.main([str(broken), '--images_per_core=100'])
   with pytest.raises(UserError, match='--chips=8,x must be whole numbers'):
     tool.main([str(broken), '--chips=8,x', '--images_per_core=100'])
-  with pytest.raises(UserError, match='must be above 0'):
+  with pytest.raises(UserError, match="--images_per_core: '0' must be greater than 0"):
     tool.main([str(broken), '--images_per_core=0'])
   with pytest.raises(UserError, match="chip='v4' is unknown"):
     scaling.predict(profile(chip='v4'), 8, 100)

@@ -209,7 +209,7 @@ def test_objects_as_csv(found, tmp_path):
     (['--task=both', '{photo}'], "argument --task: invalid choice: 'both'"),
     (['--output={folder}/0', '{photo}'], r'holds photos that are read'),
     (['--output=x.png', '{photo}'], r'--output=x\.png must end in \.json or \.csv, or be a folder'),
-    (['--batch_size=0', '{photo}'], 'batch_size=0 must be at least 1'),
+    (['--batch_size=0', '{photo}'], "--batch_size: '0' must be an integer of at least 1"),
   ],
 )
 def test_mistakes(arguments, message, workdir, detector, folder, monkeypatch, capsys):
