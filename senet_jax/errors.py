@@ -62,7 +62,8 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
   """Checks that `given` is one of `allowed`.
 
   Args:
-    field: what the value is called where the user sets it, such as `model.se.squeeze`.
+    field: what the value is called where the user sets it, such as `model.se.squeeze`; or words
+      that it can stand behind, such as `the field`.
     given: the value.
     allowed: the values it may have.
     hint: a sentence that ends the message.
@@ -75,7 +76,8 @@ def one_of(field: str, given, allowed: Iterable, hint: str = '') -> None:
     return
   guess = did_you_mean(given, allowed)
   choices = f' (allowed: {", ".join(map(str, allowed))})' if len(allowed) <= _LISTED else ''
-  problem = f'{field}={shown(given)} is unknown{guess and f"; {guess}"}{choices}'
+  named = f'{field} ' if ' ' in field else f'{field}='
+  problem = f'{named}{shown(given)} is unknown{guess and f"; {guess}"}{choices}'
   raise UserError(f'{problem}{"" if problem.endswith("?") else "."} {hint}'.rstrip())
 
 

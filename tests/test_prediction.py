@@ -345,7 +345,7 @@ def test_finds_images(tmp_path):
   assert found('**/*.webp') == ['b/c/3.webp']
   assert found('y[1].png') == ['y[1].png']
   assert found('*') == ['b/1.png', 'b/2.JPG', 'b/c/3.webp', 'x.dat', 'y[1].png']
-  with pytest.raises(UserError, match=r"no file or folder '\S+z\.png', and none that it matches"):
+  with pytest.raises(UserError, match=r"no file or folder '\S+z\.png', and it matches none"):
     found('b', 'z.png')
   with pytest.raises(UserError, match=r"no image \(\.jpg .*\) is in '\S+/empty'"):
     found('empty')
@@ -410,7 +410,7 @@ def test_real_photos_through_the_command(workdir, imagenet_sample, capsys):
     (['--top_k=0', '{photo}'], "--top_k: '0' must be an integer of at least 1"),
     (['--batch_size=0', '{photo}'], "--batch_size: '0' must be an integer of at least 1"),
     (['nothing.png'], "no file or folder 'nothing.png'"),
-    ([], 'the following arguments are required: photos'),
+    ([], 'give a network .*, and then photos'),
     (['--checkpoint=9', '{photo}'], "no checkpoint '9'"),
   ],
 )

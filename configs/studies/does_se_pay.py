@@ -23,7 +23,7 @@ _EPOCHS, _DROPS, _WARMUP = 163.84, (81.92, 122.88), 1.024
 
 
 def get_study(size=''):
-  one_of('--study=FILE.py:SIZE with SIZE', size or 'full', ('full', 'gpu', 'small'))
+  one_of('the size', size or 'full', ('full', 'gpu', 'small'))
   if size == 'small':
     note = 'Small: ResNet-20 on the whole of CIFAR-10, few epochs; nothing was tuned.'
     return Study(f'{TITLE} (small)', tuple(_cifar(*SMALL)), (0, 1), note)

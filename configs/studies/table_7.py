@@ -15,7 +15,7 @@ NETWORKS = ('r50', 'se_r50', 'r101', 'se_r101')
 
 
 def get_study(size=''):
-  one_of('--study=FILE.py:SIZE with SIZE', size or 'full', ('full', 'small'))
+  one_of('the size', size or 'full', ('full', 'small'))
   small = size == 'small'
   rows = [
     study.Row(

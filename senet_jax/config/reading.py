@@ -129,7 +129,9 @@ def _check_access(error: BaseException) -> None:
 def _call(flag: str, path: str, function: str) -> Any:
   """Calls a function of the user's file, with what is behind the colon, if anything is."""
   name, _, argument = path.partition(':')
-  get = getattr(_module(_file(name, studies=flag == '--study')), function)
+  get = getattr(_module(_file(name, studies=flag == '--study')), function, None)
+  if not callable(get):
+    raise UserError(f'there is no function {function}() in it.')
   if argument and not inspect.signature(get).parameters:
     raise UserError(f'it has no variants; leave :{argument} out.')
   return get(argument) if argument else get()

@@ -341,7 +341,7 @@ def coco(model: str, variant: str = '') -> ConfigDict:
   Raises:
     UserError: there is no such variant.
   """
-  one_of('--config=FILE.py:VARIANT with VARIANT', variant or 'full', ('full', 'small'))
+  one_of('the variant', variant or 'full', ('full', 'small'))
   config = default()
   config.model.name = model
   config.data.name = 'coco'

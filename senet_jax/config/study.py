@@ -97,7 +97,7 @@ def study(
   Raises:
     UserError: there is no such size.
   """
-  one_of('--study=FILE.py:SIZE with SIZE', size or 'full', ('full', 'small'))
+  one_of('the size', size or 'full', ('full', 'small'))
   if isinstance(baselines, str):
     baselines = {name: baselines for name in rows if name != baselines}
   if size != 'small':

@@ -199,7 +199,7 @@ def parse_split(
     raise UserError(
       f'data split {shown(split)} is not of the form train, train[:90%] or test[10:20].'
     )
-  one_of(f'split of {name}', match[1], splits, hint)
+  one_of(f'{name}: the split', match[1], splits, hint)
 
   def bound(text: str | None, count: int) -> int | None:
     if text is None:

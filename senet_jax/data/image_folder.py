@@ -217,7 +217,7 @@ def find_images(arguments: list[str]) -> list[str]:
     if not os.path.exists(argument):
       matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
-      raise UserError(f'there is no file or folder {argument!r}, and none that it matches.')
+      raise UserError(f'there is no file or folder {argument!r}, and it matches none.')
     images: list[str] = []
     for match in matches:
       if os.path.isdir(match):

@@ -67,11 +67,15 @@ def export(
       does not agree with it.
   """
   path = pathlib.Path(to)
-  format = format or SUFFIXES.get(path.suffix)
+  named = SUFFIXES.get(path.suffix)
+  format = format or named
   if format is None:
     raise UserError(
-      f'--format is missing: {path.name} does not say it; {", ".join(formats.NAMES)}.'
+      f'--format is missing, and {path.name} does not end in {" or ".join(SUFFIXES)}: give one of '
+      f'{", ".join(formats.NAMES)}.'
     )
+  if named not in (None, format):
+    raise UserError(f'--to={path} has the ending of {named}, and --format={format}: change either.')
   module = formats.load(format)
   one_of('--dtype', dtype, cards.DTYPES)
   count = _batch(batch, format, module.ANY_BATCH)

@@ -53,8 +53,9 @@ class FilePredictor(Predictor):
     if name == PROBABILITIES and name not in self.card.outputs:
       return lambda _, images: softmax(self._outputs(images)[LOGITS], axis=-1)
     if name not in self.card.outputs:
+      option = 'with --features' if name == FEATURES else 'without --probabilities'
       raise UserError(
-        f'the file gives {", ".join(self.card.outputs)}, and no {name}; export it so.'
+        f'the file gives {", ".join(self.card.outputs)}, and no {name}; export it {option}.'
       )
     return lambda _, images: self._outputs(images)[name]
 
@@ -98,7 +99,9 @@ def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> File
   call = backends.checked(backend)
   there = formats.of(path)
   if there != 'onnx':
-    raise UserError(f'--backend={backend} runs ONNX files, and {path} is {there}.')
+    raise UserError(
+      f'{backend} runs ONNX files, and {path} is {there}; export it with --format=onnx.'
+    )
   card = formats.load(there).read_card(path)
   found = FilePredictor(
     config=ConfigDict(),

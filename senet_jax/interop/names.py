@@ -634,7 +634,7 @@ def variant_of(model_name: str, name: str, sources: Collection[str] = SOURCES) -
     UserError: as of `variants_of`, or it is none of them.
   """
   known = {variant.name: variant for variant in variants_of(model_name, sources)}
-  errors.one_of(f'variant of {model_name}', name, known)
+  errors.one_of(f'{model_name}: the variant', name, known)
   return known[name]
 
 

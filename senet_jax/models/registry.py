@@ -192,7 +192,7 @@ def create_model(
     )
   for override in overrides:
     if override not in allowed:
-      errors.one_of(f'the override of {name}', override, [*allowed, 'num_classes', 'dtype'])
+      errors.one_of(f'{name}: the override', override, [*allowed, 'num_classes', 'dtype'])
     if override in entry.unused:
       raise errors.UserError(f'{override} has no effect on {name}; leave it out.')
   overrides = {field: _hashable(value) for field, value in overrides.items()}

@@ -57,7 +57,7 @@ def file_system(path: str | os.PathLike) -> 'fsspec.AbstractFileSystem':
   import fsspec
 
   scheme = os.fspath(path).split('://')[0]
-  one_of(f'the scheme of {path}', scheme, _EXTRAS)
+  one_of(f'{path}: the scheme', scheme, _EXTRAS)
   # What TensorStore and other processes write would not be seen in a list that is kept.
   for name in _EXTRAS.values():
     fsspec.config.conf.setdefault(name, {}).setdefault('use_listings_cache', False)

@@ -12,6 +12,7 @@ that detects objects draws them on the photos in the folder --output, beside det
 
 import argparse
 import dataclasses
+import os
 
 from senet_jax import cli
 from senet_jax.errors import UserError
@@ -24,16 +25,17 @@ _TOP_K, _THRESHOLD, _BATCH_SIZE = 5, 0.5, 32
 def main(argv: list[str]) -> int:
   """Runs the command with the arguments `argv`; returns the exit status."""
   args = _parse(argv)
+  from senet_jax.data import photos
   from senet_jax.data.image_folder import find_images
   from senet_jax.prediction import showing
 
   if args.output and args.output.suffix not in (*showing.SUFFIXES, ''):
     allowed = ' or '.join(showing.SUFFIXES)
-    raise UserError(f'--output={args.output} must end in {allowed}, or be a folder, of objects.')
-
+    raise UserError(f'--output={args.output} must end in {allowed}; a folder is for a detector.')
+  if args.workdir.suffix.lower() in photos.SUFFIXES:
+    raise UserError(f'{args.workdir} is a photo; give the network first, and then the photos.')
   paths = find_images(args.photos)
   from senet_jax import runtime
-  from senet_jax.data import photos
 
   if args.max_pixels is not None:
     photos.allow_pixels(args.max_pixels)
@@ -49,39 +51,28 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
   parser = cli.Parser('tools.predict', __doc__)
   add = parser.add_argument
-  add('photos', nargs='+', help='files, folders and patterns in quotes')
+  add('photos', nargs='*', help='files, folders and patterns in quotes')
   add('--workdir', type=cli.path_or_bucket, help='of the run; or the first argument')
   add('--checkpoint', help='best (default), latest, or a step')
   add('--task', choices=_TASKS, help='what the network must be for (default: either)')
   add('--top_k', type=cli.number, help=f'classes to name; default: {_TOP_K}')
   add('--threshold', type=float, help=f'least score of an object, 0 to 1; default: {_THRESHOLD}')
-  add(
-    '--max_pixels', type=cli.number, help='take photos of up to so many pixels; default: 89 million'
-  )
-  add(
-    '--batch_size',
-    type=cli.number,
-    help=f'photos at once; default: {_BATCH_SIZE}, of objects 1 a device',
-  )
-  add(
-    '--output',
-    type=cli.new_path,
-    help='also write the answers to this .json or .csv file; of objects, or a folder of pictures',
-  )
-  add(
-    '--embeddings',
-    type=cli.new_file,
-    help='also write what goes into the last layer to this .npz file: `paths`, `features`',
-  )
+  add('--max_pixels', type=cli.number, help='most pixels of a photo; default: 89 million')
+  add('--batch_size', type=cli.number,
+      help=f'photos at once; default: {_BATCH_SIZE}, of a detector 1 a device')  # fmt: skip
+  add('--output', type=cli.new_path, help='also write the answers to this .json or .csv file; '
+      'those of a detector also to a folder, as pictures')  # fmt: skip
+  add('--embeddings', type=cli.new_file,
+      help='also write what goes into the last layer to this .npz file: `paths`, `features`'
+  )  # fmt: skip
   add('--backend', help='onnxruntime (default) or openvino, for a file of tools.export')
   args = parser.parse_args(argv)
   if args.embeddings and args.embeddings.suffix != '.npz':
     raise UserError(f'--embeddings={args.embeddings} must end in .npz.')
-  if args.workdir is None:
-    first, *args.photos = args.photos
-    if not args.photos:
-      parser.error(f'--workdir is missing, or the photos behind the workdir {first}')
-    args.workdir = cli.path_or_bucket(first)
+  if args.workdir is None and args.photos:
+    args.workdir = cli.path_or_bucket(args.photos.pop(0))
+  if not args.photos:
+    parser.error('give a network (a workdir, the name of one, or an ONNX file), and then photos')
   return args
 
 
@@ -91,7 +82,7 @@ def _load(args: argparse.Namespace, photos: int):
   from senet_jax.models import DETECTION
 
   given = args.batch_size
-  if args.backend is None and args.workdir.suffix != '.onnx':
+  if args.backend is None and not (args.workdir.suffix == '.onnx' or os.path.isfile(args.workdir)):
     network = prediction.load(
       args.workdir, args.checkpoint or 'best', batch_size=given, task=args.task
     )
@@ -101,9 +92,13 @@ def _load(args: argparse.Namespace, photos: int):
   if args.task == DETECTION:
     raise UserError(f'--task={args.task}: {args.workdir} is a file, and files name classes alone.')
   from senet_jax.export import file_predictor
+  from senet_jax.export.card import FEATURES
 
   size = min(_BATCH_SIZE if given is None else given, photos)
-  return file_predictor.load(args.workdir, args.backend or 'onnxruntime', batch_size=size)
+  found = file_predictor.load(args.workdir, args.backend or 'onnxruntime', batch_size=size)
+  if args.embeddings and FEATURES not in found.card.outputs:
+    raise UserError(f'--embeddings: {args.workdir} gives no features; export it with --features.')
+  return found
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:

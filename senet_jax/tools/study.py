@@ -62,7 +62,11 @@ def _parse(argv: list[str]):
   add = parser.add_argument
   add('--study', help='FILE.py, or the name of one in the package; NAME:small; list prints them')
   parser.add_bare('--workdir', required=False, type=pathlib.Path)
-  add('--records', type=pathlib.Path, help='directory with the summaries of runs made before')
+  add(
+    '--records',
+    type=pathlib.Path,
+    help='directory with the summaries of runs made before; enough for --table',
+  )
   add('--shard', default='1/1', help='I/N: the I-th of N parts of the runs')
   add('--rows', type=cli.words, help='only these, with commas')
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')
@@ -80,6 +84,8 @@ def _parse(argv: list[str]):
 
     known = ', '.join(reading.shipped(studies=True))
     parser.error(f'--study is missing: FILE.py, or one in the package: {known}')
+  if args.table:
+    args.workdir = args.workdir or args.records
   if args.workdir is None:
     parser.error('--workdir is missing')
   if not args.table and (why := files.unwritable(args.workdir)):

@@ -119,6 +119,7 @@ class Run:
     if self.stop.noticed:
       return False
     if not self._trainer.compiled:
+      self._reporter.say('compiling the programs; an interruption waits for that')
       self._trainer.compile(self.state, self.step)
       self._evaluator.compile(self.state.eval_variables)
     first = self.step

@@ -90,6 +90,8 @@ def draw(
     configs.append(read_config(workdir))
     check_task(configs[-1], CLASSIFICATION, str(workdir))
     records.append(read_records(workdir / 'metrics.jsonl'))
+    if not any('top1_error' in record for record in records[-1]):
+      raise UserError(f'{workdir} has no error to draw yet: its run ended before its first report.')
   title = configs[0].data.name + (f': {note}' if note else '')
   labels = curves.labels(configs, workdirs)
   look.save(curves.comparison(list(zip(labels, records, strict=True)), title), path)

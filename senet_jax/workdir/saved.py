@@ -228,8 +228,8 @@ def check_task(config: ConfigDict, task: str | None, where: str) -> None:
   found = network.task_of(config)
   if task not in (None, found):
     raise UserError(
-      f'{where} holds {config.model.name}, a network for {found}, and this is for {task}: give one '
-      f'of senet_jax.list_models(task={task!r}).'
+      f'{where} holds {config.model.name}, a network for {found}, and this is for {task}: give '
+      'a run of such a network.'
     )
 
 

@@ -80,5 +80,5 @@ def test_a_data_set_without_boxes_of_this_kind(prepared, tmp_path):
     sources.open_source(configured('coco/2014', tmp_path), 'train')
   with pytest.raises(UserError, match='has no photos'):
     sources.open_source(configured('coco/2017', prepared), 'test[:0]')
-  with pytest.raises(UserError, match="split of coco/2017='val' is unknown"):
+  with pytest.raises(UserError, match="coco/2017: the split 'val' is unknown"):
     sources.open_source(configured('coco/2017', prepared), 'val')

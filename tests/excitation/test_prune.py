@@ -382,7 +382,7 @@ def test_negative_gates_in_front_of_a_relu():
   gates = {'SE_2_1': made_up([0.5] * 7 + [-0.1], [0] * 8)}
   with pytest.raises(UserError, match=r'SE_2_1 cannot go: its mean gates go down to -0\.1'):
     pruning.without_blocks(run, ['SE_2_1'], gates)
-  with pytest.raises(UserError, match=r"SE block='SE_2_2' is unknown; did you mean 'SE_2_1'"):
+  with pytest.raises(UserError, match=r"SE block 'SE_2_2' is unknown; did you mean 'SE_2_1'"):
     pruning.without_blocks(run, ['SE_2_2'], gates)
 
 

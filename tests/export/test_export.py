@@ -355,6 +355,7 @@ def test_padded_pooling_in_tensorflow_lite(tmp_path):
   [
     (['--to=net.xyz'], '--format is missing'),
     (['--to=net.onnx', '--format=onx'], "did you mean 'onnx'"),
+    (['--to=net.tflite', '--format=onnx'], 'the ending of tflite, and --format=onnx: change'),
     (['--to=net.tflite', '--batch=any'], 'fixed number of images; give --batch=1'),
     (['--to=net.onnx', '--batch=0'], '--batch'),
     (['--to=net.onnx', '--size=100000'], '--size=100000 must be an integer from 1 to 16384'),
@@ -441,6 +442,7 @@ for attempt in (1, 2):  # before the package is imported, and behind it
   [
     ('--batch_size=0', "--batch_size: '0' must be an integer of at least 1"),
     ('--checkpoint=latest', '--checkpoint=latest has no effect on a file'),
+    ('--embeddings=x.npz', 'gives no features; export it with --features'),
   ],
 )
 def test_options_of_runs_with_a_file(option, words, made, tmp_path, monkeypatch, capsys):
@@ -448,6 +450,18 @@ def test_options_of_runs_with_a_file(option, words, made, tmp_path, monkeypatch,
   argv = [str(made[0]), str(tmp_path / 'a.png'), option]
   error = complaint(predict.main, argv, monkeypatch, capsys)
   assert words in error and error.count('\n') == 1
+
+
+def test_files_that_predict_does_not_run(tmp_path, monkeypatch, capsys):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  path = tmp_path / 'net.stablehlo'
+  exported.export(SHIPPED, path)
+  error = complaint(predict.main, [str(path), str(tmp_path / 'a.png')], monkeypatch, capsys)
+  assert 'runs ONNX files, and' in error and 'is stablehlo; export it with --format=onnx' in error
+  argv = [str(tmp_path / 'a.png'), SHIPPED]
+  assert 'a.png is a photo; give the network first' in complaint(
+    predict.main, argv, monkeypatch, capsys
+  )
 
 
 def test_backend_needs_a_file(tmp_path, monkeypatch, capsys):

@@ -349,7 +349,10 @@ def test_number_of_classes():
     (('resnet50', None), 'state dict is of type NoneType; give a dict of arrays by name'),
     (('resnet50', {'w': np.zeros(1, int)}), r"'w' in the state dict is int64, not an array of"),
     (('resnet50', {'w': 'text'}), "'w' in the state dict is str, no array"),
-    (('resnet50', {'w': np.zeros(1)}, 'timm:x'), r"variant of resnet50='timm:x' is unknown.*allow"),
+    (
+      ('resnet50', {'w': np.zeros(1)}, 'timm:x'),
+      r"resnet50: the variant 'timm:x' is unknown.*allow",
+    ),
     (('resnet50', {'w': np.zeros(1)}, 'caffe:se_resnet50'), 'is unknown'),
     (
       ('resnet164_cifar', {'w': np.zeros(1)}),

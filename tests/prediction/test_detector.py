@@ -208,7 +208,7 @@ def test_objects_as_csv(found, tmp_path):
     (['--task=classification', '{photo}'], 'a network for detection, and this is for'),
     (['--task=both', '{photo}'], "argument --task: invalid choice: 'both'"),
     (['--output={folder}/0', '{photo}'], r'holds photos that are read'),
-    (['--output=x.png', '{photo}'], r'--output=x\.png must end in \.json or \.csv, or be a folder'),
+    (['--output=x.png', '{photo}'], r'--output=x\.png must end in \.json or \.csv; a folder is'),
     (['--batch_size=0', '{photo}'], "--batch_size: '0' must be an integer of at least 1"),
   ],
 )

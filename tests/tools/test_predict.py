@@ -35,5 +35,5 @@ def test_the_workdir_may_come_first(monkeypatch, tmp_path):
     with pytest.raises(UserError, match='as expected'):
       predict.main(argv)
   assert asked == [pathlib.Path('runs/x')] * 2
-  with pytest.raises(UserError, match='--workdir is missing, or the photos behind the workdir'):
+  with pytest.raises(UserError, match=r'give a network .*, and then photos'):
     predict.main([str(photo)])

@@ -232,6 +232,7 @@ def test_a_damaged_summary_is_made_anew(study_file, errors, tmp_path):
   errors[0].update(dict.fromkeys(RUNS, 1.0))
   argv = [study_file, f'--workdir={tmp_path}/runs']
   assert tool.main(argv) == 0
+  assert tool.main([study_file, '--table', f'--records={tmp_path}/runs']) == 0
   (tmp_path / 'runs' / 'se' / 'seed0' / 'summary.json').write_text('{"final": {')
   assert tool.main(argv) == 0 and errors[1] == [*RUNS, ('se', 0)]
 
