@@ -62,7 +62,7 @@ def test_the_wheel_has_the_configurations(installed, tmp_path):
    (['evalute'], 2, "'evaluate'"), (['--version'], 0, '0.1'),
    (['evaluate', '--help'], 0, 'usage: senet evaluate ['),
    (['train', '--help'], 0, 'usage: senet train ['),
-   (['predict'], 2, 'required: photos (see senet predict --help)'),
+   (['predict'], 2, 'and then photos (see senet predict --help)'),
    (['study'], 2, '--study is missing: FILE.py, or one in the package: cifar10_r20, '),
    (['study', '--study=list'], 0, 'ratio '),
    (['train', '--config=digit_se_r20', '--workdir=x'], 2, "did you mean 'digits_se_r20'?")],

@@ -74,9 +74,9 @@ def export(
       f'--format is missing, and {path.name} does not end in {" or ".join(SUFFIXES)}: give one of '
       f'{", ".join(formats.NAMES)}.'
     )
+  module = formats.load(format)
   if named not in (None, format):
     raise UserError(f'--to={path} has the ending of {named}, and --format={format}: change either.')
-  module = formats.load(format)
   one_of('--dtype', dtype, cards.DTYPES)
   count = _batch(batch, format, module.ANY_BATCH)
   for there in (path,) if module.CARD_INSIDE else (path, cards.beside(path)):

@@ -483,7 +483,7 @@ def test_names_for_people():
     (['--split=test[:12]', '--classes=7,8'], r"class '8' has one image in digits test\[:12\]"),
     (['--split=test[:3]', '--classes=1'], r"class '1' has no image in .* choose other --classes"),
     (['--split=tset'], "'tset' is unknown"),
-    (['--batch_size=0'], 'eval.batch_size=0'),
+    (['--batch_size=0'], "--batch_size: '0' must be an integer"),
     (['--output=/dev/null/x'], 'a part of the path is a file'),
   ],
 )

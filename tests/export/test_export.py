@@ -442,7 +442,6 @@ for attempt in (1, 2):  # before the package is imported, and behind it
   [
     ('--batch_size=0', "--batch_size: '0' must be an integer of at least 1"),
     ('--checkpoint=latest', '--checkpoint=latest has no effect on a file'),
-    ('--embeddings=x.npz', 'gives no features; export it with --features'),
   ],
 )
 def test_options_of_runs_with_a_file(option, words, made, tmp_path, monkeypatch, capsys):
@@ -462,6 +461,15 @@ def test_files_that_predict_does_not_run(tmp_path, monkeypatch, capsys):
   assert 'a.png is a photo; give the network first' in complaint(
     predict.main, argv, monkeypatch, capsys
   )
+
+
+def test_embeddings_of_a_file_without_features(tmp_path, monkeypatch, capsys):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  exported.export(SHIPPED, tmp_path / 'net.onnx')
+  argv = [str(tmp_path / 'net.onnx'), str(tmp_path / 'a.png'), f'--embeddings={tmp_path}/x.npz']
+  error = complaint(predict.main, argv, monkeypatch, capsys)
+  assert 'gives no features; export it with --features' in error and error.count('\n') == 1
+  assert not (tmp_path / 'x.npz').exists()
 
 
 def test_backend_needs_a_file(tmp_path, monkeypatch, capsys):

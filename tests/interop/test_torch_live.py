@@ -33,7 +33,7 @@ def arrays_of(network):
   return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)  # half a gigabyte, of VGG
 def weights_of(variant, num_classes=CLASSES):
   """A state dict of random numbers; nothing is computed with it."""
   with torch.device('meta'):

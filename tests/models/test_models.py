@@ -124,7 +124,10 @@ def test_model_info(name):
   [
     (lambda: create_model('se_resnet5O'), r"'se_resnet5O' is unknown; did you mean 'se_resnet50'"),
     (lambda: model_info('resnext50_32x4'), r"'resnext50_32x4' .*; did you mean 'resnext50_32x4d'"),
-    (lambda: create_model('resnet18', widht=8), r"of resnet18='widht' .*; did you mean 'width'"),
+    (
+      lambda: create_model('resnet18', widht=8),
+      r"resnet18: the override 'widht' .*; did you mean 'width'",
+    ),
     (lambda: create_model('resnet18', parent=None), r"resnet18: the override 'parent'"),
     (lambda: create_model('resnet18', num_class=3), r"'num_class' .* did you mean 'num_classes'"),
     (lambda: create_model('resnet18', '10'), r"num_classes='10' must be an integer of at least 1"),

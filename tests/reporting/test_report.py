@@ -111,14 +111,14 @@ def test_curves_of_several_runs(project):
     report.main([f'--curves={picture}', str(project)])
   with pytest.raises(UserError, match='needs at least one WORKDIR'):
     report.main([f'--curves={picture}'])
-  picture.unlink()
-  (project / 'run0' / 'metrics.jsonl').write_text('')
-  with pytest.raises(UserError, match='run0 has no error to draw yet'):
-    report.main([f'--curves={picture}', str(project / 'run1'), str(project / 'run0')])
-  assert not picture.exists()
   (project / 'run1' / 'config.json').unlink()
   with pytest.raises(UserError, match=r'run1 holds no run: there is no config\.json'):
     report.main([f'--curves={picture}', str(project / 'run0'), str(project / 'run1')])
+  picture.unlink()
+  (project / 'run0' / 'metrics.jsonl').write_text('')
+  with pytest.raises(UserError, match='run0 has no error to draw yet'):
+    report.main([f'--curves={picture}', str(project / 'run0')])
+  assert not picture.exists()
 
 
 def test_points_of_curves_are_kept(project):

@@ -303,7 +303,7 @@ def test_mistakes_in_the_command(study_file, tmp_path):
     tool.main([study_file, f'--workdir={tmp_path}', '--shard=3/2'])
   with pytest.raises(UserError, match=r"did you mean 'ratio'\? they are .*ratio, "):
     reading.load_study('ratoi:small')
-  with pytest.raises(UserError, match="SIZE='tiny' is unknown"):
+  with pytest.raises(UserError, match="the size 'tiny' is unknown"):
     reading.load_study(f'{STUDIES[0]}:tiny')
   with pytest.raises(UserError, match='get_study'):
     reading.load_study(str(ROOT / 'tests' / 'helpers' / 'default_config.py'))
