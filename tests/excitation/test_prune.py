@@ -342,7 +342,7 @@ def without(*names, **options):
     (RESNET20, {'se': without('SE_5_1')}, r"without='SE_5_1' is unknown; did you mean 'SE_\d_1'"),
     (RESNET20, {'se': without('SE_2_1', stages=3)}, "'SE_2_1' is unknown"),
     ('se_vgg16_bn', {'se': without('SE_2_1')}, 'has no effect on se_vgg16_bn'),
-    ('se_vgg16_bn', {'kept_channels': ('SE_2_1:ff',)}, "se_vgg16_bn: the override 'kept_channels' is unknown"),
+    ('se_vgg16_bn', {'kept_channels': ('SE_2_1:ff',)}, "the override 'kept_channels' is unknown"),
     (RESNET20, {'kept_channels': ('SE_2_4:ffff',)}, "kept_channels='SE_2_4' is unknown"),
     (RESNET20, {'kept_channels': ('SE_2_1:ff',)}, "'SE_2_1:ff' does not say which .* of 16 a unit"),
     (RESNET20, {'kept_channels': ('SE_2_1:0000',)}, 'does not say which channels'),
