@@ -41,7 +41,12 @@ class Job:
 
   def __init__(self, count, workdir, *flags, devices=1, each=None, killed=None):
     port = free_port()
-    environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}
+    environment = {
+      **os.environ,
+      'JAX_NUM_CPU_DEVICES': str(devices),
+      # XLA has as many threads as cores or devices, cuts its work to them, and so rounds by them.
+      'PJRT_NPROC': '2',
+    }
     self.processes = []
     for number in range(count):
       hosts = [
