@@ -8,7 +8,7 @@ from senet_jax import config as config_lib
 from senet_jax.reporting import curves
 from senet_jax.tools import report
 
-RECORDS = [{'kind': k, 'epoch': e, 'loss': 1.0, 'top1_error': 9.0 - e}
+RECORDS = [{'kind': k, 'step': int(e), 'epoch': e, 'loss': 1.0, 'top1_error': 9.0 - e}
            for k in ('train', 'eval') for e in (1.0, 2.0)]  # fmt: skip
 
 
