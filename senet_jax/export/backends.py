@@ -1,16 +1,14 @@
 """Runtimes for ONNX files: a file becomes a function from images to outputs."""
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from senet_jax import runtime
-from senet_jax.errors import UserError, one_of
+from senet_jax.errors import one_of
 from senet_jax.export import formats
-
-Call = Callable[[np.ndarray], dict[str, np.ndarray]]
+from senet_jax.export.formats import Call
 
 
 def onnxruntime(path: pathlib.Path) -> Call:
@@ -24,13 +22,13 @@ def onnxruntime(path: pathlib.Path) -> Call:
   options = ort.SessionOptions()
   options.intra_op_num_threads = runtime.usable_cores()
   options.log_severity_level = 4
-  with _damaged(path, _errors_of_onnxruntime()):
+  with formats.runnable(path, _errors_of_onnxruntime()):
     session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     (given,) = session.get_inputs()
   names = [output.name for output in session.get_outputs()]
 
   def call(images: np.ndarray) -> dict[str, np.ndarray]:
-    with _damaged(path, _errors_of_onnxruntime()):
+    with formats.runnable(path, _errors_of_onnxruntime()):
       return dict(zip(names, session.run(names, {given.name: images}), strict=True))
 
   return call
@@ -57,26 +55,17 @@ def openvino(path: pathlib.Path, precision: str = 'f32') -> Call:
 
   options = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY',
              'INFERENCE_NUM_THREADS': runtime.usable_cores()}  # fmt: skip
-  with _damaged(path, (RuntimeError, ValueError)):
+  with formats.runnable(path, (RuntimeError, ValueError)):
     compiled = openvino.Core().compile_model(str(path), 'CPU', options)
     request = compiled.create_infer_request()
   names = [output.get_any_name() for output in compiled.outputs]
 
   def call(images: np.ndarray) -> dict[str, np.ndarray]:
-    with _damaged(path, (RuntimeError, ValueError)):
+    with formats.runnable(path, (RuntimeError, ValueError)):
       results = request.infer([np.ascontiguousarray(images)])
     return {name: np.array(results[i]) for i, name in enumerate(names)}
 
   return call
-
-
-@contextlib.contextmanager
-def _damaged(path: pathlib.Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-  """Says in one line which file it is that a runtime cannot open or run."""
-  try:
-    yield
-  except errors as error:
-    raise UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}') from error
 
 
 BACKENDS: dict[str, Callable[[pathlib.Path], Call]] = {

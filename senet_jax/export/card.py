@@ -180,4 +180,6 @@ def read_json(path: pathlib.Path, of: pathlib.Path) -> Card:
     ) from error
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path} is damaged: it is no JSON.') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{path} is damaged: it is no card of senet export.')
   return from_dict(found, of)

@@ -71,19 +71,19 @@ def export(
   format = format or named
   if format is None:
     raise UserError(
-      f'--format is missing, and {path.name} does not end in {" or ".join(SUFFIXES)}: give one of '
-      f'{", ".join(formats.NAMES)}.'
+      f'the format is missing, and {path.name} does not end in {" or ".join(SUFFIXES)}: give '
+      f'format={" or ".join(formats.NAMES)}.'
     )
   module = formats.load(format)
   if named not in (None, format):
-    raise UserError(f'--to={path} has the ending of {named}, and --format={format}: change either.')
-  one_of('--dtype', dtype, cards.DTYPES)
+    raise UserError(f'{path} has the ending of {named}, and format={format}: change either.')
+  one_of('dtype', dtype, cards.DTYPES)
   count = _batch(batch, format, module.ANY_BATCH)
   for there in (path,) if module.CARD_INSIDE else (path, cards.beside(path)):
     if there.exists():
-      raise UserError(f'--to={path}: {there} is there already; choose another file.')
+      raise UserError(f'{there} is there already; choose another file.')
   if why := files.unwritable(path):
-    raise UserError(f'--to={why}.')
+    raise UserError(f'{why}.')
   predictor = read(network, checkpoint, size)
   made = Card(
     format=format,
@@ -135,10 +135,10 @@ def check(
   """
   path = pathlib.Path(path)
   if format is not None:
-    one_of('--format', format, formats.NAMES)
+    one_of('format', format, formats.NAMES)
   there = formats.of(path)
   if format not in (None, there):
-    raise UserError(f'{path} is {there}, not {format}; give --format={there} or leave it out.')
+    raise UserError(f'{path} is {there}, not {format}; give format={there} or leave it out.')
   module = formats.load(there)
   card = module.read_card(path)
   if card.format != there:
@@ -149,7 +149,7 @@ def check(
   if state.params_sha256(predictor.variables) != card.params_sha256:
     raise UserError(
       f'{path} is of another network than {name}: a {card.model} with the weights '
-      f'{card.params_sha256[:12]}…, step {card.step}; give the --workdir that it was made of.'
+      f'{card.params_sha256[:12]}…, step {card.step}; give the network that it was made of.'
     )
   _check_card(path, card, predictor, module.LAYOUT)
   graph = _graph(card, predictor)
@@ -164,8 +164,12 @@ def _check_card(path: pathlib.Path, card: Card, predictor: Predictor, layout: st
           'model': predictor.config.model.name, 'class_names': predictor.class_names}  # fmt: skip
   for name, value in true.items():
     if says[name] != value:
+      here, there = says[name], value
+      if name == 'class_names' and len(here) == len(there):  # the first of maybe thousands
+        at = next(i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
+        name, here, there = f'class {at}', here[at], there[at]
       raise UserError(
-        f'{path} says that {name} is {shown(says[name])}, and its network {shown(value)}; '
+        f'{path} says that {name} is {shown(here)}, and its network {shown(there)}; '
         'export it again.'
       )
 
@@ -185,7 +189,7 @@ def read(network: str | os.PathLike, checkpoint: str | int, size: int | None) ->
   plain = found.preprocessing
   side = plain.image_size if size is None else size
   if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
-    raise UserError(f'--size={shown(side)} must be an integer from 1 to {MOST_PIXELS}.')
+    raise UserError(f'size={shown(side)} must be an integer from 1 to {MOST_PIXELS}.')
   plain = dataclasses.replace(
     plain,
     shape=(side, side, 3),
@@ -214,8 +218,8 @@ def _batch(given: int | str | None, format: str, any_batch: bool) -> int | None:
     return None if any_batch else 1
   if given == ANY:
     if not any_batch:
-      raise UserError(f'--batch={ANY}: {format} has a fixed number of images; give --batch=1.')
+      raise UserError(f'batch={ANY}: {format} has a fixed number of images; give batch=1 or more.')
     return None
   if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-    raise UserError(f'--batch={given!r} must be an integer of at least 1, or {ANY}.')
+    raise UserError(f'batch={given!r} must be an integer of at least 1, or {ANY}.')
   return given

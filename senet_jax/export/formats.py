@@ -1,8 +1,10 @@
 """The formats, one module each, and what a module of a format has."""
 
+import contextlib
 import importlib
 import importlib.util
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,8 @@ from senet_jax.export.card import Card
 from senet_jax.export.graph import Graph
 
 NAMES = ('stablehlo', 'onnx', 'savedmodel', 'tflite')
+# An open file: from images, in its layout, to its outputs by name.
+Call = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class Format(Protocol):
@@ -38,6 +42,9 @@ class Format(Protocol):
   def read_card(self, path: pathlib.Path) -> Card:
     """Returns the card of a file; raises UserError if it has none."""
 
+  def opened(self, path: pathlib.Path) -> Call:
+    """Opens a file in its own runtime, in this process; raises UserError if it is damaged."""
+
   def run(self, path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Returns the outputs of a file for batches of images `[N, S, S, 3]`, in its own runtime."""
 
@@ -48,10 +55,10 @@ def load(name: str) -> Format:
   Raises:
     UserError: there is none, or a library is not installed.
   """
-  one_of('--format', name, NAMES)
+  one_of('format', name, NAMES)
   module = importlib.import_module(f'senet_jax.export.{name}')
   for library in module.LIBRARIES:
-    require(library, f'--format={name}')
+    require(library, f'format={name}')
   return module
 
 
@@ -69,6 +76,23 @@ def require(library: str, what: str) -> None:
   if importlib.util.find_spec(library) is None:
     package = f"'senet_jax[{_EXTRAS[library]}]'" if library in _EXTRAS else library
     raise UserError(f'{what} needs {library}, which is not installed: pip install {package}.')
+
+
+@contextlib.contextmanager
+def runnable(path: pathlib.Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+  """Says in one line which file it is that a runtime cannot open or run.
+
+  Args:
+    path: of the file.
+    errors: that the runtime raises.
+
+  Raises:
+    UserError: the runtime raised one.
+  """
+  try:
+    yield
+  except errors as error:
+    raise UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}') from error
 
 
 def versions(module: Format) -> dict[str, str]:

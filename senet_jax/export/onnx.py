@@ -9,6 +9,7 @@ import numpy as np
 from senet_jax.errors import UserError
 from senet_jax.export import backends, card as cards
 from senet_jax.export.card import Card
+from senet_jax.export.formats import Call
 from senet_jax.export.graph import Graph, Node
 
 LAYOUT = 'NCHW'
@@ -81,9 +82,14 @@ def read_card(path: pathlib.Path) -> Card:
   return cards.from_properties({p.key: p.value for p in found.metadata_props}, path)
 
 
+def opened(path: pathlib.Path) -> Call:
+  """Opens a file in onnxruntime."""
+  return backends.onnxruntime(path)
+
+
 def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
   """Runs the file in onnxruntime."""
-  call = backends.onnxruntime(path)
+  call = opened(path)
   return [call(images.transpose(0, 3, 1, 2)) for images in batches]
 
 

@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 
 from senet_jax import runtime
-from senet_jax.errors import UserError
-from senet_jax.export import card as cards, tensorflow_program
+from senet_jax.export import card as cards, formats, tensorflow_program
 from senet_jax.export.card import Card
+from senet_jax.export.formats import Call
 from senet_jax.export.graph import Graph
 from senet_jax.storage import files
 
@@ -38,12 +38,21 @@ def read_card(path: pathlib.Path) -> Card:
   return cards.read_json(path / _CARD, path)
 
 
+def opened(path: pathlib.Path) -> Call:
+  """Opens a model in TensorFlow."""
+  tf = runtime.import_tensorflow()
+  errors = (OSError, RuntimeError, KeyError, TypeError, ValueError, tf.errors.OpError)
+  with formats.runnable(path, errors):
+    signature = tf.saved_model.load(str(path)).signatures[_SIGNATURE]
+
+  def call(images: np.ndarray) -> dict[str, np.ndarray]:
+    with formats.runnable(path, errors):
+      results = signature(images=tf.constant(images))
+    return {name: x.numpy() for name, x in results.items()}
+
+  return call
+
+
 def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
   """Runs the model in TensorFlow."""
-  tf = runtime.import_tensorflow()
-  try:
-    call = tf.saved_model.load(str(path)).signatures[_SIGNATURE]
-    results = [call(images=tf.constant(images)) for images in batches]
-  except (OSError, RuntimeError, KeyError, TypeError, ValueError, tf.errors.OpError) as error:
-    raise UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}') from error
-  return [{name: x.numpy() for name, x in result.items()} for result in results]
+  return list(map(opened(path), batches))

@@ -12,6 +12,7 @@ import numpy as np
 from senet_jax.errors import UserError
 from senet_jax.export import card as cards, program
 from senet_jax.export.card import Card
+from senet_jax.export.formats import Call
 from senet_jax.export.graph import Graph
 
 LAYOUT = 'NHWC'
@@ -57,6 +58,15 @@ def is_one(path: pathlib.Path) -> bool:
 def read_card(path: pathlib.Path) -> Card:
   """Returns the card beside a file."""
   return cards.read_json(cards.beside(path), path)
+
+
+def opened(path: pathlib.Path) -> Call:
+  """Opens a file in JAX."""
+  from jax import export
+
+  exported = export.deserialize(bytearray(path.read_bytes()))
+  call = jax.jit(exported.call)
+  return lambda images: jax.device_get(call(images))
 
 
 def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:

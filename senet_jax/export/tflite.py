@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from senet_jax import runtime
-from senet_jax.errors import UserError
-from senet_jax.export import card as cards, tensorflow_program
+from senet_jax.export import card as cards, formats, tensorflow_program
 from senet_jax.export.card import Card
+from senet_jax.export.formats import Call
 from senet_jax.export.graph import Graph
 
 LAYOUT = 'NHWC'
@@ -42,13 +42,22 @@ def read_card(path: pathlib.Path) -> Card:
   return cards.read_json(cards.beside(path), path)
 
 
+def opened(path: pathlib.Path) -> Call:
+  """Opens a file in LiteRT, or in the interpreter that TensorFlow has of it."""
+  errors = (RuntimeError, ValueError)
+  with formats.runnable(path, errors):
+    runner = _interpreter(str(path)).get_signature_runner()
+
+  def call(images: np.ndarray) -> dict[str, np.ndarray]:
+    with formats.runnable(path, errors):
+      return runner(images=images)
+
+  return call
+
+
 def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-  """Runs the file in LiteRT, or in the interpreter that TensorFlow has of it."""
-  try:
-    call = _interpreter(str(path)).get_signature_runner()
-    return [call(images=images) for images in batches]
-  except (RuntimeError, ValueError) as error:
-    raise UserError(f'{path} cannot be run: {" ".join(str(error).split())[:200]}') from error
+  """Runs the file as `opened` opens it."""
+  return list(map(opened(path), batches))
 
 
 def _interpreter(path: str) -> Any:

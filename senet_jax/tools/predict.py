@@ -82,7 +82,11 @@ def _load(args: argparse.Namespace, photos: int):
   from senet_jax.models import DETECTION
 
   given = args.batch_size
-  if args.backend is None and not (args.workdir.suffix == '.onnx' or os.path.isfile(args.workdir)):
+  exported = (
+    args.backend or args.workdir.suffix == '.onnx' or os.path.isfile(args.workdir)
+    or os.path.isfile(args.workdir / 'saved_model.pb')
+  )  # fmt: skip
+  if not exported:
     network = prediction.load(
       args.workdir, args.checkpoint or 'best', batch_size=given, task=args.task
     )

@@ -192,11 +192,12 @@ def preprocessing(made, **changes):
 
 
 def test_card_that_says_something_else_than_the_network(made, tmp_path):
-  names = [f'class {i}' for i in range(10)]
+  names = [*onnx_format.read_card(made[0]).class_names[:-1], 'lorry']
   for word, changes in (
     ('mean', {'preprocessing': preprocessing(made, mean=[0, 0, 0])}),
     ('interpolation', {'preprocessing': preprocessing(made, interpolation='bicubic')}),
-    ('class_names', {'class_names': json.dumps(names)}),
+    ('class_names', {'class_names': '["one"]'}),
+    ('class 9', {'class_names': json.dumps(names)}),
     ('layout', {'layout': 'NHWC'}),
     ('model', {'model': 'resnet20_cifar'}),
   ):
@@ -233,6 +234,22 @@ def test_stablehlo_file_that_does_not_run_says_why(tmp_path):
   written(stablehlo, folding.folded(stablehlo_of), path)
   with pytest.raises(UserError, match=r'does not run in JAX: .*(8|shape)'):
     stablehlo.run(path, [np.zeros((1, 9, 9, 3), np.float32)])
+
+
+def test_card_that_is_no_card(tmp_path):
+  (tmp_path / 'net.stablehlo').write_bytes(b'ML\xefR')
+  (tmp_path / 'net.stablehlo.json').write_text('[]')
+  with pytest.raises(UserError, match=r'net\.stablehlo\.json is damaged: it is no card'):
+    exported.check(tmp_path / 'net.stablehlo')
+
+
+def test_predict_says_that_it_runs_no_savedmodel(tmp_path, monkeypatch, capsys):
+  folder = tmp_path / 'net'
+  folder.mkdir()
+  (folder / 'saved_model.pb').write_bytes(b'')
+  Image.new('RGB', (32, 32)).save(tmp_path / 'photo.png')
+  error = complaint(predict.main, [str(folder), f'{tmp_path}/photo.png'], monkeypatch, capsys)
+  assert 'runs ONNX files, and' in error and 'is savedmodel' in error
 
 
 def test_outputs_without_a_spread(made, shipped, tmp_path):
@@ -353,12 +370,12 @@ def test_padded_pooling_in_tensorflow_lite(tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
-    (['--to=net.xyz'], '--format is missing'),
+    (['--to=net.xyz'], 'the format is missing'),
     (['--to=net.onnx', '--format=onx'], "did you mean 'onnx'"),
-    (['--to=net.tflite', '--format=onnx'], 'the ending of tflite, and --format=onnx: change'),
-    (['--to=net.tflite', '--batch=any'], 'fixed number of images; give --batch=1'),
-    (['--to=net.onnx', '--batch=0'], '--batch'),
-    (['--to=net.onnx', '--size=100000'], '--size=100000 must be an integer from 1 to 16384'),
+    (['--to=net.tflite', '--format=onnx'], 'the ending of tflite, and format=onnx: change'),
+    (['--to=net.tflite', '--batch=any'], 'fixed number of images; give batch=1'),
+    (['--to=net.onnx', '--batch=0'], '--batch: '),
+    (['--to=net.onnx', '--size=100000'], 'size=100000 must be an integer from 1 to 16384'),
     (['--to=net.onnx', '--photos=there.onnx'], 'there.onnx is unreadable: '),
     (['--to=net', '--format=stablehlo'], 'net.json is there already'),
     (['--to=net.onnx', '--dtype=int8'], 'allowed: float32, bfloat16'),

@@ -15,9 +15,11 @@ from senet_jax import cli, runtime
 from senet_jax.config import reading
 from senet_jax.config.length import total_steps
 from senet_jax.errors import UserError
+from senet_jax.export import formats
 from senet_jax.measure import (
   agreement,
   cases,
+  exported_models,
   feeding,
   machine,
   programs,
@@ -527,6 +529,17 @@ def test_latency_measures_twins_and_draws(monkeypatch, capsys, tmp_path):
   np.testing.assert_allclose(tax, 100 * (np.divide(turns[1], turns[0]) - 1))
   assert png.read_bytes().startswith(b'\x89PNG\r\n')
   assert re.search(r'se_tiny +senet_jax +2 ', out)
+
+
+def test_exported_files_that_are_measured_compute_the_same():
+  config = throughput.configuration('se_resnet20_cifar', batch_size=2, dtype='float32')
+  runtimes = ('onnxruntime', *(name for name in formats.NAMES if name != 'onnx'))
+  results = [
+    exported_models.prepare(config, f'exported, {name}').dispatch()['logits'] for name in runtimes
+  ]
+  assert results[0].shape == (2, 10) and results[0].std() > 0
+  for result in results[1:]:
+    np.testing.assert_allclose(result, results[0], atol=1e-4 * results[0].std())
 
 
 MISTAKES = {
