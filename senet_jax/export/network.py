@@ -89,6 +89,6 @@ def _check_size(model: nn.Module, variables: dict[str, Any], shape: tuple[int, .
 
 def _wrong_size(shape: tuple[int, ...]) -> UserError:
   return UserError(
-    f'--size={shape[0]}: the network cannot take images of {shape[0]} x {shape[1]} pixels; give a '
-    'larger one, or leave --size out.'
+    f'size={shape[0]}: the network cannot take images of {shape[0]} x {shape[1]} pixels; give a '
+    'larger one, or leave size out.'
   )

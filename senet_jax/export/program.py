@@ -1,4 +1,4 @@
-"""A graph as a function of JAX: plain convolutions, no gradient of its own, no platform asked."""
+"""A graph as a function of JAX, with the convolutions that suit each platform."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from senet_jax.export.graph import Graph, Node, pixels_in_windows
+from senet_jax.layers import platform_conv
 
 
 def function(graph: Graph) -> Callable[[jax.Array], dict[str, jax.Array]]:
@@ -29,14 +30,15 @@ def function(graph: Graph) -> Callable[[jax.Array], dict[str, jax.Array]]:
 
 def _conv(node: Node, x, kernel, bias):
   options = node.options
-  window = 'HW'[: len(node.shape) - 2]
-  y = lax.conv_general_dilated(
+  of_images = len(node.shape) == 4
+  convolve = platform_conv.conv_general_dilated if of_images else lax.conv_general_dilated
+  y = convolve(
     x,
     jnp.asarray(kernel).astype(x.dtype),
     options['strides'],
     options['padding'],
     rhs_dilation=options['dilation'],
-    dimension_numbers=(f'N{window}C', f'{window}IO', f'N{window}C'),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC') if of_images else ('NHC', 'HIO', 'NHC'),
     feature_group_count=options['groups'],
   )
   return y + bias

@@ -324,6 +324,22 @@ def test_networks_of_other_families(name, size, options, tmp_path):
   assert difference(name, size, tmp_path, **options) < BOUND
 
 
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [('se_mobilenet_v1', {'depths': (1, 1, 1)}), ('se_resnext50_32x4d', {'depths': (1, 1, 1, 1)})],
+)
+def test_stablehlo_has_the_convolutions_that_suit_a_cpu(name, options, tmp_path):
+  """XLA:CPU takes ten times as long for those of groups and depthwise ones in their own form."""
+  model = models.create_model(name, 10, **options)
+  assert difference(name, 32, tmp_path, (stablehlo,), **options) < BOUND
+  of_network = network.graph(model, variables_of(model, some_images(1, 32)), plain(32))
+  path = written(stablehlo, of_network, tmp_path / 'net')
+  exported_program = jax.export.deserialize(bytearray(path.read_bytes()))
+  assert 'feature_group_count = 32' in exported_program.mlir_module()  # for GPUs and TPUs
+  compiled = jax.jit(exported_program.call).lower(np.zeros((2, 32, 32, 3), np.float32)).compile()
+  assert 'convolution' in compiled.as_text() and 'feature_group_count' not in compiled.as_text()
+
+
 # At the smallest size that each can take.
 SIZES = {
   'bn_inception': 64,
