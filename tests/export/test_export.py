@@ -329,7 +329,7 @@ def test_networks_of_other_families(name, size, options, tmp_path):
   [('se_mobilenet_v1', {'depths': (1, 1, 1)}), ('se_resnext50_32x4d', {'depths': (1, 1, 1, 1)})],
 )
 def test_stablehlo_has_the_convolutions_that_suit_a_cpu(name, options, tmp_path):
-  """XLA:CPU takes ten times as long for those of groups and depthwise ones in their own form."""
+  """XLA:CPU takes many times as long for those of groups and depthwise ones in their own form."""
   model = models.create_model(name, 10, **options)
   assert difference(name, 32, tmp_path, (stablehlo,), **options) < BOUND
   of_network = network.graph(model, variables_of(model, some_images(1, 32)), plain(32))
