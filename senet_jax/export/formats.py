@@ -43,7 +43,7 @@ class Format(Protocol):
     """Returns the card of a file; raises UserError if it has none."""
 
   def opened(self, path: pathlib.Path) -> Call:
-    """Opens a file in its own runtime, in this process; raises UserError if it is damaged."""
+    """Opens a file in its own runtime, in this process."""
 
   def run(self, path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Returns the outputs of a file for batches of images `[N, S, S, 3]`, in its own runtime."""
