@@ -10,17 +10,24 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from senet_jax.data import draws, photos
+from senet_jax.data import photos
 from senet_jax.data.randaugment import RandAugment
 
 # Tries to fit a random crop into the image before the largest one in the middle is taken.
 _TRIES = 10
+# Uniform numbers for the angle and the crop.
+_DRAWS = 1 + 4 * _TRIES
 RESAMPLINGS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+
+
+def training_draws(randaugment: RandAugment | None) -> int:
+  """Returns how many uniform numbers `training_image` needs."""
+  return _DRAWS + (randaugment.draws if randaugment else 0)
 
 
 def training_image(
   encoded: bytes,
-  key: np.ndarray,
+  drawn: np.ndarray,
   *,
   size: int,
   area: tuple[float, float] | tuple[()],
@@ -34,7 +41,7 @@ def training_image(
 
   Args:
     encoded: an image of any kind that `photos` reads.
-    key: `[2]` int64; the result depends on nothing else.
+    drawn: `[training_draws(randaugment)]` float32, uniform in [0, 1).
     size: side of the result.
     area: bounds of the crop's share of the image; empty: the largest square, in the middle.
     aspect: bounds of its width over height.
@@ -49,19 +56,17 @@ def training_image(
   Raises:
     UnreadableImage: it cannot be decoded.
   """
-  own = 4 * _TRIES + 1
-  (drawn,) = draws.uniform(key[None], own + (randaugment.draws if randaugment else 0))
   with photos.opened_rgb(encoded) as image:
     shape = image.height, image.width
     if area:
-      window = random_window(shape, drawn[1:own].reshape(4, _TRIES), area, aspect)
+      window = random_window(shape, drawn[1:_DRAWS].reshape(4, _TRIES), area, aspect)
     else:
       window = largest_square(shape)
     y, x, height, width = window
     crop = image.crop((x, y, x + width, y + height))
     crop = crop.resize((size, size), RESAMPLINGS[interpolation])
   if randaugment:
-    crop = randaugment(crop, drawn[own:])
+    crop = randaugment(crop, drawn[_DRAWS:])
   if rotation:
     return _rotated(np.asarray(crop), (2 * float(drawn[0]) - 1) * rotation, fill)
   return np.asarray(crop)

@@ -79,9 +79,11 @@ class Form(abc.ABC):
 
   Attributes:
     block: examples that a thread reads and decodes at a time.
+    num_draws: uniform numbers that an example needs for its random changes.
   """
 
   block = 32
+  num_draws = 0
 
   @property
   @abc.abstractmethod
@@ -103,7 +105,7 @@ class Form(abc.ABC):
 
   @abc.abstractmethod
   def put(
-    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, drawn: np.ndarray
   ) -> None:
     """Decodes an image into its place of a batch; called in threads.
 
@@ -112,7 +114,7 @@ class Form(abc.ABC):
       place: in it.
       encoded: the image.
       label: what the source gave with it.
-      key: `[2]` int64, of its random changes.
+      drawn: `[num_draws]` float32, uniform in [0, 1), for its random changes.
 
     Raises:
       UnreadableImage: it cannot be decoded; the batch is then as it was.
@@ -220,11 +222,19 @@ class Stream:
 
   def _put(self, batch: dict[str, np.ndarray], places: Sequence[int], index: np.ndarray) -> None:
     encoded, labels = self.source.read(index)
-    # Each draw is keyed by (seed, epoch, index).
-    epoch = batch['epoch'][places].astype(np.int64)
+    drawn = self._drawn(batch['epoch'][places].astype(np.int64), index)
+    for place, image, label, own in zip(places, encoded, labels, drawn, strict=True):
+      self.form.put(batch, place, image, label, own)
+
+  def _drawn(self, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Returns `[n, num_draws]` of `n` examples, each row keyed by (seed, epoch, index).
+
+    All at once: a row by itself costs as much, and holds the interpreter lock for as long.
+    """
+    if not self.form.num_draws:
+      return np.empty((len(index), 0), np.float32)
     keys = draws.fold_in(np.stack([np.full_like(epoch, self.order.seed or 0), epoch], 1), index)
-    for place, image, label, key in zip(places, encoded, labels, keys, strict=True):
-      self.form.put(batch, place, image, label, key)
+    return draws.uniform(keys, self.form.num_draws)
 
   def _finish(
     self, batch: dict[str, np.ndarray], work: list[futures.Future]

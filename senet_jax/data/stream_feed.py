@@ -87,10 +87,11 @@ class Labelled(Form):
 
   Attributes:
     source: of the images, for messages.
-    decode: maps an encoded image, a key `[2]` int64 and a shape to an image of that shape.
+    decode: maps an encoded image, `[num_draws]` uniform numbers and a shape to an image of it.
     shape: `(H, W, 3)`, or with crops in front.
     num_classes: labels are below it.
     sizes: height and width by step, if they change.
+    num_draws: see `Form`.
   """
 
   source: Source
@@ -98,6 +99,7 @@ class Labelled(Form):
   shape: tuple[int, ...]
   num_classes: int
   sizes: Sizes | None = None
+  num_draws: int = 0
 
   def spec(self, shape: tuple[int, ...]) -> Spec:
     """See `Form.spec`."""
@@ -115,10 +117,10 @@ class Labelled(Form):
     return [_square(side) for side in dict.fromkeys(self.sizes.sides)]
 
   def put(
-    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, drawn: np.ndarray
   ) -> None:
     """See `Form.put`."""
-    batch['images'][place] = self.decode(encoded, key, batch['images'].shape[1:])
+    batch['images'][place] = self.decode(encoded, drawn, batch['images'].shape[1:])
     batch['labels'][place] = label
 
   def check(self, batch: dict[str, np.ndarray]) -> None:
@@ -147,6 +149,7 @@ class StreamFeed(StreamedTraining):
     """
     runtime.per_device(config.batch_size, mesh.size)
     transform, data = TrainingTransform.create(config), config.data
+    randaugment = _randaugment(config, transform.plain)
     change = functools.partial(
       decoding.training_image,
       area=tuple(data.crop_area),
@@ -154,17 +157,19 @@ class StreamFeed(StreamedTraining):
       rotation=data.rotation,
       fill='nearest' if data.pad_fill == 'nearest' else 'reflect',
       interpolation=data.crop_interpolation,
-      randaugment=_randaugment(config, transform.plain),
+      randaugment=randaugment,
     )
 
-    def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-      return change(encoded, key, size=shape[0])
+    def decode(encoded: bytes, drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+      return change(encoded, drawn, size=shape[0])
 
     source = sources.open_source(config, data.train_split)
     sizes = Sizes.create(config, source.num_examples)
-    stream = _stream(
-      config, source, decode, transform.plain.shape, config.batch_size, config.seed, sizes
-    )
+    form = Labelled(
+      source, decode, transform.plain.shape, _num_classes(config, source), sizes,
+      decoding.training_draws(randaugment),
+    )  # fmt: skip
+    stream = _stream(config, form, config.batch_size, config.seed)
     return cls(source, config.batch_size, stream, transform, mesh)
 
   def batch(self, inputs: dict[str, jax.Array], step: jax.Array) -> dict[str, jax.Array]:
@@ -208,8 +213,8 @@ class StreamEvalFeed(StreamedEvaluation):
     source = source or sources.open_source(config, split)
     batch_size = datasets.eval_batch_size(config, source.num_examples, mesh.size)
 
-    def decode(encoded: bytes, key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-      del key, shape
+    def decode(encoded: bytes, drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+      del drawn, shape
       if crops:
         return crops.of_photo(encoded)
       return decoding.evaluation_image(
@@ -221,7 +226,8 @@ class StreamEvalFeed(StreamedEvaluation):
       )
 
     shape = crops.photo_shape if crops else transform.shape
-    stream = _stream(config, source, decode, shape, batch_size, seed=None)
+    form = Labelled(source, decode, shape, _num_classes(config, source))
+    stream = _stream(config, form, batch_size, seed=None)
     return cls(source, batch_size, stream, transform, mesh)
 
   def __len__(self) -> int:
@@ -245,22 +251,16 @@ def _randaugment(config: ConfigDict, plain: Transform) -> RandAugment | None:
   return RandAugment(Policy.parse(data.randaugment), moving)
 
 
-def _stream(
-  config: ConfigDict,
-  source: Source,
-  decode: Callable,
-  shape: tuple[int, ...],
-  batch_size: int,
-  seed: int | None,
-  sizes: Sizes | None = None,
-) -> Stream:
-  hosts = {'host': jax.process_index(), 'hosts': jax.process_count()}
-  num_classes = config.model.num_classes or source.num_classes
+def _num_classes(config: ConfigDict, source: Source) -> int:
+  return config.model.num_classes or source.num_classes
+
+
+def _stream(config: ConfigDict, form: Labelled, batch_size: int, seed: int | None) -> Stream:
+  source, hosts = form.source, {'host': jax.process_index(), 'hosts': jax.process_count()}
   by_class, times = None, config.data.repeats if seed is not None else 1
   if seed is not None and config.data.sampling == 'class_aware':
     labels = source.labels()
-    datasets.check_labels(labels, num_classes, source.where)
+    datasets.check_labels(labels, form.num_classes, source.where)
     by_class = ClassOrder(labels, seed)
   order = Order(source.num_examples, batch_size, seed, **hosts, by_class=by_class, repeats=times)
-  form = Labelled(source, decode, shape, num_classes, sizes)
   return Stream(source, order, form, config.data.max_damaged, config.data.read_timeout)

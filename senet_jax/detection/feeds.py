@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from senet_jax import runtime
-from senet_jax.data import datasets, draws, photos
+from senet_jax.data import datasets, photos
 from senet_jax.data.stream import Form, Spec, Stream, StreamedEvaluation, StreamedTraining
 from senet_jax.detection import buckets, coordinates, sources
 from senet_jax.detection.annotations import Annotations
@@ -93,7 +93,7 @@ class Photos(Form):
     return batch
 
   def put(
-    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, drawn: np.ndarray
   ) -> None:
     """See `Form.put`; `label` is the index."""
     self.put_photo(batch, place, encoded, int(label), flip=False)
@@ -132,6 +132,7 @@ class PhotosWithBoxes(Photos):
   max_boxes: int
   flip: bool
   box_offset: float
+  num_draws = 1  # for `flip`
 
   def spec(self, shape: tuple[int, ...]) -> Spec:
     """See `Form.spec`."""
@@ -143,11 +144,11 @@ class PhotosWithBoxes(Photos):
     return {**super().spec(shape), **of_boxes}
 
   def put(
-    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, key: np.ndarray
+    self, batch: dict[str, np.ndarray], place: int, encoded: bytes, label: Any, drawn: np.ndarray
   ) -> None:
     """See `Form.put`; `label` is the index."""
     index, known = int(label), self.annotations
-    flip = self.flip and bool(draws.uniform(key[None], 1)[0, 0] < 0.5)
+    flip = self.flip and bool(drawn[0] < 0.5)
     self.put_photo(batch, place, encoded, index, flip=flip)
     rows = known.of(index)
     boxes = coordinates.to_network(
