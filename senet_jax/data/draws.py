@@ -22,8 +22,8 @@ _MIXING = _U(0x3EC8F720), _U(0x02461E29)
 # The cipher Simon (Beaulieu et al. 2013), on blocks of any even number of bits from 16 on.
 _SIMON_C, _SIMON_Z = 0xFFFFFFFC, 0x7369F885192C0EF5
 _SIMON_ROUNDS, _LEAST_BITS = 8, 16
-# Examples of which the whole permutation is kept.
-_FEW = 4096
+# Examples of which the whole permutation is kept: as many as the smallest block has values.
+_FEW = 1 << _LEAST_BITS
 
 
 def uniform(keys: np.ndarray, count: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def shuffled(index: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:
   return found
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _permutation(a: int, b: int, c: int, count: int) -> np.ndarray:
   """Returns a whole permutation of few; one index at a time would be sought among all blocks."""
   blocks = np.arange(1 << _LEAST_BITS, dtype=_U)
