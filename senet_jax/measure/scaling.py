@@ -30,6 +30,7 @@ class Cluster:
     island: chips that links join.
     per_host: chips that one host feeds.
     cores: virtual CPU cores of a host.
+    processes: that train on one host: one in all on TPU, one for each GPU.
     network: bytes a second that a chip's share of the network can send to another island.
     source: where the figures are from.
   """
@@ -37,25 +38,47 @@ class Cluster:
   island: int
   per_host: int
   cores: int
+  processes: int
   network: float
   source: str
 
 
 CLUSTERS = {
-  'v5e': Cluster(256, 8, 224, 6.4e12 / 8 / 256, 'cloud.google.com/tpu/docs/v5e'),
-  'v6e': Cluster(256, 8, 180, 25.6e12 / 8 / 256, 'cloud.google.com/tpu/docs/v6e'),
-  'h100': Cluster(8, 8, 208, 50e9, 'cloud.google.com/compute/docs/gpus (a3-megagpu-8g)'),
-  'h200': Cluster(8, 8, 224, 50e9, 'cloud.google.com/compute/docs/gpus (a3-ultragpu-8g)'),
+  'v5e': Cluster(256, 8, 224, 1, 6.4e12 / 8 / 256, 'cloud.google.com/tpu/docs/v5e'),
+  'v6e': Cluster(256, 8, 180, 1, 25.6e12 / 8 / 256, 'cloud.google.com/tpu/docs/v6e'),
+  'h100': Cluster(8, 8, 208, 8, 50e9, 'cloud.google.com/compute/docs/gpus (a3-megagpu-8g)'),
+  'h200': Cluster(8, 8, 224, 8, 50e9, 'cloud.google.com/compute/docs/gpus (a3-ultragpu-8g)'),
 }
 
 
-def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> dict[str, float]:
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """How fast images come.
+
+  Attributes:
+    images_per_core: images a second that one CPU core decodes and augments.
+    cores_per_process: cores that the threads of a process keep busy, as they share an interpreter;
+      None: all.
+  """
+
+  images_per_core: float
+  cores_per_process: float | None = None
+
+  def of_host(self, cluster: Cluster) -> float:
+    """Returns the images a second that a host can make."""
+    cores: float = cluster.cores
+    if self.cores_per_process is not None:
+      cores = min(cores, cluster.processes * self.cores_per_process)
+    return self.images_per_core * cores
+
+
+def predict(profile: dict[str, Any], devices: int, images: Input) -> dict[str, float]:
   """Returns the predicted speed of `devices` chips.
 
   Args:
     profile: of one chip, as `tools.profile` writes it: with a roofline and collectives.
     devices: how many chips.
-    images_per_core: images a second that one CPU core decodes and augments.
+    images: what a host makes of its cores.
 
   Returns:
     Seconds of a step and of its all-reduce, `efficiency` (the speed of a chip beside that of one
@@ -71,16 +94,15 @@ def predict(profile: dict[str, Any], devices: int, images_per_core: float) -> di
   cluster, step = CLUSTERS[chip], profile['roofline']['step_s']
   reduced = sum(c['bytes'] for c in profile['collectives'].values())
   reduce_s = all_reduce_time(reduced, devices, CHIPS[chip].link, cluster)
-  images = profile['batch_per_device'] / (step + reduce_s)
-  fed = images * min(devices, cluster.per_host)
-  can = images_per_core * cluster.cores
+  speed = profile['batch_per_device'] / (step + reduce_s)
+  fed, can = speed * min(devices, cluster.per_host), images.of_host(cluster)
   limit = 'all-reduce' if reduce_s > step else profile['roofline']['bound']
   return {
     'devices': devices,
     'step_s': step,
     'all_reduce_s': reduce_s,
     'efficiency': step / (step + reduce_s),
-    'images_per_second': images * devices,
+    'images_per_second': speed * devices,
     'hosts': -(-devices // cluster.per_host),
     'fed_by_host': fed,
     'host_can_feed': can,
@@ -107,15 +129,13 @@ def all_reduce_time(size: float, devices: int, link: float, cluster: Cluster) ->
   return within + across
 
 
-def predictions(
-  path: pathlib.Path, chips: Sequence[int], images_per_core: float
-) -> list[dict[str, Any]]:
+def predictions(path: pathlib.Path, chips: Sequence[int], images: Input) -> list[dict[str, Any]]:
   """Predicts from the first network of a profile.
 
   Args:
     path: of a file of `tools.profile`.
     chips: how many, for each row.
-    images_per_core: as of `predict`.
+    images: as of `predict`.
 
   Raises:
     UserError: the file is no profile of a training step on a known chip.
@@ -128,7 +148,7 @@ def predictions(
       f'{path} is no profile with a roofline; make one with senet_jax.tools.profile --target=… '
       '--output=….'
     ) from error
-  return [{'network': name, 'chip': chip, **predict(profile, n, images_per_core)} for n in chips]
+  return [{'network': name, 'chip': chip, **predict(profile, n, images)} for n in chips]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
