@@ -176,6 +176,9 @@ _DATA = {
   'data.read_timeout': _free(
     300.0, 'seconds that a stream waits for an image before the run ends',
     within=(POSITIVE, 10**8)),
+  'data.workers': _class(
+    0, 'streams: processes that decode; 0: threads of this one, which keep about five cores busy',
+    within=(0, 1024), resume=FREE),
   'data.image_size': _class_option(
     None, "side of the network's input; None: the usual one", int, within=(1, MOST_PIXELS)),
   'data.train_size': _class(

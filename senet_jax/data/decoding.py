@@ -4,7 +4,7 @@ All decode as `photos` does and resize as Pillow does, bilinear over the support
 that the same bytes are the same pixels in training, evaluation and prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,8 +28,8 @@ def training_draws(randaugment: RandAugment | None) -> int:
 def training_image(
   encoded: bytes,
   drawn: np.ndarray,
+  shape: tuple[int, ...],
   *,
-  size: int,
   area: tuple[float, float] | tuple[()],
   aspect: tuple[float, float],
   rotation: float,
@@ -42,7 +42,7 @@ def training_image(
   Args:
     encoded: an image of any kind that `photos` reads.
     drawn: `[training_draws(randaugment)]` float32, uniform in [0, 1).
-    size: side of the result.
+    shape: of the result, `(S, S, 3)`.
     area: bounds of the crop's share of the image; empty: the largest square, in the middle.
     aspect: bounds of its width over height.
     rotation: largest angle in degrees.
@@ -51,25 +51,36 @@ def training_image(
     randaugment: other changes, of the resized crop.
 
   Returns:
-    uint8 `[size, size, 3]`.
+    uint8 `[S, S, 3]`.
 
   Raises:
     UnreadableImage: it cannot be decoded.
   """
   with photos.opened_rgb(encoded) as image:
-    shape = image.height, image.width
+    whole = image.height, image.width
     if area:
-      window = random_window(shape, drawn[1:_DRAWS].reshape(4, _TRIES), area, aspect)
+      window = random_window(whole, drawn[1:_DRAWS].reshape(4, _TRIES), area, aspect)
     else:
-      window = largest_square(shape)
+      window = largest_square(whole)
     y, x, height, width = window
     crop = image.crop((x, y, x + width, y + height))
-    crop = crop.resize((size, size), RESAMPLINGS[interpolation])
+    crop = crop.resize((shape[1], shape[0]), RESAMPLINGS[interpolation])
   if randaugment:
     crop = randaugment(crop, drawn[_DRAWS:])
   if rotation:
     return _rotated(np.asarray(crop), (2 * float(drawn[0]) - 1) * rotation, fill)
   return np.asarray(crop)
+
+
+def undrawn(
+  decode: Callable[[bytes], np.ndarray],
+  encoded: bytes,
+  drawn: np.ndarray,
+  shape: tuple[int, ...],
+) -> np.ndarray:
+  """Returns `decode(encoded)`, of evaluations: nothing is drawn, and there is one shape."""
+  del drawn, shape
+  return decode(encoded)
 
 
 def random_window(

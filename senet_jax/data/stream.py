@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from senet_jax import runtime
 from senet_jax.data import draws
 from senet_jax.data.photos import UnreadableImage
+from senet_jax.data.workers import Workers
 from senet_jax.errors import Stalled, UserError
 
 # Batches that are worked on ahead of the one that is asked for, on the host and to the devices.
@@ -80,10 +81,12 @@ class Form(abc.ABC):
   Attributes:
     block: examples that a thread reads and decodes at a time.
     num_draws: uniform numbers that an example needs for its random changes.
+    workers: processes that decode; None: the threads do.
   """
 
   block = 32
   num_draws = 0
+  workers: Workers | None = None
 
   @property
   @abc.abstractmethod
@@ -120,6 +123,18 @@ class Form(abc.ABC):
       UnreadableImage: it cannot be decoded; the batch is then as it was.
     """
 
+  def fill(
+    self,
+    batch: dict[str, np.ndarray],
+    places: Sequence[int],
+    encoded: list[bytes],
+    labels: np.ndarray,
+    drawn: np.ndarray,
+  ) -> None:
+    """Decodes images into their places; otherwise as `put`, whose arguments these are, of each."""
+    for place, image, label, own in zip(places, encoded, labels, drawn, strict=True):
+      self.put(batch, place, image, label, own)
+
   def check(self, batch: dict[str, np.ndarray]) -> None:
     """Checks a whole batch, if there is anything to check.
 
@@ -132,8 +147,9 @@ class Form(abc.ABC):
 class Stream:
   """Batches of decoded images of one host.
 
-  Threads read and decode blocks of images; Pillow does so outside the interpreter lock. There is no
-  tf.data here: its iterators, freed with the lock held, wait for reads that need it.
+  Threads read and decode blocks of images; Pillow does so outside the interpreter lock. The threads
+  of a form that has workers read, and wait for what those decode. There is no tf.data here: its
+  iterators, freed with the lock held, wait for reads that need it.
 
   An image that cannot be read or decoded is named and counted. In training, the next readable one
   that the order allows takes its place; where there is none, and in an evaluation, its place stays
@@ -169,8 +185,9 @@ class Stream:
     """
     steps = itertools.count(first) if last is None else range(first, last)
     under_way: collections.deque = collections.deque()
-    # One more than cores: something is to be done while one waits for the interpreter.
-    pool = futures.ThreadPoolExecutor(runtime.usable_cores() + 1, 'senet_jax-decode')
+    # One more than work at once: something is to be done while one waits for the interpreter.
+    at_once = len(self.form.workers) if self.form.workers else runtime.usable_cores()
+    pool = futures.ThreadPoolExecutor(at_once + 1, 'senet_jax-decode')
     try:
       for step in steps:
         under_way.append(self._start(step, pool))
@@ -223,8 +240,7 @@ class Stream:
   def _put(self, batch: dict[str, np.ndarray], places: Sequence[int], index: np.ndarray) -> None:
     encoded, labels = self.source.read(index)
     drawn = self._drawn(batch['epoch'][places].astype(np.int64), index)
-    for place, image, label, own in zip(places, encoded, labels, drawn, strict=True):
-      self.form.put(batch, place, image, label, own)
+    self.form.fill(batch, places, encoded, labels, drawn)
 
   def _drawn(self, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Returns `[n, num_draws]` of `n` examples, each row keyed by (seed, epoch, index).

@@ -9,7 +9,7 @@ device's work.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from senet_jax import runtime
 from senet_jax.config.randaugment import Policy
-from senet_jax.data import datasets, decoding, draws, preprocessing, repeats, sources
+from senet_jax.data import datasets, decoding, draws, preprocessing, repeats, sources, workers
 from senet_jax.data.class_order import ClassOrder
 from senet_jax.data.crops import Crops, CropTransform
 from senet_jax.data.preprocessing import TrainingTransform, Transform
@@ -27,6 +27,7 @@ from senet_jax.data.randaugment import Moving, RandAugment
 from senet_jax.data.sizes import Sizes
 from senet_jax.data.sources import Source
 from senet_jax.data.stream import Form, Spec, Stream, StreamedEvaluation, StreamedTraining
+from senet_jax.data.workers import Decode, Workers
 from senet_jax.errors import UserError
 
 
@@ -87,19 +88,21 @@ class Labelled(Form):
 
   Attributes:
     source: of the images, for messages.
-    decode: maps an encoded image, `[num_draws]` uniform numbers and a shape to an image of it.
+    decode: of one image; it is pickled if there are workers.
     shape: `(H, W, 3)`, or with crops in front.
     num_classes: labels are below it.
     sizes: height and width by step, if they change.
     num_draws: see `Form`.
+    workers: see `Form`.
   """
 
   source: Source
-  decode: Callable[[bytes, np.ndarray, tuple[int, ...]], np.ndarray]
+  decode: Decode
   shape: tuple[int, ...]
   num_classes: int
   sizes: Sizes | None = None
   num_draws: int = 0
+  workers: Workers | None = None
 
   def spec(self, shape: tuple[int, ...]) -> Spec:
     """See `Form.spec`."""
@@ -122,6 +125,23 @@ class Labelled(Form):
     """See `Form.put`."""
     batch['images'][place] = self.decode(encoded, drawn, batch['images'].shape[1:])
     batch['labels'][place] = label
+
+  def fill(
+    self,
+    batch: dict[str, np.ndarray],
+    places: Sequence[int],
+    encoded: list[bytes],
+    labels: np.ndarray,
+    drawn: np.ndarray,
+  ) -> None:
+    """See `Form.fill`."""
+    if self.workers is None:
+      super().fill(batch, places, encoded, labels, drawn)
+    else:
+      shape = batch['images'].shape[1:]
+      with self.workers.decoded(self.decode, encoded, drawn, shape) as images:
+        batch['images'][places] = images
+      batch['labels'][places] = labels
 
   def check(self, batch: dict[str, np.ndarray]) -> None:
     """See `Form.check`: each label is a class."""
@@ -150,7 +170,7 @@ class StreamFeed(StreamedTraining):
     runtime.per_device(config.batch_size, mesh.size)
     transform, data = TrainingTransform.create(config), config.data
     randaugment = _randaugment(config, transform.plain)
-    change = functools.partial(
+    decode = functools.partial(
       decoding.training_image,
       area=tuple(data.crop_area),
       aspect=tuple(data.crop_aspect),
@@ -159,15 +179,11 @@ class StreamFeed(StreamedTraining):
       interpolation=data.crop_interpolation,
       randaugment=randaugment,
     )
-
-    def decode(encoded: bytes, drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-      return change(encoded, drawn, size=shape[0])
-
     source = sources.open_source(config, data.train_split)
     sizes = Sizes.create(config, source.num_examples)
     form = Labelled(
       source, decode, transform.plain.shape, _num_classes(config, source), sizes,
-      decoding.training_draws(randaugment),
+      decoding.training_draws(randaugment), workers.start(data.workers),
     )  # fmt: skip
     stream = _stream(config, form, config.batch_size, config.seed)
     return cls(source, config.batch_size, stream, transform, mesh)
@@ -212,21 +228,19 @@ class StreamEvalFeed(StreamedEvaluation):
     transform = preprocessing.evaluation_transform(config)
     source = source or sources.open_source(config, split)
     batch_size = datasets.eval_batch_size(config, source.num_examples, mesh.size)
-
-    def decode(encoded: bytes, drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-      del drawn, shape
-      if crops:
-        return crops.of_photo(encoded)
-      return decoding.evaluation_image(
-        encoded,
-        size=transform.shape[0],
-        resize=transform.resize,
-        keep_aspect=transform.keep_aspect,
-        interpolation=transform.interpolation,
-      )
-
+    middle = functools.partial(
+      decoding.evaluation_image,
+      size=transform.shape[0],
+      resize=transform.resize,
+      keep_aspect=transform.keep_aspect,
+      interpolation=transform.interpolation,
+    )
+    decode = functools.partial(decoding.undrawn, crops.of_photo if crops else middle)
     shape = crops.photo_shape if crops else transform.shape
-    form = Labelled(source, decode, shape, _num_classes(config, source))
+    form = Labelled(
+      source, decode, shape, _num_classes(config, source),
+      workers=workers.start(config.data.workers),
+    )  # fmt: skip
     stream = _stream(config, form, batch_size, seed=None)
     return cls(source, batch_size, stream, transform, mesh)
 

@@ -88,11 +88,13 @@ def of_feed(found: dict[str, Any]) -> Iterator[str]:
 def of_input(found: dict[str, Any]) -> Iterator[str]:
   """Yields the lines of `input_rate.measure`, given its record with the configuration."""
   config = found['config']
-  cores = os.cpu_count()
+  cores, workers = os.cpu_count(), config['data']['workers']
   yield f'{config["data"]["name"]}, batches of {config["batch_size"]}, {cores} cores'
   for way in ('input', 'raw'):
     std = found[way]['std']
     spread = '' if std is None else f' ± {std:.0f}'
     cpu = f'{found[way]["cpu_ms"]["mean"]:.3f} ms of CPU an image'
+    if way == 'input' and workers:
+      cpu += f' here, beside {workers} workers'
     yield f'  {way:5} {found[way]["mean"]:8.0f}{spread} images/s, {cpu}'
   yield f'  ratio {found["ratio"]:8.3f}'

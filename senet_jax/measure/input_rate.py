@@ -40,8 +40,8 @@ def measure(config: ConfigDict, seconds: float, rounds: int) -> dict:
 
   Returns:
     `input` and `raw`, each with `mean`, `std` and `rounds` in images a second, and `ratio`;
-    `cpu_ms` of each are the milliseconds of CPU that an image took, which other programs on the
-    machine change less.
+    `cpu_ms` of each are the milliseconds of CPU that an image took in this process, which other
+    programs on the machine change less.
 
   Raises:
     UserError: the configuration has a mistake.

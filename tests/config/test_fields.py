@@ -47,8 +47,8 @@ def test_what_a_resumed_run_may_change():
   free = {name for name, field in FIELDS.items() if field.resume == FREE}
   whole = ('checkpoint.', 'log.', 'profile.')
   assert {name for name in free if not name.startswith(whole)} == {
-    'data.dir', 'data.max_damaged', 'data.max_faulty', 'data.read_timeout', 'eval.batch_size',
-    'model.se.fused', 'steps_per_dispatch',
+    'data.dir', 'data.max_damaged', 'data.max_faulty', 'data.read_timeout', 'data.workers',
+    'eval.batch_size', 'model.se.fused', 'steps_per_dispatch',
   }  # fmt: skip
   assert {name for name in FIELDS if name.startswith(whole)} < free
 

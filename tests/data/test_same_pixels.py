@@ -171,6 +171,6 @@ def test_a_jpeg_whose_header_lies(options):
 def test_training_crops_are_those_of_pillow_on_all_kinds():
   drawn = np.zeros(decoding.training_draws(None), np.float32)
   for data in strange_images().values():
-    found = decoding.training_image(data, drawn, size=16, area=(), aspect=(1, 1), rotation=0.0)
+    found = decoding.training_image(data, drawn, (16, 16, 3), area=(), aspect=(1, 1), rotation=0.0)
     expected = photos.open_rgb(data).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found, np.asarray(expected))

@@ -403,7 +403,7 @@ def test_a_training_image_is_the_resized_window(kind):
   data = encoded(small_photo(1, 60, 80), kind, **FINE)
   drawn = np.random.default_rng(3).random(decoding.training_draws(None), np.float32)
   options = {'area': (0.08, 1.0), 'aspect': (3 / 4, 4 / 3)}
-  found = decoding.training_image(data, drawn, size=32, rotation=0.0, **options)
+  found = decoding.training_image(data, drawn, (32, 32, 3), rotation=0.0, **options)
   y, x, h, w = decoding.random_window((60, 80), drawn[1:].reshape(4, 10), **options)
   window = Image.open(io.BytesIO(data)).convert('RGB').crop((x, y, x + w, y + h))
   np.testing.assert_array_equal(found, np.asarray(window.resize((32, 32), Image.BILINEAR)))
@@ -415,7 +415,7 @@ def test_rotation_against_scipy(fill, mode):
   for seed in range(3):
     drawn = np.random.default_rng(seed).random(decoding.training_draws(None), np.float32)
     found = decoding.training_image(
-      encoded(image, 'PNG'), drawn, size=33, area=(), aspect=(1, 1),
+      encoded(image, 'PNG'), drawn, (33, 33, 3), area=(), aspect=(1, 1),
       rotation=40.0, fill=fill,
     )  # fmt: skip
     assert found.dtype == np.uint8

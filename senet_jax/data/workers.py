@@ -1,0 +1,163 @@
+"""Processes that decode images, for hosts with more cores than the threads of a process can use.
+
+Pillow decodes outside the interpreter lock, but between its calls threads wait for each other.
+Images go there and back through shared memory, as pipes cost nearly as much as the decoding.
+"""
+
+import atexit
+import contextlib
+import functools
+import math
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from senet_jax.errors import UserError
+
+# Where Linux has shared memory; containers give it little.
+_SHARED = pathlib.Path('/dev/shm')
+
+# Of an encoded image, uniform numbers and the shape of the result: uint8 of that shape.
+Decode = Callable[[bytes, np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+class Workers:
+  """Processes that wait for images to decode.
+
+  They start with the first images, without accelerators, JAX or TensorFlow, and end with the
+  process that they work for, however that ends.
+  """
+
+  def __init__(self, count: int):
+    """Starts nothing yet."""
+    self._count = count
+    self._pool = futures.ProcessPoolExecutor(
+      count, multiprocessing.get_context('spawn'), initializer=_stay_until_the_end
+    )
+    # Shared memory that no thread uses now; the last that was used is the first again.
+    self._idle: list[SharedMemory] = []
+    atexit.register(self._close)  # what is left to the interpreter's end complains there
+
+  def __len__(self) -> int:
+    return self._count
+
+  @contextlib.contextmanager
+  def decoded(
+    self, decode: Decode, encoded: list[bytes], drawn: np.ndarray, shape: tuple[int, ...]
+  ) -> Iterator[np.ndarray]:
+    """Has one of the processes decode images, `[n, *shape]` uint8, which hold within the block.
+
+    Args:
+      decode: a function that can be pickled.
+      encoded: `n` images.
+      drawn: `[n, draws]` float32, the uniform numbers of each.
+      shape: of each result.
+
+    Raises:
+      UserError: a process was ended, or there is too little shared memory.
+      Exception: what `decode` raises.
+    """
+    # The images, and behind them where each of the encoded ones begins and ends.
+    pixels = len(encoded) * math.prod(shape)
+    ends = pixels + np.cumsum([0, *map(len, encoded)])
+    memory = self._memory(int(ends[-1]))
+    try:
+      shared = _bytes(memory)
+      shared[pixels : ends[-1]] = np.frombuffer(b''.join(encoded), np.uint8)
+      self._submit(_decode, decode, memory.name, ends, drawn, shape).result()
+      yield shared[:pixels].reshape(-1, *shape)
+    except futures.process.BrokenProcessPool:
+      start.cache_clear()  # another run gets new ones
+      raise UserError(
+        f'one of the config.data.workers={self._count} that decode images has ended. If memory ran '
+        "out, use fewer; a script of your own needs `if __name__ == '__main__':` around what it "
+        'runs; config.data.workers=0 decodes in threads.'
+      ) from None
+    finally:
+      self._idle.append(memory)
+
+  def _submit(self, *call: Any) -> futures.Future:
+    try:
+      return self._pool.submit(*call)
+    except futures.process.BrokenProcessPool:
+      raise
+    except RuntimeError as error:  # no fault of an image
+      raise futures.CancelledError('the interpreter is about to end') from error
+
+  def _memory(self, size: int) -> SharedMemory:
+    """Returns shared memory of at least `size` bytes that nobody else uses."""
+    try:
+      memory = self._idle.pop()
+    except IndexError:
+      pass
+    else:
+      if memory.size >= size:
+        return memory
+      memory.unlink()
+    size = 1 << (size - 1).bit_length()  # so that few are outgrown
+    free = shutil.disk_usage(_SHARED).free if _SHARED.exists() else size
+    if free < size:
+      raise UserError(
+        f'{_SHARED} has {free / 2**20:.0f} MiB free, and each of config.data.workers={self._count} '
+        f'and one more take {size / 2**20:.0f}; use fewer, or give a container more (docker run '
+        '--shm-size=…).'
+      )
+    memory = SharedMemory(create=True, size=size)
+    _bytes(memory)[:] = 0  # it is taken only now
+    return memory
+
+  def _close(self) -> None:
+    self._pool.shutdown()
+    while self._idle:
+      self._idle.pop().unlink()
+
+
+@functools.cache
+def start(count: int) -> Workers | None:
+  """Returns the processes that all streams of this process share; None for a count of 0."""
+  return Workers(count) if count else None
+
+
+def _bytes(memory: SharedMemory) -> np.ndarray:
+  return np.ndarray(memory.size, np.uint8, memory.buf)
+
+
+# --- in the processes ------------------------------------------------------------------------
+
+_attached = functools.cache(SharedMemory)
+
+
+def _decode(
+  decode: Decode, name: str, ends: np.ndarray, drawn: np.ndarray, shape: tuple[int, ...]
+) -> None:
+  """Decodes images of shared memory, each from one of `ends` to the next, to its beginning."""
+  shared = _bytes(_attached(name))
+  images = shared[: ends[0]].reshape(-1, *shape)
+  for image, first, last, own in zip(images, ends[:-1], ends[1:], drawn, strict=True):
+    image[...] = decode(shared[first:last].tobytes(), own, shape)
+
+
+def _stay_until_the_end() -> None:
+  """Leaves signals, which a terminal or a launcher sends to all, to the process that is worked for.
+
+  That one may save a checkpoint first, and decides when it needs no more images.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+
+  def end_with_it() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=end_with_it, daemon=True).start()
