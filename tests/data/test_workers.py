@@ -138,32 +138,39 @@ def test_nothing_is_left_of_a_process_that_ended(folder, tmp_path, end):
 if __name__ == '__main__':
   import os
   from senet_jax import runtime
-  from senet_jax.data import feeds
+  from senet_jax.data import feeds, workers
   from tests.helpers.small_run import configured
+  made = workers.SharedMemory
+  def noted(**options):
+    memory = made(**options)
+    print(memory.name, flush=True)
+    return memory
+  workers.SharedMemory = noted
   fields = {FIELDS!r}
   config = configured({{**fields, 'data.dir': {str(folder)!r}, 'data.workers': 2}})
   feed = feeds.training_feed(config, runtime.data_mesh(1))
   feed.inputs(0, 1)
   some = feed.stream.form.workers
-  print(*some._pool._processes, flush=True)
+  print(*(f'pid_{{pid}}' for pid in some._pool._processes), flush=True)
   feed.inputs(5, 1)  # drops what was under way
   {end}
 """
   script = tmp_path / 'script.py'
   script.write_text(code)
-  before = set(os.listdir('/dev/shm'))
   environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', *sys.path])}
   done = subprocess.run(
     [sys.executable, script], env=environment, timeout=120, capture_output=True, text=True
   )
   expected = {'': (0,), 'raise SystemExit(3)': (3,), 'os.kill(os.getpid(), 9)': (-9,)}
   assert done.returncode in expected.get(end, (-2, 130)), done.stderr
-  assert 'shutdown' not in done.stderr
+  assert 'after shutdown' not in done.stderr
   assert end == 'os.kill(os.getpid(), 2)' or 'Traceback' not in done.stderr
-  pids = [int(pid) for pid in done.stdout.splitlines()[-1].split()]
-  assert len(pids) == 2
+  words = done.stdout.split()
+  pids = [int(word[4:]) for word in words if word.startswith('pid_')]
+  shared = [pathlib.Path('/dev/shm', word) for word in words if word.startswith('psm_')]
+  assert len(pids) == 2 and shared
   deadline = time.monotonic() + 30
-  while any(alive(pid) for pid in pids) or set(os.listdir('/dev/shm')) - before:
+  while any(map(alive, pids)) or any(path.exists() for path in shared):
     assert time.monotonic() < deadline
     time.sleep(0.1)
 
