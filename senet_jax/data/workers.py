@@ -72,7 +72,8 @@ class Workers:
     memory = self._memory(int(ends[-1]))
     try:
       shared = _bytes(memory)
-      shared[pixels : ends[-1]] = np.frombuffer(b''.join(encoded), np.uint8)
+      for data, first, last in zip(encoded, ends[:-1], ends[1:], strict=True):
+        shared[first:last] = np.frombuffer(data, np.uint8)
       self._submit(_decode, decode, memory.name, ends, drawn, shape).result()
       yield shared[:pixels].reshape(-1, *shape)
     except futures.process.BrokenProcessPool:
