@@ -20,7 +20,8 @@ from senet_jax.models import list_models
     ('ema', 'optimizer.ema_decay'),
     ('augment', 'data.randaugment'),
     ('model.nmae', 'model.name'),
-    ('workers', None),
+    ('num_workers', 'data.workers'),
+    ('telemetry', None),
     ('', None),
   ],
 )
