@@ -79,7 +79,7 @@ class FilePredictor(Predictor):
     x = np.asarray(images)
     if not self.card.uint8:
       x = np.asarray(self.preprocessing.to_input(jnp.asarray(x)))
-    return self.call(x.transpose(0, 3, 1, 2))
+    return self.call(formats.in_layout(x, self.card.layout))
 
 
 def load(path: str | os.PathLike, backend: str, *, batch_size: int = 32) -> FilePredictor:

@@ -49,6 +49,11 @@ class Format(Protocol):
     """Returns the outputs of a file for batches of images `[N, S, S, 3]`, in its own runtime."""
 
 
+def in_layout(images: np.ndarray, layout: str) -> np.ndarray:
+  """Returns a view of images `[N, H, W, C]` that has the axes in the order of a layout."""
+  return images.transpose(0, 3, 1, 2) if layout == 'NCHW' else images
+
+
 def load(name: str) -> Format:
   """Returns the format `name`, with its libraries there.
 

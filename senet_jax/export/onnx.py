@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from senet_jax.errors import UserError
-from senet_jax.export import backends, card as cards
+from senet_jax.export import backends, card as cards, formats
 from senet_jax.export.card import Card
 from senet_jax.export.formats import Call
 from senet_jax.export.graph import Graph, Node
@@ -90,7 +90,7 @@ def opened(path: pathlib.Path) -> Call:
 def run(path: pathlib.Path, batches: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
   """Runs the file in onnxruntime."""
   call = opened(path)
-  return [call(images.transpose(0, 3, 1, 2)) for images in batches]
+  return [call(formats.in_layout(images, LAYOUT)) for images in batches]
 
 
 def _order(rank: int) -> tuple[int, ...]:

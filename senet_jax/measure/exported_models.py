@@ -93,8 +93,7 @@ def prepare(config: ConfigDict, name: str) -> Workload:
   text = alone.to_json()
   call = runtime.opened(_by_torch(text) if runtime.of_torch else _by_us(text, runtime.format))
   images = np.random.default_rng(0).standard_normal((n, size, size, 3), np.float32)
-  if module.LAYOUT == 'NCHW':
-    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+  images = np.ascontiguousarray(formats.in_layout(images, module.LAYOUT))
   call(images)
   return Workload(
     images=n,
