@@ -11,11 +11,11 @@ import math
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
@@ -30,6 +30,18 @@ _SHARED = pathlib.Path('/dev/shm')
 Decode = Callable[[bytes, np.ndarray, tuple[int, ...]], np.ndarray]
 
 
+class _Process(SpawnProcess):
+  """One of the processes; where one has ended, the pool terminates the others."""
+
+  def terminate(self) -> None:
+    """Ends it, which leaves a mere SIGTERM to the process that is worked for."""
+    self.kill()
+
+
+class _Context(SpawnContext):
+  Process = _Process
+
+
 class Workers:
   """Processes that wait for images to decode.
 
@@ -40,9 +52,7 @@ class Workers:
   def __init__(self, count: int):
     """Starts nothing yet."""
     self._count = count
-    self._pool = futures.ProcessPoolExecutor(
-      count, multiprocessing.get_context('spawn'), initializer=_stay_until_the_end
-    )
+    self._pool = futures.ProcessPoolExecutor(count, _Context(), initializer=_stay_until_the_end)
     # Shared memory that no thread uses now; the last that was used is the first again.
     self._idle: list[SharedMemory] = []
     atexit.register(self._close)  # what is left to the interpreter's end complains there
@@ -91,6 +101,11 @@ class Workers:
       return self._pool.submit(*call)
     except futures.process.BrokenProcessPool:
       raise
+    except OSError as error:
+      raise UserError(
+        f'config.data.workers={self._count}: a process cannot be started ({error.strerror}); use '
+        'fewer.'
+      ) from None
     except RuntimeError as error:  # no fault of an image
       raise futures.CancelledError('the interpreter is about to end') from error
 
@@ -105,16 +120,14 @@ class Workers:
         return memory
       memory.unlink()
     size = 1 << (size - 1).bit_length()  # so that few are outgrown
-    free = shutil.disk_usage(_SHARED).free if _SHARED.exists() else size
-    if free < size:
+    try:
+      return _new(size)
+    except OSError as error:  # no fault of an image
       raise UserError(
-        f'{_SHARED} has {free / 2**20:.0f} MiB free, and each of config.data.workers={self._count} '
-        f'and one more take {size / 2**20:.0f}; use fewer, or give a container more (docker run '
-        '--shm-size=…).'
-      )
-    memory = SharedMemory(create=True, size=size)
-    _bytes(memory)[:] = 0  # it is taken only now
-    return memory
+        f'each of config.data.workers={self._count} and one more take {size / 2**20:.0f} MiB of '
+        f'shared memory (on Linux {_SHARED}): {error.strerror}; use fewer, or give a container '
+        'more (docker run --shm-size=…).'
+      ) from None
 
   def _close(self) -> None:
     self._pool.shutdown()
@@ -124,8 +137,29 @@ class Workers:
 
 @functools.cache
 def start(count: int) -> Workers | None:
-  """Returns the processes that all streams of this process share; None for a count of 0."""
+  """Returns the processes that all streams of this process share; None for a count of 0.
+
+  Raises:
+    UserError: this is such a process itself, which runs a script as far as nothing keeps it.
+  """
+  if count and getattr(multiprocessing.current_process(), '_inheriting', False):
+    raise UserError(
+      f'config.data.workers={count}: each process runs your script once more; put '
+      "`if __name__ == '__main__':` around what trains or evaluates there."
+    )
   return Workers(count) if count else None
+
+
+def _new(size: int) -> SharedMemory:
+  memory = SharedMemory(create=True, size=size)
+  try:
+    if _SHARED.exists():  # Linux would give it page by page, and end a process that gets none
+      with open(_SHARED / memory.name, 'r+b') as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+  except OSError:
+    memory.unlink()
+    raise
+  return memory
 
 
 def _bytes(memory: SharedMemory) -> np.ndarray:

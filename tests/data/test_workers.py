@@ -1,5 +1,6 @@
 """Processes that decode: the same images as in threads, and what happens when one or all end."""
 
+import errno
 import functools
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import pytest
@@ -104,27 +106,38 @@ def test_memory_is_used_again_and_grows():
 
 
 @needs_linux
-def test_too_little_shared_memory(monkeypatch):
-  usage = shutil.disk_usage('/')
-  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=3 * 2**20))
-  large = workers.Workers(1).decoded(DECODE, PHOTOS, DRAWN, (1000, 1000, 3))
-  with (
-    pytest.raises(UserError, match=r'/dev/shm has 3 MiB .*workers=1 and one more take 16'),
-    large,
-  ):
+def test_too_little_shared_memory():
+  side = 1 << (shutil.disk_usage('/dev/shm').total.bit_length() // 2)
+  large = workers.Workers(1).decoded(DECODE, PHOTOS, DRAWN, (side, side, 3))
+  before = set(pathlib.Path('/dev/shm').iterdir())
+  with pytest.raises(UserError, match=r'workers=1 and one more take .* No space left'), large:
+    pass
+  assert set(pathlib.Path('/dev/shm').iterdir()) <= before
+
+
+def test_a_process_that_cannot_be_started_is_no_fault_of_an_image(monkeypatch):
+  def start(process):
+    del process
+    raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')
+
+  monkeypatch.setattr(SpawnProcess, 'start', start)
+  one = workers.Workers(1).decoded(DECODE, PHOTOS, DRAWN, SHAPE)
+  with pytest.raises(UserError, match=r'workers=1: .* cannot be started \(Resource temp'), one:
     pass
 
 
 def test_a_worker_that_is_killed_ends_the_run_in_one_line(folder):
-  config = configured({**FIELDS, 'data.dir': str(folder), 'data.workers': 1})
+  config = configured({**FIELDS, 'data.dir': str(folder), 'data.workers': 2})
   stream = feeds.training_feed(config, runtime.data_mesh(1)).stream
   batches = stream.batches(0)
   next(batches)
-  (process,) = stream.form.workers._pool._processes.values()
-  os.kill(process.pid, signal.SIGKILL)
-  with pytest.raises(UserError, match='workers=1 that decode images has ended'):
+  first, other = stream.form.workers._pool._processes
+  os.kill(other, signal.SIGSTOP)  # as if it waited for a lock that the first one has
+  os.kill(first, signal.SIGKILL)
+  with pytest.raises(UserError, match='workers=2 that decode images has ended'):
     for _ in range(100):
       next(batches)
+  ended([first, other])
   again = feeds.training_feed(config, runtime.data_mesh(1)).stream
   assert len(next(again.batches(0))['images']) == 8
 
@@ -169,6 +182,28 @@ if __name__ == '__main__':
   pids = [int(word[4:]) for word in words if word.startswith('pid_')]
   shared = [pathlib.Path('/dev/shm', word) for word in words if word.startswith('psm_')]
   assert len(pids) == 2 and shared
+  ended(pids, shared)
+
+
+def test_a_script_that_runs_itself_again_is_told_so(tmp_path):
+  script = tmp_path / 'script.py'
+  script.write_text("""
+import numpy as np
+from senet_jax.data import workers
+with workers.start(1).decoded(len, [b''], np.zeros((1, 0)), (1,)):
+  pass
+""")
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', *sys.path])}
+  done = subprocess.run(
+    [sys.executable, script], env=environment, timeout=120, capture_output=True, text=True
+  )
+  its, ours = (line for line in done.stderr.splitlines() if 'UserError: ' in line)
+  assert 'each process runs your script once more' in its
+  assert 'workers=1 that decode images has ended' in ours
+
+
+def ended(pids, shared=()):
+  """Waits until processes and shared memory are gone."""
   deadline = time.monotonic() + 30
   while any(map(alive, pids)) or any(path.exists() for path in shared):
     assert time.monotonic() < deadline
