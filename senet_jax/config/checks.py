@@ -179,7 +179,7 @@ def _check_targets(config: ConfigDict) -> None:
 # Fields of `data` that have no effect on the device feed.
 _OF_STREAMS = (
   'crop_area', 'crop_interpolation', 'resize', 'interpolation', 'resize_keep_aspect',
-  'val_fraction',
+  'val_fraction', 'workers',
 )  # fmt: skip
 
 
