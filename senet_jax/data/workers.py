@@ -52,6 +52,8 @@ class Workers:
   def __init__(self, count: int):
     """Starts nothing yet."""
     self._count = count
+    # NumPy's library, which reads this as they start, has a thread for each core of the host else.
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     self._pool = futures.ProcessPoolExecutor(count, _Context(), initializer=_stay_until_the_end)
     # Shared memory that no thread uses now; the last that was used is the first again.
     self._idle: list[SharedMemory] = []

@@ -104,11 +104,16 @@ def check_same_run(saved: dict[str, Any], given: dict[str, Any], workdir: Path) 
     workdir: for the message.
 
   Raises:
-    UserError: fields that change what is computed differ; the message names them.
+    UserError: fields that change what is computed differ, or the data; the message names them.
   """
   differing = config_lib.differences(saved, given)
   if differing:
     fields = '; '.join(f'{k}: {old!r} there, {new!r} given' for k, (old, new) in differing.items())
+    if all(name.startswith('dataset.') for name in differing):
+      raise UserError(
+        f'{workdir} holds a run on other data or from other weights ({fields}); '
+        'bring back the files that it began with or give another --workdir.'
+      )
     raise UserError(
       f'{workdir} holds a run of another configuration ({fields}); '
       'set these fields back or give another --workdir.'

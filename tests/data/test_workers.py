@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 import pytest
 
-from senet_jax import runtime
+from senet_jax import config as config_lib, runtime
 from senet_jax.data import decoding, feeds, photos, workers
 from senet_jax.data.crops import Crops
 from senet_jax.data.stream_feed import StreamEvalFeed
@@ -81,6 +81,21 @@ def test_the_same_evaluation(folder, crops):
   for one, other in zip(batches(2), expected, strict=True):
     for name in other:
       np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_nothing_to_do_where_images_are_in_device_memory():
+  config = config_lib.cifar('se_resnet20_cifar')
+  config.data.workers = 2
+  with pytest.raises(UserError, match=r"data\.workers=2 has no effect with .*'device'"):
+    config_lib.check(config)
+
+
+@needs_linux
+def test_a_process_has_no_threads_but_its_own():
+  some = workers.Workers(1)
+  with some.decoded(DECODE, PHOTOS, DRAWN, SHAPE):
+    (process,) = some._pool._processes
+    assert len(os.listdir(f'/proc/{process}/task')) == 2  # one waits for the end of this one
 
 
 def test_errors_of_an_image_come_back():

@@ -488,7 +488,7 @@ def test_pruned_network_is_trained_further(workdir, tmp_path):
   tool.main([f'--workdir={workdir}', f'--to={to}', '--channels=0.25'])
   run = saved.load(to, 'latest', runtime.data_mesh())
   # No run goes on from here, but one can start.
-  with pytest.raises(UserError, match=r'another configuration .*dataset\.pruned_from'):
+  with pytest.raises(UserError, match=r'from other weights .*dataset\.pruned_from'):
     train(run.config, to)
   config = run.config.copy_and_resolve_references()
   config.update({'init_from': str(to), 'steps': 2})
