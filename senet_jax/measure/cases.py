@@ -30,7 +30,7 @@ from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import CLASSIFICATION, model_info
 from senet_jax.reporting.statistics import spread
 from senet_jax.workdir import summary
-from senet_jax.workdir.network import build_model, task_of
+from senet_jax.workdir.network import build_model, changes, task_of
 
 OURS, TORCH = 'senet_jax', 'torch'
 # Beside which networks can be measured; the second brings PyTorch, too.
@@ -312,12 +312,12 @@ class Bench:
 
   def describe(self, case: Case) -> dict[str, Any]:
     """Returns what a row of results says about a case, beside the numbers."""
-    config, se = case.config, case.se
+    config = case.config
     found = {
       'network': case.network.label,
       'model': case.network.name,
-      'se': se,
-      'options': {k: v for k, v in config_lib.flatten(config) if _is_option(k, v, se)},
+      'se': case.se,
+      'options': changes(config),
       'framework': case.framework,
       'mode': case.mode,
       'batch_size': config.batch_size,
@@ -340,14 +340,6 @@ class Bench:
     found = {**summary.record_head(what, tool, argv), **machine.describe()}
     found['versions'] |= self.versions
     return found
-
-
-def _is_option(field: str, value: Any, se: bool) -> bool:
-  default = dict(config_lib.flatten(config_lib.default()))
-  kept = field.startswith(('model.', 'bn.', 'deterministic'))
-  kept = kept and (se or not field.startswith(SE_FIELD))
-  named = ('model.name', 'model.num_classes', 'model.dtype', 'bn.scope')
-  return kept and field not in named and value != default[field]
 
 
 def pairs(measured: Measured) -> Iterator[tuple[str, Case, Case]]:

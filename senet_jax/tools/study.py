@@ -9,7 +9,8 @@ stopped; a run whose summary is in RECORDS/ROW/seedK counts as made. Configurati
 classes of all runs are checked before the first one begins.
 --shard=1/4 makes the first quarter of the runs, for four machines with one WORKDIR; --table makes
 none. A row that fails is shown as such, and the others go on. --output writes the table as JSON,
-and as .csv and .md beside it; --figure draws the errors over the seconds of training. --rows and
+and as .csv and .md beside it; --figure draws the errors over the seconds of training, those that
+were logged or, by --rates, at the rates of a `tools.benchmark --models=… --mode=train`. --rows and
 --seeds take a part of a study, --config.FIELD=VALUE changes a field of all its configurations, such
 as --config.data.dir or --config.data.fake, and --together=N makes N runs at a time, each a process
 of its own, which small networks on a large GPU gain from. Exit status: 0 when all runs are there, 1
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
   # Late, so that a missing package is one line.
   from senet_jax.config import reading
   from senet_jax.reporting import study_table
-  from senet_jax.training import studies
+  from senet_jax.training import step_rates, studies
 
   study = studies.part(reading.load_study(args.study), args.rows, args.seeds, overrides)
   study = dataclasses.replace(study, note=f'{study.note} {args.note}'.strip())
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
     raise UserError(f'--records={args.records} is not a directory; check the path.')
   runs = studies.runs_of(study, args.workdir, args.records)
   finished = args.table or _make(runs[_shard(args.shard)], args.together)
-  rows = [studies.results(row, runs) for row in study.rows]
+  rate = step_rates.read(args.rates) if args.rates else None
+  rows = [studies.results(row, runs, rate) for row in study.rows]
   study_table.compare(rows, {row.name: row.baseline for row in study.rows})
   text = study_table.markdown(study, rows)
   print(text, end='')
@@ -71,6 +73,11 @@ def _parse(argv: list[str]):
   add('--rows', type=cli.words, help='only these, with commas')
   add('--seeds', type=cli.words, help='instead of those of the study, with commas')
   add('--together', type=cli.number, default=1, help='runs at a time')
+  add(
+    '--rates',
+    type=pathlib.Path,
+    help='record of tools.benchmark: seconds of training by these, not by those that runs logged',
+  )
   add('--table', action='store_true', help='only print the table')
   add('--figure', type=cli.new_file, metavar='FILE.png', help='error against time of training')
   add('--note', default='', help='below the table: what a reader should know')

@@ -8,7 +8,7 @@ import os
 import pathlib
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -118,16 +118,21 @@ class StudyRun:
     records = [r for r in read_records(self.workdir / 'metrics.jsonl') if r['kind'] == 'eval']
     return records[-1] if records else None
 
-  def train_time(self) -> float | None:
+  def train_time(self, measured: Callable[[ConfigDict], float] | None = None) -> float | None:
     """Returns the seconds of training alone; None before its end, or if no rate is known.
 
     They are taken from the median of the logged rates, which other programs that ran beside it for
     a while do not change, or where there is no log from the mean of the whole run.
+
+    Args:
+      measured: images per second of a configuration, instead.
     """
     found = self._finished()
     if not found or 'examples_seen' not in found[1]:
       return None
     directory, known = found
+    if measured:
+      return round(known['examples_seen'] / measured(self.config()), 2)
     records = read_records(directory / 'metrics.jsonl')
     rates = [r['images_per_second'] for r in records if r.get('images_per_second')]
     rate = statistics.spread(rates)['median'] if rates else known.get('images_per_second')
@@ -283,7 +288,9 @@ def _published(row: Row) -> float | None:
   return next((figure for figure in found if figure is not None), None)
 
 
-def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
+def results(
+  row: Row, runs: Sequence[StudyRun], rate: Callable[[ConfigDict], float] | None = None
+) -> dict[str, Any]:
   """Returns what is known of a row: `errors` in percent by seed, cost, what was published.
 
   Of detectors `errors` and `best` are average precision, as `metric` says.
@@ -291,6 +298,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
   Args:
     row: of the study.
     runs: those of the study.
+    rate: images per second of a configuration, instead of those that the runs logged.
   """
   by_seed = {run.seed: run for run in runs if run.row == row}
   summaries = {seed: found for seed, run in by_seed.items() if (found := run.summary())}
@@ -315,7 +323,7 @@ def results(row: Row, runs: Sequence[StudyRun]) -> dict[str, Any]:
     'params': cost.params,
     'macs': cost.macs,
     'wall_time_s': [s['wall_time_s'] for s in summaries.values()],
-    'train_time_s': [t for seed in summaries if (t := by_seed[seed].train_time())],
+    'train_time_s': [t for seed in summaries if (t := by_seed[seed].train_time(rate))],
     'images_per_second': {seed: s.get('images_per_second') for seed, s in summaries.items()},
     'best': {seed: s['best'][metric] for seed, s in summaries.items() if s.get('best')},
     'devices': sorted({s['device'] for s in summaries.values() if 'device' in s}),

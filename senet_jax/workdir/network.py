@@ -27,6 +27,22 @@ _ANY_SIDE = 64
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
 
+def changes(config: ConfigDict) -> dict[str, Any]:
+  """Returns the fields of the network, by name, that differ from their defaults.
+
+  Not among them: its name, classes and dtype, the scope of BN, and fields of an SE it has not.
+  """
+  named = ('model.name', 'model.num_classes', 'model.dtype', 'bn.scope')
+  unused = () if model_info(config.model.name).se else ('model.se.',)
+  return {
+    field: value
+    for field, value in config_lib.flatten(config)
+    if field.startswith(('model.', 'bn.', 'deterministic'))
+    and not field.startswith((*named, *unused))
+    and value != config_lib.FIELDS[field].default
+  }
+
+
 def build_model(
   config: ConfigDict, num_classes: int | None = None, *, frozen_bn: bool = False
 ) -> nn.Module:

@@ -14,7 +14,7 @@ from senet_jax.config import reading
 from senet_jax.config.study import Row, Study
 from senet_jax.errors import UserError
 from senet_jax.reporting import published, study_table
-from senet_jax.tools import study as tool
+from senet_jax.tools import benchmark, study as tool
 from senet_jax.training import studies
 from tests.helpers.paths import ROOT
 
@@ -50,9 +50,9 @@ def study_file(tmp_path_factory):
   return f'--study={path}'
 
 
-def write_summary(directory, error):
+def write_summary(directory, error, **more):
   final = {'step': 3, 'epoch': 1.0, 'top1_error': error}
-  summary = {'final': final, 'wall_time_s': 60.0, 'params_sha256': 'x'}
+  summary = {'final': final, 'wall_time_s': 60.0, 'params_sha256': 'x', **more}
   (directory / 'summary.json').write_text(json.dumps(summary))
 
 
@@ -136,6 +136,33 @@ def test_runs_that_are_on_record_are_not_made_again(study_file, errors, tmp_path
   assert '6.50' in capsys.readouterr().out  # the mean of 9 and 4
   with pytest.raises(UserError, match=r'--records=nowhere is not a directory'):
     tool.main([*arguments, '--records=nowhere'])
+
+
+def test_seconds_at_rates_that_were_measured_apart(study_file, tmp_path):
+  for row in ('plain', 'se'):
+    kept = tmp_path / 'runs' / row / 'seed0'
+    kept.mkdir(parents=True)
+    write_summary(kept, 4.0, examples_seen=192, images_per_second=1.0)
+  rates, written = tmp_path / 'rates.json', tmp_path / 't.json'
+  wanted = '--models=resnet20_cifar,se_resnet20_cifar:model.se.ratio=4'
+  benchmark.main([
+    wanted, '--mode=train', '--batch=64', '--devices=1', '--repeats=1', '--seconds=0.1',
+    '--config.model.width=8', '--config.model.depths=(1,1,1)', f'--output={rates}',
+  ])  # fmt: skip
+  argv = [study_file, f'--workdir={tmp_path}/runs', '--table', '--seeds=0', f'--output={written}']
+  tool.main(argv)
+  assert [row['train_time_s'] for row in json.loads(written.read_text())['rows']] == [[192.0]] * 2
+  tool.main([*argv, f'--rates={rates}'])
+  found = json.loads(rates.read_text())
+  expected = [[round(192 / row['images_per_second']['median'], 2)] for row in found['rows']]
+  assert [row['train_time_s'] for row in json.loads(written.read_text())['rows']] == expected
+  del found['rows'][1]
+  rates.write_text(json.dumps(found))
+  with pytest.raises(UserError, match=r'no training rate of se_resnet20_cifar:.*ratio=4'):
+    tool.main([*argv, f'--rates={rates}'])
+  rates.write_text('{"rows": [{}]}')
+  with pytest.raises(UserError, match=r'rates\.json is no record of tools\.benchmark --models'):
+    tool.main([*argv, f'--rates={rates}'])
 
 
 def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsys):
