@@ -40,8 +40,11 @@ def main(argv: list[str]) -> int:
   if args.records and not args.records.is_dir():
     raise UserError(f'--records={args.records} is not a directory; check the path.')
   runs = studies.runs_of(study, args.workdir, args.records)
-  finished = args.table or _make(runs[_shard(args.shard)], args.together)
   rate = step_rates.read(args.rates) if args.rates else None
+  if rate:
+    for run in runs:
+      rate(run.config())  # what is missing is said before hours of training
+  finished = args.table or _make(runs[_shard(args.shard)], args.together)
   rows = [studies.results(row, runs, rate) for row in study.rows]
   study_table.compare(rows, {row.name: row.baseline for row in study.rows})
   text = study_table.markdown(study, rows)

@@ -4,6 +4,7 @@ What runs logged cannot be compared where they shared a machine, or were made on
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -30,11 +31,11 @@ def read(path: pathlib.Path) -> Callable[[ConfigDict], float]:
   try:
     rows = json.loads(path.read_bytes())['rows']
     rates = {
-      _key(row['model'], row['options'], row['dtype'], row['batch_size']): _median(row)
+      _key(row['model'], row['options'], row['dtype'], row['batch_size']): _rate(row)
       for row in rows
       if (row['mode'], row['framework']) == ('train', 'senet_jax')
     }
-  except (OSError, ValueError, LookupError, TypeError) as error:
+  except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
     raise UserError(
       f'{path} is no record of tools.benchmark --models ({error!r}); give the file of its --output.'
     ) from None
@@ -57,5 +58,8 @@ def _key(*facts: Any) -> str:
   return json.dumps(facts, sort_keys=True)
 
 
-def _median(row: dict[str, Any]) -> float:
-  return float(row['images_per_second']['median'])
+def _rate(row: dict[str, Any]) -> float:
+  found = float(row['images_per_second']['median'])
+  if not 0 < found < math.inf:
+    raise ValueError(f'{found} images a second')
+  return found

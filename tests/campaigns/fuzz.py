@@ -84,7 +84,7 @@ from senet_jax.serving.guard import Guard
 from senet_jax.serving.limits import Limits
 from senet_jax.storage import files
 from senet_jax.tools import convert
-from senet_jax.training import optimizer, sanity, setup, studies, tasks
+from senet_jax.training import optimizer, sanity, setup, step_rates, studies, tasks
 from senet_jax.training.plan import Plan
 from senet_jax.training.progress import Reporter
 from senet_jax.training.task import Feeds
@@ -112,6 +112,20 @@ _MODEL = (
   '--config.model.se.ratio=4',
 )
 _SIDE = 32
+# What was measured of that network.
+_RATES = {
+  'rows': [
+    {
+      'model': 'se_resnet20_cifar',
+      'options': {'model.depths': [1, 1, 1], 'model.width': 8, 'model.se.ratio': 4},
+      'framework': 'senet_jax',
+      'mode': 'train',
+      'dtype': 'float32',
+      'batch_size': 64,
+      'images_per_second': {'median': 9.5},
+    }
+  ]
+}
 
 
 class TooSlow(BaseException):
@@ -739,7 +753,9 @@ def finished_runs(rng: np.random.Generator, material: Material, folder: pathlib.
   if kind == 0:
     row = Row('row', str(ROOT / 'configs/digits_se_r20.py'), _MODEL)
     study = Study('Fuzzed', (row,), (0, 1))
-    rows = [studies.results(row, studies.runs_of(study, root))]
+    (folder / 'rates.json').write_bytes(_json(mutated_json(rng, _RATES)))
+    rate = step_rates.read(folder / 'rates.json') if rng.random() < 0.5 else None
+    rows = [studies.results(row, studies.runs_of(study, root), rate)]
     study_table.compare(rows, {'row': None})
     assert study_table.markdown(study, rows) and study_table.csv(rows)
   elif kind == 1:
