@@ -19,8 +19,8 @@ SECTIONS = tuple(dict.fromkeys(name.rpartition('.')[0] for name in FIELDS if '.'
 _REMOVED = {'model.scan_blocks': (None, False)}
 
 
-def changed(config: ConfigDict, beginning: str = '') -> dict[str, Any]:
-  """Returns the fields whose names have this beginning and whose values are not the defaults."""
+def changed(config: ConfigDict, beginning: str | tuple[str, ...] = '') -> dict[str, Any]:
+  """Returns the fields whose names begin so, or in one of these ways, and are not the defaults."""
   return {
     name: value
     for name, value in flatten(config)

@@ -30,7 +30,7 @@ from senet_jax.measure.timing import Timing, Workload
 from senet_jax.models import CLASSIFICATION, model_info
 from senet_jax.reporting.statistics import spread
 from senet_jax.workdir import summary
-from senet_jax.workdir.network import build_model, changes, task_of
+from senet_jax.workdir.network import build_model, network_options, task_of
 
 OURS, TORCH = 'senet_jax', 'torch'
 # Beside which networks can be measured; the second brings PyTorch, too.
@@ -317,7 +317,7 @@ class Bench:
       'network': case.network.label,
       'model': case.network.name,
       'se': case.se,
-      'options': changes(config),
+      'options': network_options(config),
       'framework': case.framework,
       'mode': case.mode,
       'batch_size': config.batch_size,

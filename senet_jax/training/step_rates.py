@@ -37,11 +37,12 @@ def read(path: pathlib.Path) -> Callable[[ConfigDict], float]:
     }
   except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
     raise UserError(
-      f'{path} is no record of tools.benchmark --models ({error!r}); give the file of its --output.'
+      f'{path} is no record of tools.benchmark --models ({type(error).__name__}); give the file of '
+      'its --output.'
     ) from None
 
   def rate(config: ConfigDict) -> float:
-    name, options = config.model.name, network.changes(config)
+    name, options = config.model.name, network.network_options(config)
     wanted = _key(name, options, config.model.dtype, config.batch_size)
     if wanted not in rates:
       label = ':'.join([name, *(f'{field}={value}' for field, value in options.items())])

@@ -27,20 +27,15 @@ _ANY_SIDE = 64
 _NOT_OPTIONS = ('name', 'num_classes', 'dtype', 'se')
 
 
-def changes(config: ConfigDict) -> dict[str, Any]:
+def network_options(config: ConfigDict) -> dict[str, Any]:
   """Returns the fields of the network, by name, that differ from their defaults.
 
   Not among them: its name, classes and dtype, the scope of BN, and fields of an SE it has not.
   """
-  named = ('model.name', 'model.num_classes', 'model.dtype', 'bn.scope')
-  unused = () if model_info(config.model.name).se else ('model.se.',)
-  return {
-    field: value
-    for field, value in config_lib.flatten(config)
-    if field.startswith(('model.', 'bn.', 'deterministic'))
-    and not field.startswith((*named, *unused))
-    and value != config_lib.FIELDS[field].default
-  }
+  found = config_lib.changed(config, ('model.', 'bn.', 'deterministic'))
+  named = {'model.name', 'model.num_classes', 'model.dtype', 'bn.scope'}
+  se = model_info(config.model.name).se
+  return {k: v for k, v in found.items() if k not in named and (se or 'model.se.' not in k)}
 
 
 def build_model(
