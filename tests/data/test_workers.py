@@ -183,12 +183,7 @@ if __name__ == '__main__':
   feed.inputs(5, 1)  # drops what was under way
   {end}
 """
-  script = tmp_path / 'script.py'
-  script.write_text(code)
-  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', *sys.path])}
-  done = subprocess.run(
-    [sys.executable, script], env=environment, timeout=120, capture_output=True, text=True
-  )
+  done = run_script(tmp_path, code)
   expected = {'': (0,), 'raise SystemExit(3)': (3,), 'os.kill(os.getpid(), 9)': (-9,)}
   assert done.returncode in expected.get(end, (-2, 130)), done.stderr
   assert 'after shutdown' not in done.stderr
@@ -201,20 +196,27 @@ if __name__ == '__main__':
 
 
 def test_a_script_that_runs_itself_again_is_told_so(tmp_path):
-  script = tmp_path / 'script.py'
-  script.write_text("""
+  done = run_script(
+    tmp_path,
+    """
 import numpy as np
 from senet_jax.data import workers
 with workers.start(1).decoded(len, [b''], np.zeros((1, 0)), (1,)):
   pass
-""")
-  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', *sys.path])}
-  done = subprocess.run(
-    [sys.executable, script], env=environment, timeout=120, capture_output=True, text=True
+""",
   )
   its, ours = (line for line in done.stderr.splitlines() if 'UserError: ' in line)
   assert 'each process runs your script once more' in its
   assert 'workers=1 that decode images has ended' in ours
+
+
+def run_script(folder, code):
+  script = folder / 'script.py'
+  script.write_text(code)
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(['.', *sys.path])}
+  return subprocess.run(
+    [sys.executable, script], env=environment, timeout=120, capture_output=True, text=True
+  )
 
 
 def ended(pids, shared=()):
