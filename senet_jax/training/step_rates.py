@@ -26,7 +26,7 @@ def read(path: pathlib.Path) -> Callable[[ConfigDict], float]:
     raises UserError where the record has not that network, dtype and batch size.
 
   Raises:
-    UserError: the file is no such record.
+    UserError: the file cannot be read, or is no such record.
   """
   try:
     rows = json.loads(path.read_bytes())['rows']
@@ -35,7 +35,9 @@ def read(path: pathlib.Path) -> Callable[[ConfigDict], float]:
       for row in rows
       if (row['mode'], row['framework']) == ('train', 'senet_jax')
     }
-  except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}; check the path.') from None
+  except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
     raise UserError(
       f'{path} is no record of tools.benchmark --models ({type(error).__name__}); give the file of '
       'its --output.'

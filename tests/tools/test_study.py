@@ -166,6 +166,9 @@ def test_seconds_at_rates_that_were_measured_apart(study_file, tmp_path):
   rates.write_bytes(100 * b'\xff')
   with pytest.raises(UserError, match=r'rates\.json is no record .*\(UnicodeDecodeError\); give'):
     tool.main([*argv, f'--rates={rates}'])
+  rates.unlink()
+  with pytest.raises(UserError, match=r'rates\.json cannot be read: No such file or directory;'):
+    tool.main([*argv, f'--rates={rates}'])
 
 
 def test_the_other_rows_go_on_when_one_fails(study_file, errors, tmp_path, capsys):
