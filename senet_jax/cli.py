@@ -169,8 +169,8 @@ def positive(text: str) -> float:
 
 
 def words(text: str) -> tuple[str, ...]:
-  """Parses words separated by commas, and drops repetitions."""
-  found = tuple(dict.fromkeys(filter(None, text.split(','))))
+  """Parses words separated by commas, except those within parentheses, and drops repetitions."""
+  found = tuple(dict.fromkeys(filter(None, re.split(r',(?![^()]*\))', text))))
   if not found:
     raise argparse.ArgumentTypeError('nothing is given')
   return found

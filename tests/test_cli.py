@@ -342,3 +342,15 @@ def test_a_file_is_no_directory(tmp_path):
   )
   assert files.unwritable(tmp_path / 'folder' / 'new' / 'x') is None
   assert not list((tmp_path / 'folder').iterdir())
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('a,b,a,', ('a', 'b')),
+    ('r50,r50:model.remat=(2,3),r50:model.remat=(2,)',
+     ('r50', 'r50:model.remat=(2,3)', 'r50:model.remat=(2,)')),
+  ],
+)  # fmt: skip
+def test_commas_within_parentheses_are_part_of_a_word(text, expected):
+  assert cli.words(text) == expected

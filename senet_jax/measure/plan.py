@@ -241,9 +241,10 @@ def _study(
     rate = context.record('cifar_rate') or {}
     fastest, together = rate['best'], rate['together']
     runs = max(together, key=lambda r: r['images_per_second'])['runs'] if together else 1
+    file, colon, size = table.partition(':')
     options = [
-      f'--study=configs/studies/{table}.py',
-      f'--workdir={context.work}/runs/{table}',
+      f'--study=configs/studies/{file}.py{colon}{size}',
+      f'--workdir={context.work}/runs/{file}',
       f'--seeds={seeds}',
       f'--together={runs}',
       f'--config.model.dtype={fastest["dtype"]}',
@@ -454,6 +455,18 @@ _SMALL_DETECTORS = (
 )  # fmt: skip
 
 
+def _fast_input(context: Context) -> list[Command]:
+  arguments = ['--feed', '--in_place', '--config=configs/cifar10_se_r20_fast.py', _UNLOGGED,
+               '--devices=1']  # fmt: skip
+  if context.rehearse:
+    arguments += [*_DIGITS, '--repeats=1', '--seconds=0.1']
+    return [_tool(context, 'fast_input', 'benchmark', *arguments)]
+  directory = _data_dir(context, 'cifar10')
+  arguments += [f'--config.data.dir={directory}'] if directory else []
+  arguments += ['--dtype=bfloat16', '--repeats=3', '--seconds=2', '--steps_per_dispatch=50']
+  return [*_prepared(context, 'cifar10'), _tool(context, 'fast_input', 'benchmark', *arguments)]
+
+
 MEASUREMENTS: tuple[Measurement, ...] = (
   Measurement('digits', 'smoke', 'the run of make demo', 0.5, _digits),
   Measurement('logits', 'smoke', 'logits of SE-ResNet-50 beside the CPU', 0.5, _logits),
@@ -495,6 +508,20 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     'cifar100_r110', 'cifar', 'Table 5: (SE-)ResNet-110 on CIFAR-100', 18, 'table_5',
     rows='cifar100_r110,cifar100_se_r110', data='cifar100',
     tiny_rows='cifar100_se_r110',
+  ),
+  _benchmark(
+    'remat', 'recipes', 'SE-ResNet-50 with stages computed again', 3,
+    'se_resnet50,se_resnet50:model.remat=(2,),se_resnet50:model.remat=(2,3,4,5)',
+    _TRAIN, '--batch=128', *_BRIEF, tiny='se_resnet20_cifar,se_resnet20_cifar:model.remat=(2,3)',
+  ),
+  _study(
+    'cifar10_r20_fast', 'recipes', '(SE-)ResNet-20 in 15 epochs of a recipe of today', 5,
+    'does_se_pay:small', rows='r20_modern_15,se_r20_modern_15', seeds='0,1',
+    tiny_rows='se_r20_modern_15',
+  ),
+  Measurement(
+    'fast_input', 'recipes', 'the input of that recipe, with RandAugment on the device', 2,
+    _fast_input, ('cifar10',),
   ),
   _study(
     'cifar10_r110_seeds', 'cifar', 'more seeds of (SE-)ResNet-110 on CIFAR-10', 36, 'table_4',
