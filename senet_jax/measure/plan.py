@@ -257,25 +257,26 @@ def _study(
       return [_tool(context, name, 'study', *options, *_DIGITS)]
     # Evaluations and checkpoints of every second epoch: of a small network they cost more than it.
     options += ['--config.eval.every_epochs=2']
-    directory = _data_dir(context, data)
-    options += [f'--config.data.dir={directory}'] if directory else []
-    return [*_prepared(context, data), _tool(context, name, 'study', *options)]
+    return _on_data(context, data, name, 'study', *options)
 
   return Measurement(
     name, group, what, minutes, commands, (data,), after='cifar_rate', resumable=True
   )
 
 
-def _prepared(context: Context, data: str) -> list[Command]:
-  """Returns the command that writes the arrays of a data set; none if they are there already."""
+def _on_data(context: Context, data: str, label: str, tool: str, *arguments: str) -> list[Command]:
+  """Returns a command on a data set, behind the one that writes its arrays if they are missing."""
   from senet_jax.data import arrays
 
   directory = _data_dir(context, data)
-  if directory is None or arrays.find_arrays(data, directory):
-    return []
-  arguments = ('tools.prepare_data', f'--dataset={data}', f'--source={context.data}',
-               f'--data_dir={directory}', '--arrays_only')  # fmt: skip
-  return [Command(f'prepare_{data}', arguments)]
+  if directory is None:
+    return [_tool(context, label, tool, *arguments)]
+  command = _tool(context, label, tool, *arguments, f'--config.data.dir={directory}')
+  if arrays.find_arrays(data, directory):
+    return [command]
+  prepare = ('tools.prepare_data', f'--dataset={data}', f'--source={context.data}',
+             f'--data_dir={directory}', '--arrays_only')  # fmt: skip
+  return [Command(f'prepare_{data}', prepare), command]
 
 
 # --- the list ------------------------------------------------------------------------------------
@@ -305,13 +306,9 @@ def _rate(context: Context) -> list[Command]:
   if context.rehearse:
     arguments += [*_DIGITS, '--repeats=1', '--seconds=0.1', '--steps_per_dispatch=1']
     return [_tool(context, 'cifar_rate', 'benchmark', *arguments, *_together(alone, '2'))]
-  directory = _data_dir(context, 'cifar10')
-  arguments += [f'--config.data.dir={directory}'] if directory else []
   arguments += ['--repeats=2', '--seconds=2', '--steps_per_dispatch=10,50,200']
-  return [
-    *_prepared(context, 'cifar10'),
-    _tool(context, 'cifar_rate', 'benchmark', *arguments, *_together(alone, '1,2,4')),
-  ]
+  arguments += _together(alone, '1,2,4')
+  return _on_data(context, 'cifar10', 'cifar_rate', 'benchmark', *arguments)
 
 
 def _together(alone: bool, counts: str) -> list[str]:
@@ -461,10 +458,8 @@ def _fast_input(context: Context) -> list[Command]:
   if context.rehearse:
     arguments += [*_DIGITS, '--repeats=1', '--seconds=0.1']
     return [_tool(context, 'fast_input', 'benchmark', *arguments)]
-  directory = _data_dir(context, 'cifar10')
-  arguments += [f'--config.data.dir={directory}'] if directory else []
   arguments += ['--dtype=bfloat16', '--repeats=3', '--seconds=2', '--steps_per_dispatch=50']
-  return [*_prepared(context, 'cifar10'), _tool(context, 'fast_input', 'benchmark', *arguments)]
+  return _on_data(context, 'cifar10', 'fast_input', 'benchmark', *arguments)
 
 
 MEASUREMENTS: tuple[Measurement, ...] = (
